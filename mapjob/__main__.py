@@ -1,0 +1,5 @@
+"""`python -m mapjob` is `mapjob`."""
+
+from mapjob.cli.app import main
+
+main()

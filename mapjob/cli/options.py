@@ -1,0 +1,41 @@
+"""Arguments that several commands share, and how results are printed."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows of the corpus.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
+
+
+def say(line: str) -> None:
+    """A line for people: on stderr, so that stdout holds results alone."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None:
+    """What a finished run did: counts, reasons, where it is; with --json also as one object on the last line."""
+    counts = manifest["counts"]
+    print(f"rows read       {counts['rows']:>12,}")
+    print(f"ranked          {counts['ranked']:>12,}")
+    print(f"selected        {counts['selected']:>12,}")
+    print(f"dropped by rule {counts['dropped']:>12,}")
+    print(f"broken          {counts['broken']:>12,}")
+    for reason, number in counts["by_reason"].items():
+        print(f"  {reason:<24}{number:>10,}")
+    print(f"label against the reward model: {counts['label_disagreements']:,} of {counts['ranked']:,} ranked")
+    for flag, number in manifest["flags"].items():
+        if number:
+            print(f"{flag}: {number:,} rows")
+    print(f"run folder: {run_path}")
+    if as_json:
+        result = {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}
+        print(json.dumps(result))

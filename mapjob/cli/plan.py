@@ -1,0 +1,37 @@
+"""`mapjob plan`: what a run would do. Nothing is written and no model is loaded."""
+
+import json as json_module
+
+from mapjob import job
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose
+from mapjob.config import load_config
+
+
+def plan(
+    config: ConfigFile, overrides: Overrides = None, limit: Limit = None, json: Json = False, verbose: Verbose = False
+) -> None:
+    """Say what `mapjob run` would do: layout, units, rows, what is scored already. Touches nothing.
+
+    Example: mapjob plan configs/demo.yaml
+    """
+    prepared = job.prepare(load_config(config, overrides or ()), limit)
+    for line in job.describe(prepared):
+        print(line)
+    lacking = prepared.lacking()
+    units = len(prepared.plan.units)
+    for name, missing in lacking.items():
+        print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
+    finished = prepared.run_folder.manifest is not None
+    print(f"run folder: {prepared.run_folder.url} ({'finished' if finished else 'not there yet'})")
+    if json:
+        result = {
+            "run_id": prepared.run_folder.run_id,
+            "run_path": prepared.run_folder.url,
+            "finished": finished,
+            "layout": prepared.plan.corpus.layout,
+            "style": prepared.plan.corpus.style,
+            "rows": prepared.plan.num_rows,
+            "units": units,
+            "units_to_do": lacking,
+        }
+        print(json_module.dumps(result))

@@ -1,0 +1,18 @@
+"""`mapjob run`: the whole job."""
+
+from mapjob import job
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, print_result, say
+from mapjob.config import load_config
+
+
+def run(
+    config: ConfigFile, overrides: Overrides = None, limit: Limit = None, json: Json = False, verbose: Verbose = False
+) -> None:
+    """Score what is missing, rank the whole corpus, publish the selection.
+
+    Run the same command again after any interruption: it goes on from the units that are committed.
+
+    Example: mapjob run configs/single_gpu.yaml --set selection.keep.ratio=0.25
+    """
+    manifest = job.run(load_config(config, overrides or ()), limit, say, verbose)
+    print_result(manifest, job.path_of(manifest), json)

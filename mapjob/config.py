@@ -1,0 +1,180 @@
+"""The run file: frozen pydantic models that mirror its YAML key for key, and the overrides of the command line."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mapjob.errors import ConfigError
+
+Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
+Metric = Literal[
+    "map", "map_signed", "map_unregularised", "explicit", "implicit_small", "implicit_large", "random"
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Section):
+    """Names of the corpus's own columns, where they differ from the layout's."""
+
+    id: str | None = Field(None, description="column to use as pair_id; null: a hash of the pair's text")
+    group: str | None = Field(None, description="column that reports go by")
+    prompt: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    responses: str | None = None
+
+
+class Input(_Section):
+    path: str | list[str] = Field(description="folder, file, glob, or a list of them; local or any fsspec URL")
+    layout: Literal["auto"] | Layout = "auto"
+    columns: Columns = Columns()
+    plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")
+
+
+class Output(_Section):
+    path: str
+
+
+class Model(_Section):
+    path: str = Field(description="folder, or the name of a model on the hub")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class Models(_Section):
+    policy: Model
+    reference: Model | None = Field(None, description="needed by implicit: dpo")
+    reward: Model
+
+
+class Scoring(_Section):
+    max_length: int = Field(2048, ge=2, description="tokens of prompt and completion together, in each model's tokens")
+    overlength: Literal["drop", "keep_start"] = "drop"
+    control_tokens: Literal["error", "sanitize", "keep"] = "error"
+
+
+class Keep(_Section):
+    """How much of the ranking is kept: exactly one of the four."""
+
+    ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
+    count: int | None = Field(None, ge=0)
+    threshold: float | None = Field(None, description="pairs whose score is at least this")
+    tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Keep":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})")
+        return self
+
+
+class Selection(_Section):
+    metric: Metric = "map"
+    implicit: Literal["simpo", "dpo"] = "simpo"
+    scale: Literal["zscore", "raw", "calibrated"] = "zscore"
+    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
+    seed: int = Field(0, description="of the metric random")
+    keep: Keep = Keep(ratio=0.4)
+    on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
+    per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
+    quotas: None = Field(None, description="reserved: group -> share of the selection")
+    pairing: Literal["best_worst"] = Field("best_worst", description="candidates only: which two responses pair up")
+
+
+class Pool(_Section):
+    """One scorer's actors; what is null is worked out from the cluster."""
+
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    min_size: Annotated[int, Field(ge=1)] | None = None
+    max_size: Annotated[int, Field(ge=1)] | None = None
+
+
+class Execution(_Section):
+    address: str | None = Field(None, description="null: a local Ray; auto or ray://...: a cluster")
+    schedule: Literal["together", "one_by_one"] = "together"
+    pools: dict[Literal["policy", "reference", "reward"], Pool] = {}
+    rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
+    tokens_per_batch: int = Field(16384, ge=1, description="padded tokens of one forward pass")
+
+
+class Config(_Section):
+    """A whole run. `input.path`, `output.path` and two models are all that has to be said."""
+
+    input: Input
+    output: Output
+    models: Models
+    scoring: Scoring = Scoring()
+    selection: Selection = Selection()
+    output_format: Literal["trl"] = "trl"
+    execution: Execution = Execution()
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
+
+    @model_validator(mode="after")
+    def _reference_where_needed(self) -> "Config":
+        if self.selection.implicit == "dpo" and self.models.reference is None:
+            raise ValueError("selection.implicit is dpo, which compares the policy with models.reference: name one")
+        return self
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault found."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the run file cannot be read: {error.strerror}", str(path), "give the path of a YAML file")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the run file is not valid YAML: {error}", str(path), "mend the line named above")
+    if not isinstance(tree, dict):
+        raise ConfigError("the run file is not a mapping of keys", str(path), "start from one of configs/")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
+    """Validate a plain mapping. Raises ConfigError that lists every fault with its key."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'run file'}: {_plain(e)}" for e in error.errors()]
+        raise ConfigError("; ".join(faults), where, "`mapjob config schema` lists every key and its values") from None
+
+
+def _plain(fault: dict[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "unknown key"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"not an override: {override!r}", "--set", "write it as a.b=value")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{parent!r} holds a value, not keys", f"--set {override}", "check the dotted key")
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value is not valid YAML: {value!r}", f"--set {key}", "quote it") from None
+
+
+def fingerprint(covers: dict[str, Any]) -> str:
+    """Sixteen hex digits that change whenever anything in `covers` (plain JSON values) changes."""
+    text = json.dumps(covers, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

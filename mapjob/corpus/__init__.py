@@ -1,0 +1,1 @@
+"""From Parquet shards to records: plan, layouts, reader."""

@@ -1,0 +1,87 @@
+"""The Parquet files of a corpus: found, identified, and their footers read. Nothing is decoded here."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapjob.errors import ConfigError, InputError
+
+FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One Parquet file. `identity` changes when its content is replaced: etag where there is one, else size and mtime."""
+
+    path: str
+    identity: str
+    schema: pa.Schema
+    row_groups: tuple[int, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.row_groups)
+
+
+@lru_cache(maxsize=8)
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """(fsspec filesystem, path in it) of a URL. `hf://org/name` is the data set of that name on the hub."""
+    if url.startswith("hf://") and not url.startswith("hf://datasets/"):
+        url = "hf://datasets/" + url.removeprefix("hf://")
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"no storage driver for this URL: {error}", url, "use a local path or an fsspec URL") from None
+
+
+def find_files(path: str | list[str]) -> list[SourceFile]:
+    """Every Parquet file under the paths, sorted by name, each once.
+
+    Raises ConfigError when a path holds none and InputError for a file that is not readable Parquet.
+    """
+    names = sorted({name for one in ([path] if isinstance(path, str) else path) for name in _names(one)})
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        return list(threads.map(_inspect, names))
+
+
+def _names(url: str) -> list[str]:
+    fs, path = filesystem(url)
+    if fs.isfile(path):
+        names = [path]
+    elif any(mark in path for mark in "*?["):
+        names = [name for name in fs.glob(path) if fs.isfile(name)]
+    else:
+        names = [name for name in fs.find(path) if name.endswith(".parquet") and not _is_hidden(name, path)]
+    if not names:
+        what = "no Parquet file here" if fs.exists(path) else "there is nothing at this path"
+        raise ConfigError(what, f"input.path: {url}", "give a folder of .parquet files, a file, or a glob")
+    return [fs.unstrip_protocol(name) if "file" not in fs.protocol else name for name in names]
+
+
+def _is_hidden(name: str, root: str) -> bool:
+    """Markers and unfinished writes of other tools: any part below the root that starts with a dot or underscore."""
+    return any(part[:1] in "._" for part in name.removeprefix(root).strip("/").split("/"))
+
+
+def _inspect(url: str) -> SourceFile:
+    fs, path = filesystem(url)
+    info = fs.info(path)
+    etag = info.get("ETag") or info.get("etag")
+    identity = str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
+    try:
+        with fs.open(path, "rb") as file:
+            metadata = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
+        ) from None
+    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    return SourceFile(url, identity, metadata.schema.to_arrow_schema(), groups)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,40 @@
+"""The reader's own columns: which pair a row is, which text it holds, which group it belongs to."""
+
+from typing import Sequence
+
+import pyarrow as pa
+
+from mapjob.config import Columns
+from mapjob.corpus.records import Record
+from mapjob.errors import Reason, RowError
+
+KEY = pa.binary(16)
+
+
+def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
+    """One row for each row of `table`: pair_id, content_key, prompt_key, group, num_completions, reason, detail.
+
+    pair_id is the corpus's own id where `columns.id` names one, else the content key in hex, else (a row of which no
+    pair can be made) null.
+    """
+    good = [record if isinstance(record, Record) else None for record in records]
+    bad = [record if isinstance(record, RowError) else None for record in records]
+    content = [record.content_key if record else None for record in good]
+    ids = _as_text(table, columns.id) if columns.id else pa.array([k.hex() if k else None for k in content], pa.string())
+    groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
+    return pa.table(
+        {
+            "row": pa.array(range(table.num_rows), pa.int32()),
+            "pair_id": ids,
+            "content_key": pa.array(content, KEY),
+            "prompt_key": pa.array([record.prompt_key if record else None for record in good], KEY),
+            "group": groups,
+            "num_completions": pa.array([len(r.completions) if r else None for r in good], pa.int32()),
+            "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
+            "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
+        }
+    )
+
+
+def _as_text(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([[None if v is None else str(v) for v in table[name].to_pylist()]], pa.string())

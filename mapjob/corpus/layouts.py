@@ -1,0 +1,147 @@
+"""The layouts of preference data in the field: one function each from a row to a Record. To add one: a function, a line."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from mapjob.corpus.records import Message, Record, Text, as_chat, messages
+from mapjob.errors import Reason, RowError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row becomes a Record. `columns` are read; all of them are replaced by prompt/chosen/rejected on export."""
+
+    columns: tuple[str, ...]
+    read: Callable[[Row], Record]
+    to_chat: Callable[[Record], Record] = as_chat
+
+
+def _field(row: Row, name: str) -> Any:
+    if row.get(name) is None:
+        raise RowError(Reason.NULL_FIELD, f"{name} is null")
+    return row[name]
+
+
+def _explicit_prompt(row: Row) -> Record:
+    """TRL: prompt, chosen and rejected hold strings, or messages where chosen/rejected are only the completion."""
+    prompt, completions = _field(row, "prompt"), [_field(row, "chosen"), _field(row, "rejected")]
+    if isinstance(prompt, str) and all(isinstance(c, str) for c in completions):
+        return Record(prompt, completions)
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    return Record(_prompt(prompt), [_completion(c, name) for c, name in zip(completions, ("chosen", "rejected"))])
+
+
+def _prompt(value: Any) -> list[Message]:
+    turns = messages(value, "prompt")
+    if turns[-1]["role"] == "assistant":
+        raise RowError(Reason.BAD_MESSAGES, "the prompt ends in an assistant turn")
+    return turns
+
+
+def _completion(value: Any, what: str) -> list[Message]:
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    turns = messages([value] if isinstance(value, dict) else value, what)
+    if turns[0]["role"] != "assistant" or turns[-1]["role"] != "assistant":
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: a completion starts and ends with an assistant turn")
+    return turns
+
+
+def _whole_dialogues(row: Row) -> Record:
+    """OpenRLHF and UltraFeedback-binarized: chosen and rejected are whole dialogues; their common start is the prompt."""
+    return _split([messages(_field(row, name), name) for name in ("chosen", "rejected")])
+
+
+def _split(dialogues: list[list[Message]]) -> Record:
+    """Split dialogues after their longest common start that leaves each with a completion opened by the assistant."""
+    for turns in dialogues:
+        if turns[-1]["role"] != "assistant":
+            raise RowError(Reason.BAD_MESSAGES, "the dialogue does not end in an assistant turn")
+    end = min(map(len, dialogues)) - 1
+    common = next((i for i in range(end) if any(d[i] != dialogues[0][i] for d in dialogues)), end)
+    while common and any(d[common]["role"] != "assistant" for d in dialogues):
+        common -= 1
+    if common == 0:
+        raise RowError(Reason.BAD_MESSAGES, "chosen and rejected share no prompt")
+    return Record(dialogues[0][:common], [d[common:] for d in dialogues])
+
+
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+_HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def _hh(row: Row) -> Record:
+    """Anthropic HH: chosen and rejected are whole dialogues as one string; the prompt ends with their last common
+    "\\n\\nAssistant:"."""
+    texts = [_field(row, name) for name in ("chosen", "rejected")]
+    record = _split([_hh_turns(text) for text in texts])
+    # The same cut in the text itself: behind the marker that opens the completion's first turn.
+    marks = [list(_HH_TURN.finditer(text)) for text in texts]
+    cuts = [turn_marks[len(record.prompt)].end() for turn_marks in marks]
+    if texts[0][: cuts[0]] != texts[1][: cuts[1]]:
+        raise RowError(Reason.BAD_MESSAGES, "chosen and rejected differ in white space inside the prompt")
+    return Record(texts[0][: cuts[0]], [text[cut:] for text, cut in zip(texts, cuts)])
+
+
+def _hh_turns(text: str) -> list[Message]:
+    if not isinstance(text, str):
+        raise RowError(Reason.BAD_MESSAGES, "not a dialogue as one string")
+    opening, *parts = _HH_TURN.split(text)
+    if opening.strip() or not parts:
+        raise RowError(Reason.BAD_MESSAGES, "the dialogue does not start with a Human or Assistant turn")
+    return [{"role": _HH_ROLES[who], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2])]
+
+
+def _hh_to_chat(record: Record) -> Record:
+    assert isinstance(record.prompt, str)
+    prompt = _hh_turns(record.prompt)[:-1]
+    return Record(prompt, [_hh_turns("\n\nAssistant:" + completion) for completion in record.completions])
+
+
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+def _sharegpt(row: Row) -> Record:
+    """LLaMA-Factory: conversations of {from, value} that end on a human turn; chosen and rejected one turn each."""
+    prompt = _prompt([_sharegpt_turn(turn) for turn in _field(row, "conversations")])
+    return Record(prompt, [_completion(_sharegpt_turn(_field(row, name)), name) for name in ("chosen", "rejected")])
+
+
+def _sharegpt_turn(turn: Any) -> Message:
+    if not isinstance(turn, dict):
+        raise RowError(Reason.BAD_MESSAGES, "a turn without from and value")
+    return {"role": _SHAREGPT_ROLES.get(turn.get("from"), turn.get("from")), "content": turn.get("value")}
+
+
+_RESPONSE_TEXTS = ("text", "content", "response", "completion")
+
+
+def _candidates(row: Row) -> Record:
+    """N responses a prompt: strings, or structs with one text field."""
+    prompt, responses = _field(row, "prompt"), _field(row, "responses")
+    texts: list[Text] = [_response(response, index) for index, response in enumerate(responses)]
+    if isinstance(prompt, str):
+        return Record(prompt, texts)
+    return Record(_prompt(prompt), [_completion(text, "response") for text in texts])
+
+
+def _response(response: Any, index: int) -> str:
+    if isinstance(response, dict):
+        response = next((response[key] for key in _RESPONSE_TEXTS if key in response), None)
+    if not isinstance(response, str):
+        raise RowError(Reason.NULL_FIELD, f"response {index} has no text")
+    return response
+
+
+LAYOUTS: dict[str, Layout] = {
+    "trl": Layout(("prompt", "chosen", "rejected"), _explicit_prompt),
+    "hh": Layout(("chosen", "rejected"), _hh, _hh_to_chat),
+    "sharegpt": Layout(("conversations", "chosen", "rejected"), _sharegpt),
+    "openrlhf": Layout(("chosen", "rejected"), _whole_dialogues),
+    "ultrafeedback": Layout(("chosen", "rejected"), _whole_dialogues),
+    "candidates": Layout(("prompt", "responses"), _candidates),
+}

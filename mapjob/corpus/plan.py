@@ -1,0 +1,169 @@
+"""The plan: which corpus, how it is read, and the units of work it is cut into."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Iterator, Literal
+
+import pyarrow as pa
+
+from mapjob.config import Columns, Input
+from mapjob.corpus.files import SourceFile, find_files
+from mapjob.corpus.layouts import LAYOUTS, Layout
+from mapjob.corpus.reader import read_records, read_rows, renamed_rows
+from mapjob.corpus.recognise import check_columns, recognise, renames
+from mapjob.corpus.records import Record
+from mapjob.errors import InputError, RowError
+
+HEAD_ROWS = 20
+
+Style = Literal["chat", "raw"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A row range [start, stop) of one file: the grain of work, of failure and of memory."""
+
+    id: str
+    file: str
+    start: int
+    stop: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How the files of a corpus are read. Plain values, so that it travels to workers and into fingerprints."""
+
+    layout: str
+    columns: Columns
+    style: Style  # what a model sees: messages through its chat template, or plain strings
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What decides which text of a row is scored; part of every scorer's fingerprint."""
+        return {"layout": self.layout, "columns": renames(self.columns)}
+
+    @property
+    def own_columns(self) -> list[str]:
+        """The corpus's columns that scoring reads."""
+        return list(dict.fromkeys([*self.text_columns, *filter(None, (self.columns.id, self.columns.group))]))
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The corpus's columns that hold prompt and completions; a selection has prompt/chosen/rejected instead."""
+        names = renames(self.columns)
+        return [names.get(name, name) for name in self.spec.columns]
+
+    @property
+    def spec(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run reads: the corpus, why it is read so (for people), and its units in file and row order."""
+
+    corpus: Corpus
+    why: tuple[str, str]  # of the layout, of the style
+    schema: pa.Schema
+    units: tuple[Unit, ...]
+    num_files: int
+
+    @property
+    def num_rows(self) -> int:
+        return sum(unit.num_rows for unit in self.units)
+
+
+def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limit: int | None = None) -> Plan:
+    """Read footers and the first rows; decide layout and style; cut the corpus into units in file and row order.
+
+    `limit` keeps the first so many rows of the corpus. Raises ConfigError and InputError as its parts do.
+    """
+    files = find_files(source.path)
+    where = f"input.path: {source.path}"
+    schema = _common_schema(files)
+    head = _head(files)
+    if source.layout == "auto":
+        layout, why = recognise(schema, renamed_rows(head, source.columns), source.columns, where)
+    else:
+        layout, why = source.layout, "as the run file says"
+    for file in files:
+        check_columns(layout, file.schema, source.columns, file.path)
+    units = tuple(_limited(_cut_all(files, rows_per_unit), limit))
+    if not units:
+        raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
+    style, why_style = _style(source, read_records(head, LAYOUTS[layout], source.columns), policy_has_template)
+    corpus = Corpus(layout, source.columns, style)
+    return Plan(corpus, (why, why_style), schema, units, len({unit.file for unit in units}))
+
+
+def _style(source: Input, head: list[Record | RowError], policy_has_template: bool) -> tuple[Style, str]:
+    if any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in head):
+        return "chat", "the corpus holds messages"
+    if source.plain_text != "auto":
+        return source.plain_text, "plain strings, as the run file says"
+    if policy_has_template:
+        return "chat", "plain strings, and the policy has a chat template"
+    return "raw", "plain strings, and the policy has no chat template"
+
+
+def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of one file: small row groups are joined up to `rows_per_unit`, larger ones are cut evenly."""
+    start = stop = 0
+    for rows in file.row_groups:
+        if stop > start and stop - start + rows > rows_per_unit:
+            yield start, stop
+            start = stop
+        stop += rows
+        pieces = -(-(stop - start) // rows_per_unit)
+        if pieces > 1:
+            edges = [start + (stop - start) * i // pieces for i in range(pieces + 1)]
+            yield from zip(edges, edges[1:])
+            start = stop
+    if stop > start:
+        yield start, stop
+
+
+def _cut_all(files: list[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
+    for file in files:
+        for start, stop in cut(file, rows_per_unit):
+            yield _unit(file, start, stop)
+
+
+def _unit(file: SourceFile, start: int, stop: int) -> Unit:
+    name = f"{file.path}\0{file.identity}\0{start}\0{stop}"
+    return Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop)
+
+
+def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
+    left = limit
+    for unit in units:
+        if left is not None and left < unit.num_rows:
+            if left > 0:
+                shorter = hashlib.sha256(f"{unit.id}\0first {left}".encode()).hexdigest()[:20]
+                yield Unit(**{**asdict(unit), "id": shorter, "stop": unit.start + left})
+            return
+        yield unit
+        left = None if left is None else left - unit.num_rows
+
+
+def _common_schema(files: list[SourceFile]) -> pa.Schema:
+    schema = files[0].schema.remove_metadata()
+    for file in files[1:]:
+        try:
+            schema = pa.unify_schemas([schema, file.schema.remove_metadata()], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise InputError(
+                f"the files of the corpus differ in a column's type: {error}",
+                file.path,
+                "give files of one kind, or run them apart",
+            ) from None
+    return schema
+
+
+def _head(files: list[SourceFile]) -> pa.Table:
+    file = next((file for file in files if file.num_rows), files[0])
+    return read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows))

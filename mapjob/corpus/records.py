@@ -1,0 +1,79 @@
+"""A record: one prompt and N >= 2 completions, the only shape that scoring knows."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mapjob.errors import Reason, RowError
+
+Message = dict[str, str]
+Text = str | list[Message]
+
+ROLES = {"system", "user", "assistant"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A prompt and its completions, all strings or all lists of `{role, content}` messages.
+
+    A preference pair has completion 0 chosen and completion 1 rejected.
+    """
+
+    prompt: Text
+    completions: list[Text]
+
+    @property
+    def content_key(self) -> bytes:
+        """16 bytes: a hash of the prompt and the completions in their order; equal for exact repeats."""
+        return _hash([self.prompt, *self.completions])
+
+    @property
+    def prompt_key(self) -> bytes:
+        """16 bytes: equal for records of one prompt."""
+        return _hash(self.prompt)
+
+
+def _hash(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def checked(record: Record) -> Record:
+    """The record itself. Raises RowError where it is no preference data: too few, empty or identical completions."""
+    if len(record.completions) < 2:
+        raise RowError(Reason.TOO_FEW_COMPLETIONS, f"{len(record.completions)} completions")
+    for index, completion in enumerate(record.completions):
+        text = completion if isinstance(completion, str) else "".join(m["content"] for m in completion)
+        if not text.strip():
+            raise RowError(Reason.EMPTY_COMPLETION, f"completion {index} has no text")
+    if all(completion == record.completions[0] for completion in record.completions[1:]):
+        raise RowError(Reason.IDENTICAL_COMPLETIONS)
+    return record
+
+
+def messages(value: Any, what: str) -> list[Message]:
+    """Plain `{role, content}` dicts from a list of them. Raises RowError for anything that is not a text dialogue."""
+    if not isinstance(value, list) or not value:
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: no list of messages")
+    return [_message(turn, f"{what}, message {index}") for index, turn in enumerate(value)]
+
+
+def _message(turn: Any, what: str) -> Message:
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: no text content")
+    if turn.get("role") not in ROLES:
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {turn.get('role')!r}")
+    if turn.get("tool_calls"):
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: tool calls")
+    return {"role": turn["role"], "content": turn["content"]}
+
+
+def as_chat(record: Record) -> Record:
+    """Plain strings as one user turn and one assistant turn each; a record of messages is returned as it is."""
+    if not isinstance(record.prompt, str):
+        return record
+    return Record(
+        [{"role": "user", "content": record.prompt}],
+        [[{"role": "assistant", "content": completion}] for completion in record.completions],
+    )

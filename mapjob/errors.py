@@ -1,0 +1,100 @@
+"""Errors for people, and the closed list of reasons why a row is not ranked.
+
+A `MapjobError` ends the run with its exit code and says three things: what happened, where, and what to do.
+A `Reason` never ends a run: the row goes to `errors/` under that reason.
+"""
+
+from enum import StrEnum
+
+
+class MapjobError(Exception):
+    """What happened, where (a file, a row, a key of the run file), and what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str = "", do: str = ""):
+        super().__init__(what, where, do)
+        self.what, self.where, self.do = what, where, do
+
+    def __str__(self) -> str:
+        lines = [self.what, f"  where: {self.where}" if self.where else "", f"  to do: {self.do}" if self.do else ""]
+        return "\n".join(line for line in lines if line)
+
+
+class ConfigError(MapjobError):
+    """The command line or the run file cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class ModelError(ConfigError):
+    """A model of the run file is missing, unsafe, or not of the kind its role needs."""
+
+
+class InputError(MapjobError):
+    """The corpus cannot be read, or too many of its rows are broken."""
+
+    exit_code = 3
+
+
+class IncompleteError(MapjobError):
+    """The run stopped before its manifest; what is committed stays, and the same command goes on from there."""
+
+    exit_code = 4
+
+
+class Reason(StrEnum):
+    """Why a row is not ranked. *Dropped* rows fall by a stated rule; *broken* rows count towards `max_error_rate`."""
+
+    DUPLICATE = "duplicate"
+    IDENTICAL_COMPLETIONS = "identical_completions"
+    OVERLENGTH = "overlength"
+    CONTROL_TOKENS = "control_tokens"
+    DISAGREEMENT = "disagreement"
+    NULL_FIELD = "null_field"
+    BAD_MESSAGES = "bad_messages"
+    EMPTY_COMPLETION = "empty_completion"
+    TOO_FEW_COMPLETIONS = "too_few_completions"
+    TEMPLATE_ERROR = "template_error"
+    NOT_FINITE = "not_finite"
+    OUT_OF_MEMORY = "out_of_memory"
+
+    @property
+    def is_dropped(self) -> bool:
+        return self in _DROPPED
+
+    @property
+    def explanation(self) -> str:
+        return _EXPLANATIONS[self]
+
+
+_DROPPED = {
+    Reason.DUPLICATE,
+    Reason.IDENTICAL_COMPLETIONS,
+    Reason.OVERLENGTH,
+    Reason.CONTROL_TOKENS,
+    Reason.DISAGREEMENT,
+}
+
+_EXPLANATIONS = {
+    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row",
+    Reason.IDENTICAL_COMPLETIONS: "chosen and rejected are the same text, so every margin is 0",
+    Reason.OVERLENGTH: "prompt and completion are longer than scoring.max_length tokens",
+    Reason.CONTROL_TOKENS: "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
+    Reason.DISAGREEMENT: "the reward model prefers the rejected side (selection.on_disagreement: drop)",
+    Reason.NULL_FIELD: "prompt, chosen or rejected is null",
+    Reason.BAD_MESSAGES: "the messages are not a dialogue that ends in an assistant turn",
+    Reason.EMPTY_COMPLETION: "a completion has no text, or no token to score",
+    Reason.TOO_FEW_COMPLETIONS: "fewer than two completions for the prompt",
+    Reason.TEMPLATE_ERROR: "a model's chat template refuses these messages",
+    Reason.NOT_FINITE: "a model returned NaN or infinity",
+    Reason.OUT_OF_MEMORY: "the row does not fit on the device even alone",
+}
+
+
+class RowError(Exception):
+    """One row cannot be used: carried to `errors/` as data, never further up."""
+
+    def __init__(self, reason: Reason, detail: str = ""):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail

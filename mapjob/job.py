@@ -1,0 +1,215 @@
+"""A whole run, top to bottom: plan, score what is missing, rank, publish."""
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+from mapjob.config import Config
+from mapjob.corpus.control import control_pattern
+from mapjob.corpus.plan import Plan, make_plan
+from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.report.card import card
+from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_specs
+from mapjob.store.manifest import count_rows, manifest, run_id
+from mapjob.store.publish import check_complete, error_rows, publish_errors, publish_selected
+from mapjob.store.run_folder import RunFolder
+from mapjob.store.score_store import ScoreStore
+from mapjob.store.scored import Scored, count_reasons, load_scored
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run file met with its corpus and its models: everything that is known before a model is loaded."""
+
+    config: Config
+    plan: Plan
+    records: RecordsSpec
+    scorers: tuple[ScorerSpec, ...]
+    store: ScoreStore
+
+    @property
+    def families(self) -> dict[str, str]:
+        return {"records": self.records.fingerprint} | {s.name: s.fingerprint for s in self.scorers}
+
+    @property
+    def run_folder(self) -> RunFolder:
+        return RunFolder(self.config.output.path, run_id(self.config, self.plan, self.families))
+
+    def lacking(self) -> dict[str, int]:
+        """How many units each column family still lacks."""
+        done = {name: self.store.done(fingerprint) for name, fingerprint in self.families.items()}
+        return {name: sum(unit.id not in ids for unit in self.plan.units) for name, ids in done.items()}
+
+
+def prepare(config: Config, limit: int | None = None) -> Job:
+    """Look at models and corpus without loading or writing anything. Raises what is wrong with either."""
+    files = scorer_files(config)
+    plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
+    scorers = tuple(scorer_specs(config, plan.corpus, files))
+    return Job(config, plan, RecordsSpec(plan.corpus), scorers, ScoreStore(config.output.path))
+
+
+def run(config: Config, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False) -> dict[str, Any]:
+    """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it stands.
+
+    Raises MapjobError; what is committed by then stays, and the same call goes on from there.
+    """
+    spent = Spent()
+    job = prepare(config, limit)
+    for line in describe(job):
+        say(line)
+    finished = job.run_folder.manifest
+    if finished is not None:
+        job.run_folder.point_latest()
+        say(f"this run is finished already: {job.run_folder.url}")
+        return finished
+    _score(job, spent, say, verbose)
+    return _rank_and_publish(job, spent, say)
+
+
+def rank(config: Config, limit: int | None = None, say: Say = lambda _: None) -> dict[str, Any]:
+    """Rank and publish from the score store alone; no model is loaded. Raises IncompleteError where scores are missing."""
+    spent = Spent()
+    job = prepare(config, limit)
+    lacking = {name: number for name, number in job.lacking().items() if number}
+    if lacking:
+        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
+        raise IncompleteError(
+            f"the score store lacks {missing}", config.output.path, "`mapjob run` with this run file scores them"
+        )
+    finished = job.run_folder.manifest
+    return finished if finished is not None else _rank_and_publish(job, spent, say)
+
+
+def path_of(manifest: dict[str, Any]) -> str:
+    """Where a finished run is."""
+    return RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]).url
+
+
+class Spent:
+    """Seconds of each stage, tokens and model seconds of each scorer."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tokens: Counter[str] = Counter()
+        self.model_s: Counter[str] = Counter()
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
+        return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s}
+
+
+def describe(job: Job) -> Iterator[str]:
+    """What was recognised and what is to be done, in a few lines."""
+    plan, config = job.plan, job.config
+    yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
+    yield f"layout: {plan.corpus.layout}, {plan.why[0]}"
+    yield f"read as: {plan.corpus.style}, {plan.why[1]}"
+    for scorer in job.scorers:
+        yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
+    for name in sorted({"margin", "label"} & set(plan.schema.names)):
+        yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
+    if config.selection.metric == "random" and config.selection.alpha != 1.0:
+        yield "warning: selection.alpha is ignored by metric: random"
+
+
+def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
+    # Ray and torch are slow to import, and ranking needs neither.
+    from mapjob.pipeline.graph import connect, missing, passes, score
+    from mapjob.pipeline.progress import ScoringProgress
+    from mapjob.scoring.models import check_architecture
+
+    todo = missing(job.plan, job.records, job.scorers, job.store)
+    if not todo:
+        say("every unit is scored already")
+        return
+    for scorer in job.scorers:
+        check_architecture(scorer)
+        job.store.declare(scorer.fingerprint, scorer.description)
+    job.store.declare(job.records.fingerprint, job.records.covers)
+    if len(todo) < len(job.plan.units):
+        say(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
+    with spent.on("ray"):
+        cpus, gpus = connect(job.config.execution.address, verbose)
+    with spent.on("score"):
+        for scorers, share in passes(job.config.execution.schedule, job.scorers, todo):
+            title = " + ".join(s.name for s in scorers) or "reading"
+            with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
+                for receipt in score(job.config, job.plan.corpus, job.records, scorers, share, cpus, gpus):
+                    progress.add(receipt)
+                    spent.tokens.update(receipt.tokens)
+                    spent.model_s.update(receipt.model_s)
+
+
+def ranked(job: Job) -> tuple[Scored, Ranking]:
+    """The scored corpus and its ranking, from the score store."""
+    scorers = {s.name: s.fingerprint for s in job.scorers}
+    scored = load_scored(job.plan, job.records.fingerprint, scorers, job.store)
+    check_error_rate(job, scored)
+    return scored, rank_pairs(scored.pairs, job.config.selection)
+
+
+def check_error_rate(job: Job, scored: Scored) -> None:
+    """Raises InputError when more rows are broken than the run file allows."""
+    reasons = count_reasons(scored.errors)
+    broken = {reason: number for reason, number in reasons.items() if not reason.is_dropped}
+    share = sum(broken.values()) / job.plan.num_rows
+    if share > job.config.max_error_rate:
+        first = next(row for row in scored.errors.to_pylist() if row["reason"] in broken)
+        unit, row = locate(job.plan, first["position"])
+        listed = ", ".join(f"{number:,} {reason}" for reason, number in broken.items())
+        raise InputError(
+            f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
+            f"the first is {unit}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
+            "mend the corpus, check input.layout, or raise max_error_rate",
+        )
+
+
+def locate(plan: Plan, position: int) -> tuple[str, int]:
+    """(file, row in the file) of a row by its place in the corpus."""
+    for unit in plan.units:
+        if position < unit.num_rows:
+            return unit.file, unit.start + position
+        position -= unit.num_rows
+    raise ConfigError("there is no such row", f"row {position}", "")
+
+
+def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
+    config, plan, folder = job.config, job.plan, job.run_folder
+    with spent.on("rank"):
+        scored, ranking = ranked(job)
+        errors = error_rows(plan, scored.errors, ranking.dropped)
+        refused = [scored.errors["position"].to_numpy(), *(pairs.position for pairs in ranking.dropped.values())]
+        check_complete(plan, ranking.pairs.position, refused)
+    for warning in ranking.scale.warnings:
+        say(f"warning: {warning}")
+    with spent.on("publish"):
+        markers = job.scorers[0].encoding.markers
+        publish_selected(plan, ranking, config.selection.metric, control_pattern(markers) if markers else None, folder)
+        publish_errors(errors, folder)
+    body = manifest(
+        config,
+        plan,
+        job.families,
+        ranking,
+        models={s.name: {"weights": s.files.weights_hash, "tokenizer": s.files.tokenizer_hash} for s in job.scorers},
+        counts=count_rows(plan, ranking, count_reasons(errors)),
+        flags=scored.flags,
+        warnings=ranking.scale.warnings,
+        spent=spent.as_json,
+    )
+    folder.put_card(card(body))
+    return folder.commit(body)

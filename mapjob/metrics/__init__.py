@@ -1,0 +1,1 @@
+"""Margins, metrics and their statistics: numpy in, numpy out."""

@@ -1,0 +1,1 @@
+"""The Ray Data graph and the thin actors around the scorers."""

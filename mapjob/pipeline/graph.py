@@ -1,0 +1,142 @@
+"""The Ray Data graph, top to bottom: units in, receipts out."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import warnings
+from typing import Iterator, Sequence
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from mapjob.config import Config
+from mapjob.corpus.plan import Corpus, Plan
+from mapjob.errors import ConfigError, IncompleteError, MapjobError
+from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
+from mapjob.pipeline.actor import ScorerActor
+from mapjob.pipeline.stages import RECORDS, Commit, ReadAndEncode, Receipt, Todo
+from mapjob.scoring.spec import RecordsSpec, ScorerSpec
+from mapjob.store.score_store import ScoreStore
+
+
+def missing(plan: Plan, records: RecordsSpec, scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
+    """Every unit that lacks a column family, with the names of what it lacks, in plan order."""
+    families = [(RECORDS, records.fingerprint)] + [(s.name, s.fingerprint) for s in scorers]
+    done = {name: store.done(fingerprint) for name, fingerprint in families}
+    todo = (Todo(unit, tuple(name for name, _ in families if unit.id not in done[name])) for unit in plan.units)
+    return [item for item in todo if item.missing]
+
+
+def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, float]:
+    """Start a local Ray, or join the cluster at `address`; returns its (CPUs, GPUs).
+
+    Raises ConfigError when no cluster answers there.
+    """
+    # Errors reach the user once, as exceptions; Ray and Ray Data would print each of them again, and more.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    if not ray.is_initialized():
+        local = {"include_dashboard": False} if address is None else {}
+        try:
+            with contextlib.nullcontext() if log_to_driver else _quiet_terminal():
+                ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"no Ray cluster answers: {str(error).strip().splitlines()[0]}",
+                f"execution.address: {address}",
+                "start one with `ray start --head`, or leave execution.address empty for a local Ray",
+            ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = None  # a unit is never split
+    context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+@contextlib.contextmanager
+def _quiet_terminal() -> Iterator[None]:
+    """Ray's C++ side announces its log level straight on file descriptor 2, whatever Python says."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def passes(
+    schedule: str, scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
+) -> Iterator[tuple[list[ScorerSpec], list[Todo]]]:
+    """(scorers that are resident at the same time, what their pass has to do): all together, or one after the other."""
+    needed = [s for s in scorers if any(s.name in item.missing for item in todo)]
+    if schedule == "together" or not needed:
+        yield needed, list(todo)
+        return
+    first = needed[0].name
+    for scorer in needed:
+        # The reader's own columns come with the first pass that reads the unit anyway.
+        names = {scorer.name, RECORDS} if scorer.name == first else {scorer.name}
+        share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
+        yield [scorer], [item for item in share if item.missing]
+
+
+def score(
+    config: Config,
+    corpus: Corpus,
+    records: RecordsSpec,
+    scorers: Sequence[ScorerSpec],
+    todo: Sequence[Todo],
+    cpus: float,
+    gpus: float,
+) -> Iterator[Receipt]:
+    """Stream every unit of `todo` through the pools of `scorers`; each unit commits by itself.
+
+    Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises the
+    MapjobError of a worker, and IncompleteError when the cluster fails: what is committed stays.
+    """
+    pools = scorer_pools([s.name for s in scorers], config.execution.pools, cpus, gpus, len(todo))
+    num_threads = None if gpus else 1  # on CPU the pool has an actor a core, so each computes on one
+    units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
+    units = _stage(units, ReadAndEncode, (corpus, scorers), encode_pool(cpus, gpus))
+    for scorer in scorers:
+        arguments = (scorer, config.execution.tokens_per_batch, num_threads)
+        units = _stage(units, ScorerActor, arguments, pools[scorer.name])
+    receipts = _stage(units, Commit, (config.output.path, records, scorers), commit_pool(cpus))
+    try:
+        for row in receipts.iter_rows():
+            yield Receipt(**json.loads(row["receipt"]))
+    except RayError as error:
+        if (cause := _ours(error)) is not None:
+            raise cause from error
+        if isinstance(error, RayTaskError):
+            raise  # a fault of ours: the whole trace is what helps
+        raise IncompleteError(
+            f"the cluster failed: {str(error).strip().splitlines()[0]}",
+            "the scoring graph",
+            "run the same command again: it goes on from the units that are committed",
+        ) from error
+
+
+def _stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:
+    with warnings.catch_warnings():
+        # ray_remote_args_fn is the one way to finite restarts in Ray 2.57 to 2.63, and warns since 2.60.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
+        return units.map_batches(
+            actor, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow", **pool.ray_options
+        )
+
+
+def _ours(error: BaseException | None) -> MapjobError | None:
+    """The MapjobError that a worker raised, out of the layers that Ray wraps around it."""
+    while error is not None:
+        if isinstance(error, MapjobError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

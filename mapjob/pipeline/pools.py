@@ -1,0 +1,79 @@
+"""How many actors each scorer gets, and what each of them holds of the cluster."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Sequence
+
+import ray
+
+from mapjob.config import Pool
+from mapjob.errors import ConfigError
+
+# Shares of the cluster's CPUs that reading, encoding and committing keep for themselves.
+ENCODE_SHARE, COMMIT_SHARE = 0.15, 0.05
+
+
+def _finite_restarts() -> dict[str, int]:
+    """A unit that kills its process again and again must end the run, not hang it: Ray Data's default is forever."""
+    return {"max_restarts": 4, "max_task_retries": 4}
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """A pool of actors for Ray Data's map_batches."""
+
+    min_size: int
+    max_size: int
+    num_cpus: float
+    num_gpus: float
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        strategy = ray.data.ActorPoolStrategy(min_size=self.min_size, max_size=self.max_size)
+        gpus = {"num_gpus": self.num_gpus} if self.num_gpus else {}
+        return {"compute": strategy, "num_cpus": self.num_cpus, "ray_remote_args_fn": _finite_restarts, **gpus}
+
+    def __str__(self) -> str:
+        size = f"{self.min_size}" if self.min_size == self.max_size else f"{self.min_size} to {self.max_size}"
+        return f"{size} x {f'{self.num_gpus:g} GPU' if self.num_gpus else 'CPU'}"
+
+
+def scorer_pools(
+    names: Sequence[str], wanted: dict[str, Pool], cpus: float, gpus: float, num_units: int
+) -> dict[str, PoolSize]:
+    """Pools of the scorers that run at the same time, for a cluster with so many CPUs and GPUs.
+
+    With GPUs, each scorer gets an equal number of whole ones, or an equal share of one where there are too few.
+    Without, each pool has half as many actors again as its share of the cores: models differ in cost, and the cores
+    that one pool leaves idle serve the other. Raises ConfigError when the run file asks for GPUs that are not there.
+    """
+    return {name: _pool(wanted.get(name, Pool()), len(names), cpus, gpus, num_units, name) for name in names}
+
+
+def _pool(pool: Pool, num_scorers: int, cpus: float, gpus: float, num_units: int, name: str) -> PoolSize:
+    if pool.num_gpus and pool.num_gpus > gpus:
+        raise ConfigError(
+            f"the pool {name} asks for {pool.num_gpus:g} GPUs an actor, the cluster has {gpus:g}",
+            f"execution.pools.{name}.num_gpus",
+            "ask for fewer, or set execution.address to a cluster that has them",
+        )
+    num_gpus = pool.num_gpus if pool.num_gpus is not None else min(1.0, gpus / num_scorers)
+    if num_gpus:
+        size, num_cpus = max(1, int(gpus / num_scorers / num_gpus)), 0.5
+    else:
+        size = ceil(1.5 * cpus / num_scorers)
+        num_cpus = (1 - ENCODE_SHARE - COMMIT_SHARE) * cpus / num_scorers / size
+    max_size = min(pool.max_size or max(size, pool.min_size or 1), num_units)  # an actor without a unit only idles
+    min_size = min(pool.min_size or size, max_size)
+    return PoolSize(min_size, max_size, round(num_cpus, 4), num_gpus)
+
+
+def encode_pool(cpus: float, gpus: float) -> PoolSize:
+    """CPU actors that read and encode: one small one beside CPU models, most of the cores beside GPUs."""
+    if gpus:
+        return PoolSize(1, max(1, int(cpus * 0.6)), 1, 0)
+    return PoolSize(1, max(1, int(cpus * ENCODE_SHARE)), min(1.0, round(cpus * ENCODE_SHARE, 4)), 0)
+
+
+def commit_pool(cpus: float) -> PoolSize:
+    return PoolSize(1, 1, min(1.0, round(cpus * COMMIT_SHARE, 4)), 0)

@@ -1,0 +1,102 @@
+"""The stages of the graph as Ray Data sees them: thin shells around the reader, the encoders, the scorers, the store.
+
+A block is one row: the unit in plain columns, and one binary column (Arrow IPC) for what the next stages need of it.
+So a unit stays whole from read to commit by construction.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Sequence
+
+import pyarrow as pa
+
+from mapjob.corpus.identity import identity_table
+from mapjob.corpus.plan import Corpus, Unit
+from mapjob.corpus.reader import read_records, read_rows
+from mapjob.scoring.encode import Encoder, to_table
+from mapjob.scoring.spec import RecordsSpec, ScorerSpec
+from mapjob.store.score_store import ScoreStore
+from mapjob.store.tables import from_ipc, to_ipc
+
+RECORDS = "records"
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A unit and the names of the column families (`records`, or a scorer) that it still lacks."""
+
+    unit: Unit
+    missing: tuple[str, ...]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {**asdict(self.unit), "missing": json.dumps(self.missing)}
+
+    @classmethod
+    def of(cls, block: pa.Table) -> "Todo":
+        assert block.num_rows == 1, "a block carries one unit"
+        unit = Unit(**{name: block[name][0].as_py() for name in ("id", "file", "start", "stop")})
+        return cls(unit, tuple(json.loads(block["missing"][0].as_py())))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was committed of a unit: for each family the rows by reason; for each scorer tokens and model seconds."""
+
+    unit_id: str
+    num_rows: int
+    reasons: dict[str, dict[str, int]]
+    tokens: dict[str, int]
+    model_s: dict[str, float]
+
+
+class ReadAndEncode:
+    """unit -> its records' identity, and one encoding for each encoding spec among the scorers that it lacks."""
+
+    def __init__(self, corpus: Corpus, scorers: Sequence[ScorerSpec]):
+        self._corpus, self._scorers = corpus, scorers
+        self._encoders = {s.encoding.key: Encoder(s.encoding, corpus.spec) for s in scorers}
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        todo, corpus = Todo.of(block), self._corpus
+        table = read_rows(todo.unit.file, todo.unit.start, todo.unit.stop, corpus.own_columns)
+        records = read_records(table, corpus.spec, corpus.columns)
+        wanted = {s.encoding.key for s in self._scorers if s.name in todo.missing}
+        columns = {RECORDS: identity_table(table, records, corpus.columns) if RECORDS in todo.missing else None}
+        for key, encoder in self._encoders.items():
+            columns[tokens_column(key)] = to_table(encoder.encode(records)) if key in wanted else None
+        return with_columns(block, columns)
+
+
+class Commit:
+    """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
+
+    def __init__(self, store_url: str, records: RecordsSpec, scorers: Sequence[ScorerSpec]):
+        self._store = ScoreStore(store_url)
+        self._fingerprints = {RECORDS: records.fingerprint} | {s.name: s.fingerprint for s in scorers}
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        todo = Todo.of(block)
+        reasons, tokens, model_s = {}, {}, {}
+        for name in todo.missing:
+            table = from_ipc(block[name][0].as_buffer())
+            assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
+            self._store.commit(self._fingerprints[name], todo.unit.id, table)
+            reasons[name] = dict(Counter(reason for reason in table["reason"].to_pylist() if reason))
+            cost = table.schema.metadata or {}
+            if b"tokens" in cost:
+                tokens[name], model_s[name] = int(cost[b"tokens"]), float(cost[b"model_s"])
+        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s)
+        return pa.table({"receipt": [json.dumps(asdict(receipt))]})
+
+
+def tokens_column(encoding_key: str) -> str:
+    return f"tokens.{encoding_key}"
+
+
+def with_columns(block: pa.Table, columns: dict[str, pa.Table | None]) -> pa.Table:
+    for name, table in columns.items():
+        cell = pa.array([None if table is None else to_ipc(table)], pa.large_binary())
+        block = block.append_column(name, cell)
+    return block

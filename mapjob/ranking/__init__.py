@@ -1,0 +1,1 @@
+"""From scores to a selection: one global order, ties settled, duplicates counted."""

@@ -1,0 +1,89 @@
+"""One pair of a run, for a person: its texts, its margins, and the sum that gives its rank."""
+
+from typing import Any
+
+import pyarrow.compute as pc
+
+from mapjob.errors import ConfigError, Reason
+from mapjob.store.run_folder import RunFolder
+
+Row = dict[str, Any]
+
+
+def find_pair(run: RunFolder, which: str) -> Row:
+    """The selected pair of a rank or a pair_id. Raises ConfigError that says what became of it when it is not selected."""
+    column, value = ("rank", int(which)) if which.isdecimal() else ("pair_id", which)
+    for name in run.tables("selected"):
+        table = run.read_table(name)
+        rows = table.filter(pc.field(column) == value).to_pylist()
+        if rows:
+            return rows[0]
+    raise _not_selected(run, column, value)
+
+
+def _not_selected(run: RunFolder, column: str, value: int | str) -> ConfigError:
+    counts = (run.manifest or {})["counts"]
+    if column == "rank":
+        return ConfigError(
+            f"no pair of rank {value} is selected: the run kept {counts['selected']:,} of {counts['ranked']:,} ranked pairs",
+            run.url,
+            "give a smaller rank, or keep more: `mapjob rank CONFIG --set selection.keep='{ratio: 1.0}'`",
+        )
+    for name in run.tables("errors"):
+        rows = run.read_table(name).filter(pc.field(column) == value).to_pylist()
+        if rows:
+            reason = Reason(rows[0]["reason"])
+            what = f"this pair was not ranked: {reason} ({reason.explanation}; {rows[0]['detail'] or 'no detail'})"
+            return ConfigError(what, f"{rows[0]['file']}, row {rows[0]['row']}", "see errors/ of the run")
+    return ConfigError(
+        f"no selected pair has the pair_id {value}",
+        run.url,
+        "if it ranks below the cut, keep more: `mapjob rank CONFIG --set selection.keep='{ratio: 1.0}'`",
+    )
+
+
+def pair_text(run: RunFolder, row: Row) -> str:
+    """The pair as text, its margins, and the arithmetic of its score."""
+    manifest = run.manifest or {}
+    lines = [
+        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,}, pair_id {row['pair_id']}",
+        *_section("prompt", row["prompt"]),
+        *_section("chosen", row["chosen"]),
+        *_section("rejected", row["rejected"]),
+        "",
+        *_arithmetic(manifest, row),
+    ]
+    if not row["label_agrees"]:
+        lines.append("The reward model prefers the rejected side: the label may be wrong, or the reward model is.")
+    return "\n".join(lines)
+
+
+def _section(title: str, text: str | list[dict[str, str]]) -> list[str]:
+    if isinstance(text, str):
+        return ["", f"--- {title}", text]
+    turns = [f"[{turn['role']}] {turn['content']}" for turn in text]
+    return ["", f"--- {title}", *turns]
+
+
+def _arithmetic(manifest: dict[str, Any], row: Row) -> list[str]:
+    statistics, selection = manifest["statistics"], manifest["config"]["selection"]
+    scale, alpha = statistics["scale"], selection["alpha"]
+    reward, implicit = abs(row["reward_margin"]), abs(row["implicit_margin"])
+    return [
+        f"reward margin   {row['reward_margin']:+10.4f} = {row['chosen_reward']:.4f} - ({row['rejected_reward']:.4f})"
+        f"   {_place(reward, statistics['abs_reward_margin'])}",
+        f"implicit margin {row['implicit_margin']:+10.4f} ({selection['implicit']}; "
+        f"{row['chosen_num_tokens']} and {row['rejected_num_tokens']} tokens)"
+        f"   {_place(implicit, statistics['abs_implicit_margin'])}",
+        f"map_score       {row['map_score']:+10.4f} = {scale['reward']:.4g} * {reward:.4g}"
+        f" - {alpha:g} * {scale['implicit']:.4g} * {implicit:.4g}   (scale {selection['scale']})",
+        *([f"{selection['metric']:<16}{row[selection['metric']]:+10.4f}"] if selection["metric"] != "map" else []),
+    ]
+
+
+def _place(value: float, described: dict[str, Any]) -> str:
+    """Where |margin| stands in the corpus: in standard deviations from its mean."""
+    if not described["std"]:
+        return "|margin| is the same for every pair"
+    z = (value - described["mean"]) / described["std"]
+    return f"|margin| is {abs(z):.1f} sd {'above' if z >= 0 else 'below'} the corpus mean"

@@ -1,0 +1,1 @@
+"""Encoding and forward passes as plain objects; nothing here knows Ray."""

@@ -1,0 +1,160 @@
+"""From records to token ids: template, boundary, end of turn, control tokens and length, as TRL trains on them.
+
+An encoded record is a prompt and its completions as token ids. The completion starts where the tokens of the prompt
+and of prompt + completion part ways, for all completions of a record at the earliest such place (TRL's rule).
+"""
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mapjob.corpus.control import control_pattern, sanitized
+from mapjob.corpus.layouts import Layout
+from mapjob.corpus.records import Message, Record, Text
+from mapjob.errors import ModelError, Reason, RowError
+from mapjob.scoring.spec import EncodingSpec
+from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
+
+
+I32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a record, int32. `truncated`: a completion lost its end to max_length; `boundary_moved`: the prompt's last
+    tokens differ when a completion follows, so that the completion starts before them."""
+
+    prompt: I32
+    completions: list[I32]
+    truncated: bool = False
+    boundary_moved: bool = False
+
+
+class Encoder:
+    """Encodes records for every scorer that shares this encoding spec. Pure: same records in, same ids out."""
+
+    def __init__(self, spec: EncodingSpec, layout: Layout):
+        self.spec, self._layout = spec, layout
+        self._tokenizer = load_tokenizer(spec.folder)
+        if spec.style == "raw" and self._tokenizer.eos_token is None:
+            raise ModelError("the tokenizer has no EOS token to end plain text", spec.folder, "set its eos_token")
+        self._control = control_pattern(spec.markers or special_tokens(self._tokenizer))
+
+    def encode(self, records: Sequence[Record | RowError]) -> list[Encoded | RowError]:
+        """One result for each record, in order; a RowError goes through as it is."""
+        rendered = [self._try(self._render, record) for record in records]
+        # Each distinct text once, all in one call: fast tokenizers work through a batch in parallel.
+        texts = list({text: None for item in rendered if not isinstance(item, RowError) for text in item})
+        special = self.spec.style == "raw"  # a chat template writes its own BOS
+        ids = self._tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"] if texts else []
+        ids_of = dict(zip(texts, ids))
+        return [self._try(self._cut, item, ids_of) for item in rendered]
+
+    @staticmethod
+    def _try(step, item, *args):
+        if isinstance(item, RowError):
+            return item
+        try:
+            return step(item, *args)
+        except RowError as error:
+            return error
+
+    def _render(self, record: Record) -> list[str]:
+        """The text of the prompt, then of the prompt with each completion."""
+        return self._chat_texts(record) if self.spec.style == "chat" else self._raw_texts(record)
+
+    def _chat_texts(self, record: Record) -> list[str]:
+        chat = self._layout.to_chat(record)
+        prompt = self._checked(chat.prompt)
+        dialogues = [prompt + self._checked(completion) for completion in chat.completions]
+        try:
+            return [self._template(prompt, True), *(self._template(dialogue, False) for dialogue in dialogues)]
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise RowError(Reason.TEMPLATE_ERROR, str(error).strip().splitlines()[0][:200]) from None
+
+    def _template(self, messages: list[Message], add_generation_prompt: bool) -> str:
+        return self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    def _raw_texts(self, record: Record) -> list[str]:
+        if not isinstance(record.prompt, str):
+            raise RowError(Reason.BAD_MESSAGES, "messages in a corpus that is read as plain text")
+        eos = self._tokenizer.eos_token
+        prompt = self._checked(record.prompt)
+        return [prompt, *(prompt + self._checked(text.removesuffix(eos)) + eos for text in record.completions)]
+
+    def _checked(self, text: Text) -> Text:
+        """The text under the rule for control tokens. Raises RowError where they are an error."""
+        if self.spec.scoring.control_tokens == "keep":
+            return text
+        if isinstance(text, list):
+            return [{**message, "content": self._checked(message["content"])} for message in text]
+        if self.spec.scoring.control_tokens == "sanitize":
+            text = sanitized(text, self._control)
+        if found := self._control.search(text):
+            raise RowError(Reason.CONTROL_TOKENS, f"holds {found.group()!r}")
+        return text
+
+    def _cut(self, texts: list[str], ids_of: dict[str, list[int]]) -> Encoded:
+        prompt, *dialogues = (ids_of[text] for text in texts)
+        start = min(_common_prefix(prompt, dialogue) for dialogue in dialogues)
+        limit = self.spec.scoring.max_length
+        longest = max(map(len, dialogues))
+        if longest > limit and (self.spec.scoring.overlength == "drop" or start >= limit):
+            raise RowError(Reason.OVERLENGTH, f"{longest} tokens")
+        completions = [np.array(dialogue[start:limit], np.int32) for dialogue in dialogues]
+        # The very first token of a sequence has nothing before it that could predict it.
+        if any(len(completion) <= (start == 0) for completion in completions):
+            raise RowError(Reason.EMPTY_COMPLETION, "a completion has no token to score")
+        return Encoded(np.array(prompt[:start], np.int32), completions, longest > limit, start < len(prompt))
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    if a == b[: len(a)]:
+        return len(a)
+    return next(i for i, (x, y) in enumerate(zip(a, b + [-1])) if x != y)
+
+
+def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
+    """Encoded records as an Arrow table, one row each, to travel between stages.
+
+    `tokens` holds the prompt and then each completion, `lengths` how many tokens each of them has.
+    """
+    good = [item if isinstance(item, Encoded) else None for item in encoded]
+    bad = [item if isinstance(item, RowError) else None for item in encoded]
+    parts = [[e.prompt, *e.completions] if e else [] for e in good]
+    lengths = [[len(part) for part in row] for row in parts]
+    flat = [part for row in parts for part in row]
+    offsets = np.cumsum([0, *map(sum, lengths)], dtype=np.int64)
+    tokens = pa.array(np.concatenate(flat) if flat else np.zeros(0, np.int32))
+    return pa.table(
+        {
+            "tokens": pa.LargeListArray.from_arrays(pa.array(offsets), tokens),
+            "lengths": pa.array(lengths, pa.list_(pa.int32())),
+            "truncated": pa.array([e.truncated if e else None for e in good], pa.bool_()),
+            "boundary_moved": pa.array([e.boundary_moved if e else None for e in good], pa.bool_()),
+            "reason": pa.array([e.reason.value if e else None for e in bad], pa.string()),
+            "detail": pa.array([e.detail if e else None for e in bad], pa.string()),
+        }
+    )
+
+
+def from_table(table: pa.Table) -> list[Encoded | RowError]:
+    """The inverse of `to_table`; token arrays are views of the table."""
+    tokens = table["tokens"].combine_chunks()
+    ids, starts = tokens.values.to_numpy(), tokens.offsets.to_numpy()
+    rows = table.select(["lengths", "truncated", "boundary_moved", "reason", "detail"]).to_pylist()
+    return [_from_row(ids[start:], row) for start, row in zip(starts, rows)]
+
+
+def _from_row(ids: I32, row: dict) -> Encoded | RowError:
+    if row["reason"] is not None:
+        return RowError(Reason(row["reason"]), row["detail"])
+    ends = np.cumsum(row["lengths"])
+    prompt, *completions = (ids[end - length : end] for end, length in zip(ends, row["lengths"]))
+    return Encoded(prompt, completions, row["truncated"], row["boundary_moved"])

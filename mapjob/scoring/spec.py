@@ -1,0 +1,142 @@
+"""What one scorer is: its model, how text meets it, and the fingerprint under which its columns are kept."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mapjob.config import Config, Scoring, fingerprint
+from mapjob.corpus.plan import Corpus, Style
+from mapjob.errors import ConfigError, ModelError
+from mapjob.scoring.model_files import ModelFiles, model_files
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncodingSpec:
+    """Everything that decides token ids. Scorers with equal keys share one encoding of a unit."""
+
+    folder: str
+    tokenizer_hash: str
+    style: Style
+    scoring: Scoring
+    markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
+
+    @property
+    def covers(self) -> dict[str, Any]:
+        text = {"tokenizer": self.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
+        return {**text, **self.scoring.model_dump()}
+
+    @property
+    def key(self) -> str:
+        return fingerprint(self.covers)
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """One scorer. `kind` decides its columns: logps (policy, reference) or rewards (reward model)."""
+
+    name: str
+    kind: Literal["logps", "rewards"]
+    files: ModelFiles
+    encoding: EncodingSpec
+    reading: dict[str, Any]
+
+    @property
+    def covers(self) -> dict[str, Any]:
+        """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": self.kind,
+            "weights": self.files.weights_hash,
+            "dtype": self.files.dtype,
+            "encoding": self.encoding.covers,
+            "reading": self.reading,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.covers)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {**self.covers, "first_written_by": {**asdict(self.files), "scorer": self.name}}
+
+
+@dataclass(frozen=True)
+class RecordsSpec:
+    """The reader's own column family: pair ids, content keys and groups, so that ranking never reads text again."""
+
+    corpus: Corpus
+
+    @property
+    def covers(self) -> dict[str, Any]:
+        columns = {"id": self.corpus.columns.id, "group": self.corpus.columns.group}
+        return {"schema_version": SCHEMA_VERSION, "kind": "records", "columns": columns, "reading": self.corpus.reading}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.covers)
+
+
+def scorer_files(config: Config) -> dict[str, ModelFiles]:
+    """Files of every model of the run, by scorer name. Raises ModelError where one cannot be used."""
+    models = config.models
+    files = {"policy": model_files(models.policy, "policy")}
+    if models.reference is not None:
+        files["reference"] = model_files(models.reference, "reference")
+    files["reward"] = model_files(models.reward, "reward")
+    for name, model in files.items():
+        _check_length(name, model, config.scoring.max_length)
+    labels = files["reward"].config.get("id2label")
+    if labels is None or len(labels) != 1:
+        raise ModelError(
+            f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
+            f"models.reward.path: {files['reward'].path}",
+            "give a sequence classification model that was trained with num_labels=1",
+        )
+    return files
+
+
+def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
+    limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
+    if limit and max_length > limit:
+        raise ConfigError(
+            f"scoring.max_length is {max_length}, but {name} was made for {limit} positions",
+            f"models.{name}.path: {files.path}",
+            f"set scoring.max_length to {limit} or less",
+        )
+
+
+def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -> list[ScorerSpec]:
+    """The scorers of a run, in the order in which they look at a unit.
+
+    Raises ModelError when chat messages meet a model without a chat template, and ConfigError when implicit: dpo
+    compares a policy with itself.
+    """
+    markers = _markers(files) if config.scoring.control_tokens == "sanitize" else ()
+    specs = []
+    for name, model in files.items():
+        # A reward model was trained on its template, so it gets it even where the policy reads plain text.
+        style: Style = "chat" if name == "reward" and model.has_chat_template else corpus.style
+        if style == "chat" and not model.has_chat_template:
+            raise ModelError(
+                f"the corpus is read as chat, but the {name} has no chat template",
+                f"models.{name}.path: {model.path}",
+                "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw",
+            )
+        encoding = EncodingSpec(model.folder, model.tokenizer_hash, style, config.scoring, markers)
+        specs.append(ScorerSpec(name, "rewards" if name == "reward" else "logps", model, encoding, corpus.reading))
+    by_name = {spec.name: spec for spec in specs}
+    if config.selection.implicit == "dpo" and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
+        raise ConfigError(
+            "policy and reference are the same model, so every DPO margin is 0 and MAP is the explicit margin alone",
+            f"models.reference.path: {by_name['reference'].files.path}",
+            "use implicit: simpo, or the reference that the policy was trained from",
+        )
+    return specs
+
+
+def _markers(files: dict[str, ModelFiles]) -> tuple[str, ...]:
+    from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
+
+    return tuple(sorted({marker for model in files.values() for marker in special_tokens(load_tokenizer(model.folder))}))

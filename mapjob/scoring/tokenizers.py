@@ -1,0 +1,29 @@
+"""Tokenizers of the models: loaded once a process, and the special tokens that text must not smuggle in."""
+
+from functools import lru_cache
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mapjob.errors import ModelError
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Raises ModelError when there is none that transformers can load by itself."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        needs_code = "trust_remote_code" in str(error)
+        raise ModelError(
+            "the tokenizer needs code of its own (trust_remote_code), which is not run"
+            if needs_code
+            else f"the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}",
+            folder,
+            "give a folder whose tokenizer transformers knows, saved with save_pretrained",
+        ) from None
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Every string that this tokenizer reads as a control token when it meets it in text, sorted."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return tuple(sorted({*tokenizer.all_special_tokens, *added} - {""}))

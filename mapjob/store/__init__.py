@@ -1,0 +1,1 @@
+"""What is kept: create-only puts, the score store, the run folder."""

@@ -1,0 +1,81 @@
+"""The manifest of a run: everything that decided it, everything it counted. And the run id that follows from the former."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+import mapjob
+from mapjob.config import Config, fingerprint
+from mapjob.corpus.plan import Plan
+from mapjob.errors import Reason
+from mapjob.metrics.statistics import Moments
+from mapjob.ranking.select import Ranking
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
+
+
+def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
+    """Names the result: the same units, column families and selection give the same id, and so find their run again.
+
+    families: name -> fingerprint, of the records and of every scorer.
+    """
+    covers = {
+        "mapjob": mapjob.__version__,
+        "units": [unit.id for unit in plan.units],
+        "families": families,
+        "selection": config.selection.model_dump(mode="json"),
+        "output_format": config.output_format,
+    }
+    return f"{config.selection.metric}-{fingerprint(covers)}"
+
+
+def manifest(config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any) -> dict[str, Any]:
+    """Plain JSON values. `measured` is what the job counted: counts, flags, warnings, spent (seconds, tokens)."""
+    return {
+        "run_id": run_id(config, plan, families),
+        "mapjob": mapjob.__version__,
+        "config": config.model_dump(mode="json"),
+        "corpus": {
+            "layout": plan.corpus.layout,
+            "style": plan.corpus.style,
+            "num_files": plan.num_files,
+            "num_units": len(plan.units),
+            "num_rows": plan.num_rows,
+        },
+        "fingerprints": families,
+        "statistics": {
+            "over_pairs": len(ranking.pairs),
+            "abs_reward_margin": _described(np.abs(ranking.reward_margin), ranking.moments["reward"]),
+            "abs_implicit_margin": _described(np.abs(ranking.implicit_margin), ranking.moments["implicit"]),
+            "scale": {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit},
+            "cut_off": ranking.cut_off,
+        },
+        **measured,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+    }
+
+
+def _described(values: np.ndarray, moments: Moments) -> dict[str, Any]:
+    quantiles = np.quantile(values, QUANTILES)
+    return {
+        "mean": moments.mean,
+        "std": moments.std,
+        "quantiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles)},
+    }
+
+
+def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict[str, Any]:
+    """Rows by what became of them; rows = ranked + dropped + broken."""
+    return {
+        "rows": plan.num_rows,
+        "ranked": len(ranking.pairs),
+        "selected": len(ranking.kept),
+        "dropped": sum(n for reason, n in reasons.items() if reason.is_dropped),
+        "broken": sum(n for reason, n in reasons.items() if not reason.is_dropped),
+        "by_reason": {reason.value: n for reason, n in reasons.items()},
+        "label_disagreements": int((ranking.reward_margin < 0).sum()),
+        "no_reward_margin": int((ranking.reward_margin == 0).sum()),
+    }

@@ -1,0 +1,95 @@
+"""A run folder: `selected/`, `errors/`, the card, and last the manifest, which is the commit."""
+
+import json
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from mapjob.errors import ConfigError, MapjobError
+from mapjob.store.storage import Storage
+from mapjob.store.tables import from_parquet, to_parquet
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+
+
+class RunFolder:
+    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again."""
+
+    def __init__(self, output_url: str, run_id: str):
+        self.run_id = run_id
+        self._output = Storage(output_url)
+        self._storage = self._output.below("runs", run_id)
+        self.url = self._storage.url
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a finished run, else None."""
+        data = self._storage.read(MANIFEST)
+        return None if data is None else json.loads(data)
+
+    def put_table(self, name: str, table: pa.Table) -> None:
+        """Write `name` once. What an earlier, unfinished attempt left there must be the same table, and is adopted."""
+        data = to_parquet(table)
+        if self._storage.create(name, data):
+            return
+        stands = self._storage.read(name)
+        if stands != data and (stands is None or not from_parquet(stands).equals(table)):
+            raise MapjobError(
+                "an unfinished run left another file here than this run would write",
+                f"{self.url}/{name}",
+                "remove this run folder (it has no manifest) and run again",
+            )
+
+    def put_card(self, text: str) -> None:
+        self._storage.create(CARD, text.encode())
+
+    def commit(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Write the manifest, once, and point latest.json here. Returns the manifest that stands."""
+        manifest = {**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._storage.create(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        self.point_latest()
+        stands = self.manifest
+        assert stands is not None
+        return stands
+
+    def point_latest(self) -> None:
+        """Point latest.json here, unless it already names a run that finished later."""
+        mine, newest = self.manifest, self._newest()
+        if mine and newest and newest["finished_at"] > mine["finished_at"]:
+            return
+        latest = {"run_id": self.run_id, "run_path": f"runs/{self.run_id}"}
+        self._output.replace("latest.json", (json.dumps(latest) + "\n").encode())
+
+    def _newest(self) -> dict[str, Any] | None:
+        data = self._output.read("latest.json")
+        return RunFolder(self._output.url, json.loads(data)["run_id"]).manifest if data else None
+
+    def tables(self, folder: str) -> list[str]:
+        """Names of the Parquet files of `selected` or `errors`, in order."""
+        return [f"{folder}/{name}" for name in self._storage.names(folder) if name.endswith(".parquet")]
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        data = self._storage.read(name)
+        if data is None:
+            raise MapjobError("a file of the run is missing", f"{self.url}/{name}", "run the same command again")
+        return from_parquet(data, columns)
+
+
+def open_run(path: str) -> RunFolder:
+    """The finished run at a path (or the newest one, for an output folder). Raises ConfigError when there is none."""
+    path = path.rstrip("/") if "://" in path else os.path.abspath(path)
+    latest = Storage(path).read("latest.json")
+    if latest is not None:
+        path = f"{path}/{json.loads(latest)['run_path']}"
+    output, _, run_id = path.rpartition("/runs/")
+    run = RunFolder(output, run_id) if output else None
+    if run is None or run.manifest is None:
+        raise ConfigError(
+            "there is no finished run here (a run folder holds manifest.json)",
+            path,
+            "give the run folder that `mapjob run` printed, or the output folder for its newest run",
+        )
+    return run

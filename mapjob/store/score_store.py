@@ -1,0 +1,70 @@
+"""The score store: one folder a scorer fingerprint, one Parquet file a unit, each written once and never changed."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Sequence
+
+import pyarrow as pa
+
+from mapjob.errors import MapjobError
+from mapjob.store.storage import Storage
+from mapjob.store.tables import from_parquet, to_parquet
+
+READ_THREADS = 16
+SUFFIX = ".parquet"
+
+
+class ScoreStore:
+    """Column files `scores/<fingerprint>/<unit>.parquet` below an output URL. A unit is done when its file exists."""
+
+    def __init__(self, output_url: str):
+        self.url = output_url
+        self._storage = Storage(output_url).below("scores")
+
+    def declare(self, fingerprint: str, description: dict[str, Any]) -> None:
+        """Write in the clear, once, what a fingerprint stands for."""
+        text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+        self._storage.create(f"{fingerprint}/scorer.json", text.encode())
+
+    def done(self, fingerprint: str) -> set[str]:
+        """Ids of the units that have their column file."""
+        names = self._storage.names(fingerprint)
+        return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+
+    def commit(self, fingerprint: str, unit_id: str, table: pa.Table) -> bool:
+        """Put a unit's columns, once. Returns False when another writer was first; its file is checked and adopted."""
+        table = table.replace_schema_metadata({"mapjob.scorer": fingerprint, "mapjob.unit": unit_id})
+        if self._storage.create(_name(fingerprint, unit_id), to_parquet(table)):
+            return True
+        if self.read(fingerprint, unit_id).num_rows != table.num_rows:
+            raise MapjobError(
+                "two writers disagree about the rows of one unit",
+                f"{self.url}/scores/{_name(fingerprint, unit_id)}",
+                "the corpus changed while it was scored; remove this file and run again",
+            )
+        return False
+
+    def read(self, fingerprint: str, unit_id: str) -> pa.Table:
+        """A unit's columns, row-aligned with the unit. Raises MapjobError when the file is missing or not its own."""
+        name = _name(fingerprint, unit_id)
+        data = self._storage.read(name)
+        where = f"{self.url}/scores/{name}"
+        if data is None:
+            raise MapjobError("a column file is missing", where, "`mapjob run` with the same run file scores it again")
+        try:
+            table = from_parquet(data)
+        except (pa.ArrowException, OSError) as error:
+            raise MapjobError(f"a column file is damaged: {error}", where, "remove it and run again") from None
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"mapjob.scorer") != fingerprint.encode() or metadata.get(b"mapjob.unit") != unit_id.encode():
+            raise MapjobError("a column file belongs to another unit or scorer", where, "remove it and run again")
+        return table.replace_schema_metadata(None)
+
+    def read_all(self, fingerprint: str, unit_ids: Sequence[str]) -> list[pa.Table]:
+        """The columns of many units, in the order asked for."""
+        with ThreadPoolExecutor(READ_THREADS) as threads:
+            return list(threads.map(lambda unit_id: self.read(fingerprint, unit_id), unit_ids))
+
+
+def _name(fingerprint: str, unit_id: str) -> str:
+    return f"{fingerprint}/{unit_id}{SUFFIX}"

@@ -1,0 +1,115 @@
+"""Create-only puts on a local disk and on object storage: a name, once written, holds one finished object for good."""
+
+import os
+import tempfile
+from pathlib import PurePosixPath
+
+from mapjob.corpus.files import filesystem
+from mapjob.errors import ConfigError, MapjobError
+
+
+class Storage:
+    """Objects below one root URL. Reads and writes whole objects; nothing is streamed into a final name."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self.fs, root = filesystem(self.url)
+        self.root = root.rstrip("/")
+        self.is_local = "file" in self.fs.protocol
+
+    def below(self, *parts: str) -> "Storage":
+        return Storage("/".join([self.url, *parts]))
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
+        try:
+            return self._link_new_file(name, data) if self.is_local else self._put_if_absent(name, data)
+        except OSError as error:
+            raise self._explained(error, name, "written") from error
+
+    def _link_new_file(self, name: str, data: bytes) -> bool:
+        """A finished, synced temporary file gets its final name by an exclusive hard link."""
+        path = PurePosixPath(self.path(name))
+        os.makedirs(path.parent, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # temporary files are private; a shared store is read by others
+            try:
+                os.link(file.name, path)
+            except FileExistsError:
+                return False
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return True
+
+    def _put_if_absent(self, name: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if _is_precondition_failed(error):
+                return False
+            raise
+        self.fs.invalidate_cache(self.fs._parent(self.path(name)))
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object over whatever has this name, whole. Only for the one pointer that ever moves."""
+        try:
+            if not self.is_local:
+                self.fs.pipe_file(self.path(name), data)
+                return
+            path = PurePosixPath(self.path(name))
+            os.makedirs(path.parent, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise self._explained(error, name, "written") from error
+
+    def read(self, name: str) -> bytes | None:
+        """The whole object, or None when there is none."""
+        try:
+            return self.fs.cat_file(self.path(name))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._explained(error, name, "read") from error
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the objects and folders right below `folder`, sorted; empty when there is no such folder."""
+        try:
+            self.fs.invalidate_cache()
+            entries = self.fs.ls(self.path(folder).rstrip("/"), detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._explained(error, folder, "listed") from error
+        names = (PurePosixPath(entry.rstrip("/")).name for entry in entries)
+        return sorted(name for name in names if not name.startswith(".writing-"))
+
+    def _explained(self, error: OSError, name: str, verb: str) -> MapjobError:
+        where = f"{self.url}/{name}"
+        if isinstance(error, PermissionError):
+            return ConfigError(f"not allowed: this object cannot be {verb}", where, "check the rights of the folder or key")
+        return MapjobError(f"{error.strerror or error}: this object could not be {verb}", where, "mend it, run again")
+
+
+def _is_precondition_failed(error: OSError) -> bool:
+    """S3 answers 412 to If-None-Match on an existing key; servers and drivers word it differently."""
+    response = getattr(error.__cause__, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 412 or "preconditions" in str(error).lower()

@@ -1,0 +1,111 @@
+"""The corpus: pairs of answers with known gold rewards, some of them flipped, with a few natural flaws."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapjob.world.streams import stream
+from mapjob.world.tasks import QUALITY, write_answer
+
+REPEATED_SHARE = 0.005
+IDENTICAL_SHARE = 0.005
+
+# (better answer, worse answer) -> weight: nine in ten pairs hold a right answer, as a useful corpus does.
+_MIX = {
+    ("helpful", "terse"): 12,
+    ("helpful", "near_miss"): 16,
+    ("helpful", "evasive"): 12,
+    ("helpful", "wrong"): 16,
+    ("terse", "near_miss"): 12,
+    ("terse", "evasive"): 10,
+    ("terse", "wrong"): 12,
+    ("near_miss", "wrong"): 3,
+    ("near_miss", "evasive"): 3,
+    ("evasive", "wrong"): 4,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair; the fields are the corpus's columns. `flipped`: the worse answer stands as `chosen`."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    group: str
+    task: str
+    flipped: bool
+    chosen_quality: float
+    rejected_quality: float
+
+
+def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
+    """`num_pairs` rows in random order, of which exactly `int(flipped_share * num_pairs)` are flipped.
+
+    Among them are repeats of other rows and rows with identical sides, by the shares above; neither is ever flipped.
+    """
+    rng = random.Random(f"corpus {seed}")
+    repeated, identical = int(REPEATED_SHARE * num_pairs), int(IDENTICAL_SHARE * num_pairs)
+    rows = _fresh_rows(num_pairs - repeated, rng, seed)
+    rng.shuffle(rows)
+    for i in range(identical):
+        rows[i] = replace(rows[i], rejected=rows[i].chosen, rejected_quality=rows[i].chosen_quality)
+    flipped = int(flipped_share * num_pairs)
+    for i in range(identical, identical + flipped):
+        rows[i] = _flip(rows[i])
+    rows += rng.sample(rows[identical + flipped :], repeated)
+    rng.shuffle(rows)
+    return rows
+
+
+def _fresh_rows(count: int, rng: random.Random, seed: int) -> list[Row]:
+    rows = []
+    for task in islice(stream("corpus", "corpus", seed), count):
+        (better, worse), *_ = rng.choices(tuple(_MIX), tuple(_MIX.values()))
+        chosen, rejected = write_answer(task, better, rng), write_answer(task, worse, rng)
+        rows.append(
+            Row(task.prompt, chosen, rejected, task.group, task.kind, False, QUALITY[better], QUALITY[worse])
+        )
+    return rows
+
+
+def _flip(row: Row) -> Row:
+    return replace(
+        row,
+        chosen=row.rejected,
+        rejected=row.chosen,
+        flipped=True,
+        chosen_quality=row.rejected_quality,
+        rejected_quality=row.chosen_quality,
+    )
+
+
+def describe(rows: list[Row]) -> dict:
+    """Facts of the corpus, counted on the finished rows."""
+    texts = Counter((row.prompt, row.chosen, row.rejected) for row in rows)
+    return {
+        "pairs": len(rows),
+        "prompts": len({row.prompt for row in rows}),
+        "flipped": sum(row.flipped for row in rows),
+        "repeated": len(rows) - len(texts),
+        "identical_sides": sum(row.chosen == row.rejected for row in rows),
+        "mean_chosen_quality": round(sum(row.chosen_quality for row in rows) / len(rows), 4),
+        "mean_rejected_quality": round(sum(row.rejected_quality for row in rows) / len(rows), 4),
+        "groups": dict(sorted(Counter(row.group for row in rows).items())),
+        "tasks": dict(sorted(Counter(row.task for row in rows).items())),
+    }
+
+
+def write_shards(rows: list[Row], folder: Path, num_shards: int) -> None:
+    """Write `rows` in order as `num_shards` Parquet files of nearly equal size into the new folder `folder`."""
+    folder.mkdir(parents=True)
+    table = pa.Table.from_pylist([vars(row) for row in rows])
+    edges = [len(rows) * i // num_shards for i in range(num_shards + 1)]
+    for i, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        path = folder / f"shard-{i:05d}-of-{num_shards:05d}.parquet"
+        pq.write_table(table.slice(start, end - start), path, compression="zstd")
