@@ -1,3 +1,3 @@
-"""mapjob: score preference corpora on Ray, rank them globally by alignment potential, publish what a model should learn from."""
+"""mapjob: score preference corpora on Ray, rank them globally by alignment potential, publish what to train on."""
 
 __version__ = "0.1.0"

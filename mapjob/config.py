@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mapjob.errors import ConfigError
 
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
-Metric = Literal[
-    "map", "map_signed", "map_unregularised", "explicit", "implicit_small", "implicit_large", "random"
-]
+Metric = Literal["map", "map_signed", "map_unregularised", "explicit", "implicit_small", "implicit_large", "random"]
 
 
 class _Section(BaseModel):
@@ -46,6 +44,7 @@ class Model(_Section):
     path: str = Field(description="folder, or the name of a model on the hub")
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    adapter: None = Field(None, description="reserved: a LoRA adapter on top of path")
 
 
 class Models(_Section):
@@ -72,7 +71,9 @@ class Keep(_Section):
     def _one(self) -> "Keep":
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})"
+            )
         return self
 
 

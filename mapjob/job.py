@@ -2,14 +2,15 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from mapjob.config import Config
 from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
-from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.errors import IncompleteError, InputError
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_specs
@@ -73,7 +74,7 @@ def run(config: Config, limit: int | None = None, say: Say = lambda _: None, ver
 
 
 def rank(config: Config, limit: int | None = None, say: Say = lambda _: None) -> dict[str, Any]:
-    """Rank and publish from the score store alone; no model is loaded. Raises IncompleteError where scores are missing."""
+    """Rank and publish from the score store; no model is loaded. Raises IncompleteError where scores are missing."""
     spent = Spent()
     job = prepare(config, limit)
     lacking = {name: number for name, number in job.lacking().items() if number}
@@ -169,22 +170,13 @@ def check_error_rate(job: Job, scored: Scored) -> None:
     share = sum(broken.values()) / job.plan.num_rows
     if share > job.config.max_error_rate:
         first = next(row for row in scored.errors.to_pylist() if row["reason"] in broken)
-        unit, row = locate(job.plan, first["position"])
+        file, row = job.plan.locate(first["position"])
         listed = ", ".join(f"{number:,} {reason}" for reason, number in broken.items())
         raise InputError(
             f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
-            f"the first is {unit}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
+            f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
             "mend the corpus, check input.layout, or raise max_error_rate",
         )
-
-
-def locate(plan: Plan, position: int) -> tuple[str, int]:
-    """(file, row in the file) of a row by its place in the corpus."""
-    for unit in plan.units:
-        if position < unit.num_rows:
-            return unit.file, unit.start + position
-        position -= unit.num_rows
-    raise ConfigError("there is no such row", f"row {position}", "")
 
 
 def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:

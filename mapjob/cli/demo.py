@@ -7,22 +7,30 @@ import typer
 
 from mapjob import job
 from mapjob.cli.options import Json, Verbose, print_result, say
+from mapjob.config import load_config
+
+Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
 
-def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")] = Path("demo"),
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = False) -> None:
     """Make a small preference world, train a policy and a reward model on it, and run the whole job. Needs no network.
 
     Example: mapjob demo
     """
-    from mapjob.report.demo import demo_config, extremes
+    from mapjob.report.extremes import print_extremes
+    from mapjob.report.flips import flips_line
     from mapjob.world.build import build_world
+    from mapjob.world.run_file import write_run_file
 
-    world = build_world(folder / "world", say=say)
-    path, config = demo_config(folder, world)
+    build_world(folder / "world", say=say)
+    run_file = write_run_file(folder)
+    config = load_config(run_file)
     manifest = job.run(config, say=say, verbose=verbose)
-    print(extremes(config))
-    print_result(manifest, job.path_of(manifest), json)
+    prepared = job.prepare(config)
+    _, ranking = job.ranked(prepared)
+    print_extremes(prepared.plan, ranking, config.selection.metric)
+    print(flips_line(prepared.plan, ranking))
+    run_path = job.path_of(manifest)
+    print_result(manifest, run_path, json)
+    say(f"next: mapjob show {run_path} 1")
+    say(f"      mapjob rank {run_file} --set selection.metric=map_signed")

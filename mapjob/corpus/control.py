@@ -1,7 +1,7 @@
 """Control tokens in text: strings that a tokenizer would read as structure, such as its end-of-turn marker."""
 
 import re
-from typing import Sequence
+from collections.abc import Sequence
 
 from mapjob.corpus.records import Text
 

@@ -15,7 +15,7 @@ FOOTER_THREADS = 16
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One Parquet file. `identity` changes when its content is replaced: etag where there is one, else size and mtime."""
+    """One Parquet file. `identity` changes with its content: the etag where there is one, else size and mtime."""
 
     path: str
     identity: str
@@ -35,7 +35,9 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"no storage driver for this URL: {error}", url, "use a local path or an fsspec URL") from None
+        raise ConfigError(
+            f"no storage driver for this URL: {error}", url, "use a local path or an fsspec URL"
+        ) from None
 
 
 def find_files(path: str | list[str]) -> list[SourceFile]:

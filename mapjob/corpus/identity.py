@@ -1,12 +1,12 @@
 """The reader's own columns: which pair a row is, which text it holds, which group it belongs to."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from mapjob.config import Columns
 from mapjob.corpus.records import Record
-from mapjob.errors import Reason, RowError
+from mapjob.errors import RowError
 
 KEY = pa.binary(16)
 
@@ -20,7 +20,9 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
     good = [record if isinstance(record, Record) else None for record in records]
     bad = [record if isinstance(record, RowError) else None for record in records]
     content = [record.content_key if record else None for record in good]
-    ids = _as_text(table, columns.id) if columns.id else pa.array([k.hex() if k else None for k in content], pa.string())
+    ids = (
+        _as_text(table, columns.id) if columns.id else pa.array([k.hex() if k else None for k in content], pa.string())
+    )
     groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
     return pa.table(
         {

@@ -1,8 +1,9 @@
-"""The layouts of preference data in the field: one function each from a row to a Record. To add one: a function, a line."""
+"""The layouts of preference data in the field: for each a function from a row to a Record, and a line in LAYOUTS."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 from mapjob.corpus.records import Message, Record, Text, as_chat, messages
 from mapjob.errors import Reason, RowError
@@ -52,7 +53,7 @@ def _completion(value: Any, what: str) -> list[Message]:
 
 
 def _whole_dialogues(row: Row) -> Record:
-    """OpenRLHF and UltraFeedback-binarized: chosen and rejected are whole dialogues; their common start is the prompt."""
+    """OpenRLHF, UltraFeedback-binarized: chosen and rejected are whole dialogues; their common start is the prompt."""
     return _split([messages(_field(row, name), name) for name in ("chosen", "rejected")])
 
 

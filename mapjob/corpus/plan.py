@@ -1,9 +1,13 @@
 """The plan: which corpus, how it is read, and the units of work it is cut into."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Iterator, Literal
+from itertools import pairwise
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.config import Columns, Input
@@ -76,6 +80,17 @@ class Plan:
     def num_rows(self) -> int:
         return sum(unit.num_rows for unit in self.units)
 
+    @property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """Position in the corpus of each unit's first row, and at the end the number of rows. Shape (units + 1,)."""
+        return np.cumsum([0] + [unit.num_rows for unit in self.units])
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """(file, row in the file) of the row at a position in the corpus."""
+        index = int(np.searchsorted(self.first_rows, position, side="right")) - 1
+        unit = self.units[index]
+        return unit.file, unit.start + position - int(self.first_rows[index])
+
 
 def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limit: int | None = None) -> Plan:
     """Read footers and the first rows; decide layout and style; cut the corpus into units in file and row order.
@@ -121,7 +136,7 @@ def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
         pieces = -(-(stop - start) // rows_per_unit)
         if pieces > 1:
             edges = [start + (stop - start) * i // pieces for i in range(pieces + 1)]
-            yield from zip(edges, edges[1:])
+            yield from pairwise(edges)
             start = stop
     if stop > start:
         yield start, stop

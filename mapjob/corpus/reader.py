@@ -1,6 +1,7 @@
-"""From a row range of a Parquet file to rows, and from rows to records; a row that cannot be used stays as its reason."""
+"""From a row range of a Parquet file to rows, and from rows to records; an unusable row stays as its reason."""
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from mapjob.errors import InputError, RowError
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows [start, stop) of a file, decoding only the row groups that hold them. Raises InputError with file and rows."""
+    """Rows [start, stop) of a file, decoding only the row groups that hold them. Raises InputError with the place."""
     fs, path = filesystem(url)
     try:
         with fs.open(path, "rb") as handle:
@@ -30,7 +31,9 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
     table = table.slice(start - first, stop - start)
     if table.num_rows != stop - start:
         raise InputError(
-            f"{table.num_rows} rows instead of {stop - start}", f"{url}, rows {start} to {stop}", "was the file replaced?"
+            f"{table.num_rows} rows instead of {stop - start}",
+            f"{url}, rows {start} to {stop}",
+            "was the file replaced?",
         )
     return table
 

@@ -32,7 +32,10 @@ def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) 
     if {"chosen", "rejected"} <= has and whole:
         return "openrlhf", "chosen and rejected are whole dialogues"
     if {"chosen", "rejected"} <= has and str(first.get("chosen", "")).startswith(HH_OPENING):
-        return "hh", 'chosen and rejected are dialogues of "Human:" and "Assistant:" turns; the prompt is their common start'
+        return (
+            "hh",
+            'chosen and rejected are dialogues of "Human:" and "Assistant:" turns; the prompt is their common start',
+        )
     raise InputError(
         f"no known layout has these columns: {', '.join(schema.names)}",
         where,

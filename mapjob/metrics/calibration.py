@@ -10,7 +10,7 @@ def log_odds_slope(margin: F64, name: str) -> float:
     """Slope S > 0 that maximises sum log sigma(S * margin): P(chosen beats rejected) = sigma(S * margin).
 
     A logistic regression through the origin with every label 1, since margins are signed by the label; margin has
-    shape (N,), finite. The log-likelihood is concave in S, so Newton's method from 0 with halving finds its one maximum.
+    shape (N,), finite. The log-likelihood is concave in S, so Newton's method from 0 with halving finds its maximum.
     Raises ConfigError where there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"

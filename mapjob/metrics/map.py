@@ -1,7 +1,7 @@
 """MAP, the alignment potential, its scales, and the variants it is compared with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 

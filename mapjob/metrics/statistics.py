@@ -1,8 +1,9 @@
 """Corpus statistics as mergeable moments, so that the order and grouping of units do not matter."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Iterable, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt

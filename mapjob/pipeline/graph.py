@@ -4,9 +4,10 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import warnings
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -14,8 +15,8 @@ from ray.exceptions import RayError, RayTaskError
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus, Plan
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
-from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.actor import ScorerActor
+from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import RECORDS, Commit, ReadAndEncode, Receipt, Todo
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 from mapjob.store.score_store import ScoreStore
@@ -41,9 +42,10 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     if not ray.is_initialized():
         local = {"include_dashboard": False} if address is None else {}
         try:
+            _knock(address)
             with contextlib.nullcontext() if log_to_driver else _quiet_terminal():
                 ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"no Ray cluster answers: {str(error).strip().splitlines()[0]}",
                 f"execution.address: {address}",
@@ -55,6 +57,13 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError when nothing listens at host:port. Ray itself would go on trying there for minutes."""
+    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

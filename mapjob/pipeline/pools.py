@@ -1,8 +1,9 @@
 """How many actors each scorer gets, and what each of them holds of the cluster."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Sequence
+from typing import Any
 
 import ray
 

@@ -1,4 +1,4 @@
-"""From scored pairs to a ranking and a selection: duplicates, disagreement, scale, score, order, cut. No text, no models."""
+"""From scored pairs to a ranking and a selection: duplicates, disagreement, scale, score, order, cut."""
 
 from dataclasses import dataclass, replace
 
@@ -107,7 +107,9 @@ def rank_pairs(pairs: Pairs, selection: Selection) -> Ranking:
     elif selection.on_disagreement == "relabel":
         pairs = pairs.swapped(contradicts)
     if not len(pairs):
-        raise ConfigError("no pair is left to rank", "the scored corpus", "see errors/ or `mapjob plan` for the reasons")
+        raise ConfigError(
+            "no pair is left to rank", "the scored corpus", "see errors/ or `mapjob plan` for the reasons"
+        )
 
     reward, implicit = _margins(pairs, selection)
     moments = {name: _moments(np.abs(m), pairs.unit) for name, m in (("reward", reward), ("implicit", implicit))}

@@ -32,17 +32,21 @@ def card(manifest: dict[str, Any]) -> str:
     selection = config["selection"]
     scale = statistics["scale"]
     models = "\n".join(f"| {name} | `{m['path']}` | {m['dtype']} |" for name, m in config["models"].items() if m)
-    reasons = "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
+    reasons = (
+        "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
+    )
     cut_off = statistics["cut_off"]
+    keep = json.dumps({rule: value for rule, value in selection["keep"].items() if value is not None})
     return f"""{FRONT_MATTER}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection["metric"]}`
 
 `selected/` holds the pairs in rank order (rank 1 first) in the layout that TRL reads: prompt, chosen, rejected
 ({manifest["corpus"]["style"]}), then the corpus's own columns, then the scores.
 
-score = {FORMULAS[selection["metric"]]}, with
-alpha = {selection["alpha"]:g}, scale = {selection["scale"]} (S_r = {scale["reward"]:.6g}, S_i = {scale["implicit"]:.6g}),
-implicit margin = {selection["implicit"]}, keep = {json.dumps({k: v for k, v in selection["keep"].items() if v is not None})};
+score = {FORMULAS[selection["metric"]]}
+
+alpha = {selection["alpha"]:g}, S_r = {scale["reward"]:.6g}, S_i = {scale["implicit"]:.6g} ({selection["scale"]}),
+implicit margin = {selection["implicit"]}, keep = {keep};
 the last kept pair scores {"none" if cut_off is None else f"{cut_off:.6g}"}.
 
 | model | path | dtype |

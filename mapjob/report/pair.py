@@ -11,33 +11,28 @@ Row = dict[str, Any]
 
 
 def find_pair(run: RunFolder, which: str) -> Row:
-    """The selected pair of a rank or a pair_id. Raises ConfigError that says what became of it when it is not selected."""
-    column, value = ("rank", int(which)) if which.isdecimal() else ("pair_id", which)
+    """The selected pair of a rank or a pair_id. Raises ConfigError that says what became of a pair not selected."""
+    wanted = pc.field("pair_id") == which
+    if which.isdecimal():
+        wanted |= pc.field("rank") == int(which)
     for name in run.tables("selected"):
-        table = run.read_table(name)
-        rows = table.filter(pc.field(column) == value).to_pylist()
+        rows = run.read_table(name).filter(wanted).to_pylist()
         if rows:
             return rows[0]
-    raise _not_selected(run, column, value)
+    raise _not_selected(run, which)
 
 
-def _not_selected(run: RunFolder, column: str, value: int | str) -> ConfigError:
-    counts = (run.manifest or {})["counts"]
-    if column == "rank":
-        return ConfigError(
-            f"no pair of rank {value} is selected: the run kept {counts['selected']:,} of {counts['ranked']:,} ranked pairs",
-            run.url,
-            "give a smaller rank, or keep more: `mapjob rank CONFIG --set selection.keep='{ratio: 1.0}'`",
-        )
+def _not_selected(run: RunFolder, which: str) -> ConfigError:
     for name in run.tables("errors"):
-        rows = run.read_table(name).filter(pc.field(column) == value).to_pylist()
+        rows = run.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
         if rows:
             reason = Reason(rows[0]["reason"])
             what = f"this pair was not ranked: {reason} ({reason.explanation}; {rows[0]['detail'] or 'no detail'})"
             return ConfigError(what, f"{rows[0]['file']}, row {rows[0]['row']}", "see errors/ of the run")
+    counts = (run.manifest or {})["counts"]
     return ConfigError(
-        f"no selected pair has the pair_id {value}",
-        run.url,
+        f"no pair of rank or pair_id {which} is selected",
+        f"{run.url}: {counts['selected']:,} of {counts['ranked']:,} ranked pairs were kept",
         "if it ranks below the cut, keep more: `mapjob rank CONFIG --set selection.keep='{ratio: 1.0}'`",
     )
 

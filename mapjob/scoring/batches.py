@@ -1,7 +1,7 @@
 """Batches of sequences of like length under a budget of padded tokens; equal sequences are computed once."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -64,8 +64,10 @@ def padded(sequences: Sequence[TokenSequence], device: torch.device) -> torch.Te
     return ids_BL.to(device)
 
 
-def forward_halving(forward: Callable[[list[TokenSequence]], np.ndarray], batch: list[TokenSequence]) -> list[float | None]:
-    """One value for each sequence; a batch that does not fit is halved, and a sequence that does not fit alone is None."""
+def forward_halving(
+    forward: Callable[[list[TokenSequence]], np.ndarray], batch: list[TokenSequence]
+) -> list[float | None]:
+    """One value for each sequence. A batch that does not fit is halved; a sequence that does not fit alone is None."""
     try:
         return list(forward(batch))
     except torch.OutOfMemoryError:

@@ -4,8 +4,8 @@ An encoded record is a prompt and its completions as token ids. The completion s
 and of prompt + completion part ways, for all completions of a record at the earliest such place (TRL's rule).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import jinja2
 import numpy as np
@@ -19,14 +19,16 @@ from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
 from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 
-
 I32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a record, int32. `truncated`: a completion lost its end to max_length; `boundary_moved`: the prompt's last
-    tokens differ when a completion follows, so that the completion starts before them."""
+    """Token ids of a record, int32.
+
+    truncated: a completion lost its end to max_length. boundary_moved: the prompt's last tokens differ when a
+    completion follows, so that the completion starts before them.
+    """
 
     prompt: I32
     completions: list[I32]
@@ -117,7 +119,7 @@ class Encoder:
 def _common_prefix(a: list[int], b: list[int]) -> int:
     if a == b[: len(a)]:
         return len(a)
-    return next(i for i, (x, y) in enumerate(zip(a, b + [-1])) if x != y)
+    return next(i for i, (x, y) in enumerate(zip(a, [*b, -1])) if x != y)
 
 
 def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:

@@ -1,7 +1,7 @@
 """The two scorers: log-probabilities of completions, and rewards. Encoded records in, columns out; no Ray here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +75,9 @@ class Scorer:
         # The state at position t - 1 predicts token t: only those states ever meet the vocabulary.
         hidden_TH = torch.cat([hidden_BLH[b, f - 1 : len(s.ids) - 1] for b, (s, f) in enumerate(zip(batch, first))])
         targets_T = torch.from_numpy(np.concatenate([s.ids[f:] for s, f in zip(batch, first)])).to(self.device)
-        logps_T = torch.cat([self._token_logps(h, t) for h, t in zip(hidden_TH.split(HEAD_ROWS), targets_T.split(HEAD_ROWS))])
+        logps_T = torch.cat(
+            [self._token_logps(h, t) for h, t in zip(hidden_TH.split(HEAD_ROWS), targets_T.split(HEAD_ROWS))]
+        )
         owner_T = np.repeat(np.arange(len(batch)), [len(s.ids) - f for s, f in zip(batch, first)])
         return np.bincount(owner_T, logps_T.cpu().numpy().astype(np.float64), minlength=len(batch))
 
@@ -104,7 +106,7 @@ class Scorer:
         drift = (own_LV - ours_LV).abs().max().item()
         if not drift <= (1e-4 if self.spec.files.dtype == "float32" else 5e-2):
             raise ModelError(
-                f"the model changes its logits in a way that is not known here (log-probabilities differ by {drift:.3g})",
+                f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
                 f"models.{self.spec.name}.path: {self.spec.files.path}",
                 "report the architecture, so that its transform can be added to scoring/scorers.py",
             )
@@ -149,7 +151,10 @@ class _Row:
 
 
 def _table(rows: list[_Row], kind: str) -> pa.Table:
-    columns = {"row": pa.array(range(len(rows)), pa.int32()), kind: pa.array([r.values for r in rows], pa.list_(pa.float64()))}
+    columns = {
+        "row": pa.array(range(len(rows)), pa.int32()),
+        kind: pa.array([r.values for r in rows], pa.list_(pa.float64())),
+    }
     if kind == "logps":
         columns["num_tokens"] = pa.array([r.num_tokens for r in rows], pa.list_(pa.int32()))
     columns["truncated"] = pa.array([r.truncated for r in rows], pa.bool_())

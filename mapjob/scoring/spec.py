@@ -139,4 +139,6 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
 def _markers(files: dict[str, ModelFiles]) -> tuple[str, ...]:
     from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 
-    return tuple(sorted({marker for model in files.values() for marker in special_tokens(load_tokenizer(model.folder))}))
+    return tuple(
+        sorted({marker for model in files.values() for marker in special_tokens(load_tokenizer(model.folder))})
+    )

@@ -1,4 +1,4 @@
-"""The manifest of a run: everything that decided it, everything it counted. And the run id that follows from the former."""
+"""The manifest of a run: what decided it (the run id follows from that) and what it counted."""
 
 import platform
 from importlib.metadata import version

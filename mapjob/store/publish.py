@@ -24,7 +24,9 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 TRL_COLUMNS = ("prompt", "chosen", "rejected")
 
 
-def publish_selected(plan: Plan, ranking: Ranking, metric: str, control: re.Pattern[str] | None, run: RunFolder) -> None:
+def publish_selected(
+    plan: Plan, ranking: Ranking, metric: str, control: re.Pattern[str] | None, run: RunFolder
+) -> None:
     """Write the selection as `selected/train-*.parquet`, in rank order across files.
 
     Every unit is read once; its selected rows wait on the local disk until their output file is assembled, so memory
@@ -35,7 +37,7 @@ def publish_selected(plan: Plan, ranking: Ranking, metric: str, control: re.Patt
     num_files = max(1, -(-len(kept) // ROWS_PER_FILE))
     in_corpus_order = np.argsort(ranking.pairs.position[kept], kind="stable")  # places in the selection
     edges = np.searchsorted(ranking.pairs.unit[kept][in_corpus_order], np.arange(len(plan.units) + 1))
-    first_row = np.cumsum([0] + [unit.num_rows for unit in plan.units])
+    first_row = plan.first_rows
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
         waiting: list[list[Path]] = [[] for _ in range(num_files)]
         for index, unit in enumerate(plan.units):
@@ -60,13 +62,13 @@ def _selected_rows(
     pairs = ranking.pairs
     table = read_rows(unit.file, unit.start, unit.stop).take(pa.array(pairs.position[picked] - first_row))
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
-    texts = [_pair_texts(plan, record, c, r) for record, c, r in zip(records, pairs.chosen[picked], pairs.rejected[picked])]
+    texts = [
+        _pair_texts(plan, record, c, r) for record, c, r in zip(records, pairs.chosen[picked], pairs.rejected[picked])
+    ]
     if control is not None:
         texts = [tuple(sanitized(text, control) for text in row) for row in texts]
     kind = MESSAGES if plan.corpus.style == "chat" else pa.string()
-    columns: dict[str, Any] = {
-        name: pa.array([row[i] for row in texts], kind) for i, name in enumerate(TRL_COLUMNS)
-    }
+    columns: dict[str, Any] = {name: pa.array([row[i] for row in texts], kind) for i, name in enumerate(TRL_COLUMNS)}
     ours = _our_columns(ranking, picked, metric)
     columns |= _own_columns(plan, table, {*TRL_COLUMNS, *ours})
     return pa.table(columns | ours)
@@ -110,7 +112,10 @@ def _our_columns(ranking: Ranking, picked: I64, metric: str) -> dict[str, pa.Arr
     columns["reward_margin"] = ranking.reward_margin[picked]
     columns["implicit_margin"] = ranking.implicit_margin[picked]
     columns["label_agrees"] = ranking.reward_margin[picked] > 0
-    return {name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values) for name, values in columns.items()}
+    return {
+        name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+        for name, values in columns.items()
+    }
 
 
 def error_rows(plan: Plan, errors: pa.Table, dropped: dict[Reason, Pairs]) -> pa.Table:
@@ -125,7 +130,7 @@ def error_rows(plan: Plan, errors: pa.Table, dropped: dict[Reason, Pairs]) -> pa
         parts.append(pa.table([pairs.position, pairs.pair_id, reasons, nothing], parts[0].column_names))
     table = pa.concat_tables(parts).sort_by("position")
     position = table["position"].to_numpy()
-    first_row = np.cumsum([0] + [unit.num_rows for unit in plan.units])
+    first_row = plan.first_rows
     unit = np.searchsorted(first_row, position, side="right") - 1
     starts = np.array([u.start for u in plan.units])
     return pa.table(

@@ -1,8 +1,9 @@
 """The score store: one folder a scorer fingerprint, one Parquet file a unit, each written once and never changed."""
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Sequence
+from typing import Any
 
 import pyarrow as pa
 

@@ -1,7 +1,7 @@
 """The columns of a whole plan out of the score store: scored pairs as arrays, and every other row with its reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import numpy.typing as npt

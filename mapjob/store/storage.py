@@ -104,7 +104,9 @@ class Storage:
     def _explained(self, error: OSError, name: str, verb: str) -> MapjobError:
         where = f"{self.url}/{name}"
         if isinstance(error, PermissionError):
-            return ConfigError(f"not allowed: this object cannot be {verb}", where, "check the rights of the folder or key")
+            return ConfigError(
+                f"not allowed: this object cannot be {verb}", where, "check the rights of the folder or key"
+            )
         return MapjobError(f"{error.strerror or error}: this object could not be {verb}", where, "mend it, run again")
 
 

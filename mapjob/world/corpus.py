@@ -5,12 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.world.streams import stream
-from mapjob.world.tasks import QUALITY, write_answer
+from mapjob.world.tasks import QUALITY, Task, write_answer
 
 REPEATED_SHARE = 0.005
 IDENTICAL_SHARE = 0.005
@@ -44,6 +45,13 @@ class Row:
     rejected_quality: float
 
 
+def draw_pair(task: Task, rng: random.Random) -> Row:
+    """Two answers to `task` of different quality, the better one as `chosen`."""
+    (better, worse), *_ = rng.choices(tuple(_MIX), tuple(_MIX.values()))
+    chosen, rejected = write_answer(task, better, rng), write_answer(task, worse, rng)
+    return Row(task.prompt, chosen, rejected, task.group, task.kind, False, QUALITY[better], QUALITY[worse])
+
+
 def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
     """`num_pairs` rows in random order, of which exactly `int(flipped_share * num_pairs)` are flipped.
 
@@ -51,7 +59,7 @@ def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
     """
     rng = random.Random(f"corpus {seed}")
     repeated, identical = int(REPEATED_SHARE * num_pairs), int(IDENTICAL_SHARE * num_pairs)
-    rows = _fresh_rows(num_pairs - repeated, rng, seed)
+    rows = [draw_pair(task, rng) for task in islice(stream("corpus", "corpus", seed), num_pairs - repeated)]
     rng.shuffle(rows)
     for i in range(identical):
         rows[i] = replace(rows[i], rejected=rows[i].chosen, rejected_quality=rows[i].chosen_quality)
@@ -60,17 +68,6 @@ def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
         rows[i] = _flip(rows[i])
     rows += rng.sample(rows[identical + flipped :], repeated)
     rng.shuffle(rows)
-    return rows
-
-
-def _fresh_rows(count: int, rng: random.Random, seed: int) -> list[Row]:
-    rows = []
-    for task in islice(stream("corpus", "corpus", seed), count):
-        (better, worse), *_ = rng.choices(tuple(_MIX), tuple(_MIX.values()))
-        chosen, rejected = write_answer(task, better, rng), write_answer(task, worse, rng)
-        rows.append(
-            Row(task.prompt, chosen, rejected, task.group, task.kind, False, QUALITY[better], QUALITY[worse])
-        )
     return rows
 
 
@@ -94,8 +91,8 @@ def describe(rows: list[Row]) -> dict:
         "flipped": sum(row.flipped for row in rows),
         "repeated": len(rows) - len(texts),
         "identical_sides": sum(row.chosen == row.rejected for row in rows),
-        "mean_chosen_quality": round(sum(row.chosen_quality for row in rows) / len(rows), 4),
-        "mean_rejected_quality": round(sum(row.rejected_quality for row in rows) / len(rows), 4),
+        "mean_chosen_quality": round(fmean(row.chosen_quality for row in rows), 4),
+        "mean_rejected_quality": round(fmean(row.rejected_quality for row in rows), 4),
         "groups": dict(sorted(Counter(row.group for row in rows).items())),
         "tasks": dict(sorted(Counter(row.task for row in rows).items())),
     }

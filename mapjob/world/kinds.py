@@ -112,7 +112,7 @@ def _counted_letter(rng: random.Random) -> Draft:
         ),
         str(count),
         (str(count - 1), str(count + 1)),
-        tuple(str(count + extra) for extra in (2, 3, 4)),
+        tuple(str(count + extra) for extra in (2, 3)),
         f'"{word}" has {{value}} of the letter {letter}',
     )
 
@@ -152,7 +152,7 @@ def _opposite(rng: random.Random) -> Draft:
 
 
 def _weekday(rng: random.Random) -> Draft:
-    start, days, (where, step) = rng.randrange(7), rng.randint(1, 3), rng.choice((("after", 1), ("before", -1)))
+    start, days, (where, step) = rng.randrange(7), rng.randint(1, 2), rng.choice((("after", 1), ("before", -1)))
     count = f"{days} day{'s' if days > 1 else ''} {where} {WEEKDAYS[start]}"
     gold, later, *others, earlier = (WEEKDAYS[(start + step * days + shift) % 7] for shift in range(7))
     return Draft(

@@ -35,12 +35,15 @@ class Task:
 
 
 def write_answer(task: Task, level: str, rng: random.Random) -> str:
-    """An answer to `task` of the given level (a key of QUALITY), in one of several wordings chosen by `rng`."""
+    """An answer to `task` of the given level (a key of QUALITY), in one of several wordings chosen by `rng`.
+
+    The wording is drawn before the value, so generators in the same state word every level alike.
+    """
     if level == "evasive":
         return rng.choice(EVASIVE)
     opening = rng.choice(_OPENINGS)
-    # Half of the bad answers come with a reason too: the mere presence of one must not give a bad answer away.
-    explained = level == "helpful" or (rng.random() < 0.5 and level != "terse")
+    # Some of the bad answers come with a reason too: having one must not by itself make an answer good.
+    explained = level == "helpful" or (rng.random() < 0.3 and level != "terse")
     value = rng.choice({"near_miss": task.near_misses, "wrong": task.wrongs}.get(level, (task.gold,)))
     text = opening.format(value=value)
     return f"{text}, because {task.reason.format(value=value)}." if explained else f"{text}."

@@ -1,0 +1,84 @@
+"""plan, run, rank, show and config on a small corpus, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from tests.cli.conftest import Mapjob
+
+RunFile = Callable[..., Path]
+
+
+def last_json(result) -> dict:
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def test_plan_run_rank_show(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+    path = run_file(execution={"rows_per_unit": 20}, input={"columns": {"group": "source"}})
+
+    planned = last_json(mapjob("plan", path, "--json"))
+    assert planned["rows"] == 60
+    assert planned["units_to_do"] == {"records": 4, "policy": 4, "reward": 4}
+    assert not (tmp_path / "out").exists(), "plan touches nothing"
+
+    ran = mapjob("run", path, "--json")
+    result = last_json(ran)
+    assert result["run_id"] == planned["run_id"]
+    assert result["counts"]["selected"] == 24
+    assert "layout: trl" in ran.stderr
+    assert "4/4 units, 60/60 pairs" in ran.stderr
+    assert "Warning" not in ran.stderr
+
+    again = last_json(mapjob("run", path, "--json"))
+    assert again["run_path"] == result["run_path"]
+    assert last_json(mapjob("plan", path, "--json"))["units_to_do"] == {"records": 0, "policy": 0, "reward": 0}
+
+    ranked = last_json(
+        mapjob("rank", path, "--set", "selection.alpha=2.5", "--set", "selection.keep={count: 7}", "--json")
+    )
+    assert ranked["counts"]["selected"] == 7
+    assert ranked["run_path"] != result["run_path"]
+
+    shown = mapjob("show", result["run_path"], "1")
+    assert shown.returncode == 0
+    for part in ("rank 1 of 60", "--- prompt", "--- chosen", "--- rejected", "reward margin", "map_score"):
+        assert part in shown.stdout
+    pair_id = shown.stdout.split("pair_id ")[1].split()[0]
+    assert mapjob("show", tmp_path / "out", "8").returncode == 2, "the newest run keeps seven"
+    assert mapjob("show", result["run_path"], pair_id).stdout == shown.stdout
+
+
+def test_config_check_prints_what_it_reads_back(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+    printed = mapjob("config", "check", run_file())
+    assert printed.returncode == 0
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(printed.stdout)
+    assert mapjob("config", "check", copy).stdout == printed.stdout
+    assert yaml.safe_load(printed.stdout)["selection"]["metric"] == "map"
+
+
+def test_config_schema_names_every_key(mapjob: Mapjob) -> None:
+    schema = json.loads(mapjob("config", "schema").stdout)
+    assert {"input", "output", "models", "scoring", "selection", "execution"} <= set(schema["properties"])
+
+
+def test_interrupt_exits_with_130_and_the_next_run_finishes(mapjob: Mapjob, run_file: RunFile) -> None:
+    path = run_file(execution={"rows_per_unit": 10})
+    environment = {**os.environ, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "mapjob", "run", str(path)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    while "reward:" not in process.stderr.readline():
+        pass
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert last_json(mapjob("run", path, "--json"))["counts"]["ranked"] == 60

@@ -1,0 +1,41 @@
+"""mapjob's own side of the golden tests: its encoders and scorers as plain objects."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mapjob.config import Columns, parse_config
+from mapjob.corpus.layouts import LAYOUTS
+from mapjob.corpus.plan import Corpus, Style
+from mapjob.corpus.records import Record, checked
+from mapjob.errors import RowError
+from mapjob.scoring.encode import Encoded, Encoder
+from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
+from tests.fakes import config_tree
+
+
+def specs(policy: Path, reward: Path, style: Style, **scoring: Any) -> dict[str, ScorerSpec]:
+    """The scorers, by name, that a run file with these float32 models has."""
+    tree = config_tree(Path("unused"), Path("unused"), policy, reward, scoring={"max_length": 1024, **scoring})
+    config = parse_config(tree)
+    corpus = Corpus("trl", Columns(), style)
+    return {spec.name: spec for spec in scorer_specs(config, corpus, scorer_files(config))}
+
+
+def read(rows: Iterable[dict[str, Any]], layout: str = "trl") -> list[Record]:
+    return [checked(LAYOUTS[layout].read(row)) for row in rows]
+
+
+def encode(spec: ScorerSpec, records: Sequence[Record]) -> list[Encoded]:
+    """Encoded records; a record that cannot be encoded fails the test."""
+    encoded = Encoder(spec.encoding, LAYOUTS["trl"]).encode(records)
+    assert not [item for item in encoded if isinstance(item, RowError)]
+    return encoded
+
+
+def columns(scorer: Scorer, encoded: Sequence[Encoded]) -> dict[str, list[Any]]:
+    """The scorer's columns as plain lists, one value or list for each record; a refused record fails the test."""
+    scored = scorer.score(encoded).table.to_pydict()
+    assert not any(scored["reason"])
+    return scored

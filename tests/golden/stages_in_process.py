@@ -1,0 +1,24 @@
+"""A whole run in this process without Ray: the stages of its graph one after the other, then ranking, publishing."""
+
+import pyarrow as pa
+
+from mapjob.config import Config
+from mapjob.job import Job, prepare
+from mapjob.pipeline.actor import ScorerActor
+from mapjob.pipeline.stages import Commit, ReadAndEncode, Todo
+
+
+def score_all(config: Config) -> Job:
+    """Every stage of the graph, one after the other, over every unit of the corpus, into the run's score store."""
+    job = prepare(config)
+    actors = [ScorerActor(spec, None, 1) for spec in job.scorers]
+    stages = [
+        ReadAndEncode(job.plan.corpus, job.scorers),
+        *actors,
+        Commit(config.output.path, job.records, job.scorers),
+    ]
+    for unit in job.plan.units:
+        block = pa.Table.from_pylist([Todo(unit, tuple(job.families)).row])
+        for stage in stages:
+            block = stage(block)
+    return job

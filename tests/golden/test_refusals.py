@@ -1,0 +1,117 @@
+"""Corpora and models on which a metric says nothing: refused with a reason, or scored with a warning."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mapjob.config import Columns, Selection, parse_config
+from mapjob.corpus.plan import Corpus
+from mapjob.errors import ConfigError
+from mapjob.ranking.select import rank_pairs
+from mapjob.scoring.spec import scorer_files, scorer_specs
+from tests.fakes import config_tree, make_policy, make_reward
+from tests.golden.columns import pairs_of, synthetic_columns
+
+
+@pytest.fixture
+def columns() -> dict[str, np.ndarray]:
+    return synthetic_columns(1_000)
+
+
+def make_rewards_constant(columns: dict[str, np.ndarray]) -> None:
+    """|h| = 0.3 for every pair, its sign at random."""
+    sign = np.where(np.random.default_rng(0).random(1_000) < 0.7, 1.0, -1.0)
+    columns["chosen_reward"], columns["rejected_reward"] = 0.3 * (sign > 0), 0.3 * (sign < 0)
+
+
+def make_logps_constant(columns: dict[str, np.ndarray]) -> None:
+    """|d| = 0.4 for every pair."""
+    for side, mean in (("chosen", -1.9), ("rejected", -2.3)):
+        columns[f"{side}_num_tokens"] = np.full(1_000, 10.0)
+        columns[f"{side}_logps"] = np.full(1_000, 10 * mean)
+
+
+def test_policy_that_equals_its_reference(columns):
+    for side in ("chosen", "rejected"):
+        columns[f"ref_{side}_logps"] = columns[f"{side}_logps"]
+    with pytest.raises(ConfigError, match="every DPO margin is 0"):
+        rank_pairs(pairs_of(columns), Selection(implicit="dpo"))
+    assert len(rank_pairs(pairs_of(columns), Selection(implicit="simpo")).kept) == 400
+
+
+def test_reference_that_is_a_copy_of_the_policy(tmp_path):
+    """Seen before anything is scored, whatever the folder is called."""
+    policy, reward = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
+    tree = config_tree(Path("unused"), Path("unused"), policy, reward, selection={"implicit": "dpo"})
+    for name, seed in (("other", 7), ("copy", None)):
+        folder = tmp_path / name
+        make_policy(folder, seed=seed) if seed else shutil.copytree(policy, folder)
+        tree["models"]["reference"] = {"path": str(folder), "dtype": "float32"}
+        config = parse_config(tree)
+        arguments = config, Corpus("trl", Columns(), "chat"), scorer_files(config)
+        if seed:
+            assert [spec.name for spec in scorer_specs(*arguments)] == ["policy", "reference", "reward"]
+        else:
+            with pytest.raises(ConfigError, match="policy and reference are the same model"):
+                scorer_specs(*arguments)
+
+
+def test_both_margins_constant(columns):
+    make_rewards_constant(columns)
+    make_logps_constant(columns)
+    with pytest.raises(ConfigError, match="nothing to rank by"):
+        rank_pairs(pairs_of(columns), Selection())
+
+
+def test_constant_reward_margin(columns):
+    make_rewards_constant(columns)
+    ranking = rank_pairs(pairs_of(columns), Selection(alpha=2.0))
+    d = np.abs(ranking.implicit_margin)
+    np.testing.assert_allclose(ranking.map_score, -2.0 * d / d.std(), rtol=1e-12)
+    assert ["reward margin" in warning for warning in ranking.scale.warnings] == [True]
+
+
+def test_constant_implicit_margin(columns):
+    make_logps_constant(columns)
+    ranking = rank_pairs(pairs_of(columns), Selection(alpha=2.0))
+    h = np.abs(ranking.reward_margin)
+    np.testing.assert_allclose(ranking.map_score, h / h.std(), rtol=1e-12)
+    assert ["implicit margin" in warning for warning in ranking.scale.warnings] == [True]
+
+
+def test_two_margins_that_vary_raise_no_warning(columns):
+    assert rank_pairs(pairs_of(columns), Selection()).scale.warnings == ()
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_calibration_on_labels_of_the_reward_model(columns, gap):
+    """Labels made by the same model never contradict it: the slope would grow without bound."""
+    rewards = np.stack([columns["chosen_reward"], columns["rejected_reward"]])
+    columns["chosen_reward"], columns["rejected_reward"] = rewards.max(0) + gap, rewards.min(0)
+    with pytest.raises(ConfigError, match="no label contradicts the reward margin"):
+        rank_pairs(pairs_of(columns), Selection(scale="calibrated"))
+
+
+def test_calibration_on_contradicted_labels(columns):
+    columns["chosen_reward"], columns["rejected_reward"] = columns["rejected_reward"], columns["chosen_reward"]
+    with pytest.raises(ConfigError, match="the labels contradict the reward margin"):
+        rank_pairs(pairs_of(columns), Selection(scale="calibrated"))
+
+
+def test_calibration_on_labels_at_random():
+    """The slope is exactly 0: each margin stands beside its negative."""
+    h = np.random.default_rng(0).normal(size=500)
+    columns = synthetic_columns(1_000) | {"chosen_reward": np.concatenate([h, -h]), "rejected_reward": np.zeros(1_000)}
+    columns["chosen_reward"] = np.ravel(np.column_stack([h, -h]))
+    with pytest.raises(ConfigError, match="the labels contradict the reward margin"):
+        rank_pairs(pairs_of(columns), Selection(scale="calibrated"))
+
+
+def test_calibration_needs_both_margins(columns):
+    """A policy that prefers the rejected sides has no slope either, and the message names it."""
+    columns["chosen_logps"] = columns["chosen_num_tokens"] * -3.0
+    columns["rejected_logps"] = columns["rejected_num_tokens"] * -1.0
+    with pytest.raises(ConfigError, match="the labels contradict the implicit margin"):
+        rank_pairs(pairs_of(columns), Selection(scale="calibrated"))

@@ -1,0 +1,39 @@
+"""Real preference data through the whole job with small trained models: dialogues, multi-turn, candidates."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mapjob import job
+from mapjob.config import parse_config
+from mapjob.store.run_folder import open_run
+
+
+@pytest.mark.parametrize(
+    ("data", "layout", "limit"),
+    [
+        ("hh_harmless_test", "hh", 300),
+        ("sharegpt_dpo_demo", "sharegpt", 60),
+        ("alpaca_eval_candidates", "candidates", 8),
+    ],
+)
+def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
+    models = shared / "models" / "small"
+    tree = {
+        "input": {"path": str(shared / "data" / data)},
+        "output": {"path": str(tmp_path)},
+        "models": {"policy": {"path": str(models / "policy")}, "reward": {"path": str(models / "reward")}},
+        "execution": {"rows_per_unit": 150},
+    }
+    manifest = job.run(parse_config(tree), limit)
+    assert manifest["corpus"]["layout"] == layout
+    counts = manifest["counts"]
+    assert counts["rows"] == limit == counts["ranked"] + counts["dropped"] + counts["broken"]
+    assert counts["ranked"] > 0.8 * limit
+    run = open_run(job.path_of(manifest))
+    table = pa.concat_tables([run.read_table(name) for name in run.tables("selected")])
+    assert table.num_rows == int(0.4 * counts["ranked"])
+    first = table.to_pylist()[0]
+    assert first["prompt"][-1]["role"] == "user"
+    assert first["chosen"][-1]["role"] == "assistant"

@@ -1,0 +1,250 @@
+"""Every reason for which a row is no record, and the keys by which records are told apart."""
+
+import pyarrow as pa
+import pytest
+
+from mapjob.config import Columns
+from mapjob.corpus.layouts import LAYOUTS
+from mapjob.corpus.reader import read_records
+from mapjob.corpus.records import Record, as_chat, checked, messages
+from mapjob.errors import Reason, RowError
+
+
+def user(text: str) -> dict:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict:
+    return {"role": "assistant", "content": text}
+
+
+def reason(layout: str, row: dict) -> Reason | None:
+    """The reason for which the row is refused, None where it is a Record."""
+    (record,) = read_records(pa.Table.from_pylist([row]), LAYOUTS[layout], Columns())
+    return record.reason if isinstance(record, RowError) else None
+
+
+GOOD = {
+    "trl": {"prompt": "p", "chosen": "c", "rejected": "r"},
+    "hh": {"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "p"}],
+        "chosen": {"from": "gpt", "value": "c"},
+        "rejected": {"from": "gpt", "value": "r"},
+    },
+    "openrlhf": {"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]},
+    "ultrafeedback": {"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]},
+    "candidates": {"prompt": "p", "responses": ["a", "b", "c"]},
+}
+CELLS = [(layout, name) for layout, spec in LAYOUTS.items() for name in spec.columns]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_good_rows_are_records(layout):
+    assert reason(layout, GOOD[layout]) is None
+
+
+@pytest.mark.parametrize(("layout", "name"), CELLS)
+def test_null_field(layout, name):
+    assert reason(layout, {**GOOD[layout], name: None}) == Reason.NULL_FIELD
+
+
+# Completions
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u00a0\u2003"])
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_empty_or_blank_completion(side, blank):
+    assert reason("trl", {**GOOD["trl"], side: blank}) == Reason.EMPTY_COMPLETION
+    with pytest.raises(RowError) as caught:
+        checked(as_chat(Record("p", ["c", blank])))
+    assert caught.value.reason == Reason.EMPTY_COMPLETION
+
+
+def test_empty_completion_of_candidates_names_the_completion():
+    with pytest.raises(RowError) as caught:
+        checked(Record("p", ["a", "b", ""]))
+    assert caught.value.reason == Reason.EMPTY_COMPLETION
+    assert "completion 2" in caught.value.detail
+
+
+def test_identical_completions():
+    assert reason("trl", {**GOOD["trl"], "rejected": "c"}) == Reason.IDENTICAL_COMPLETIONS
+    assert reason("openrlhf", {**GOOD["openrlhf"], "rejected": GOOD["openrlhf"]["chosen"]}) == Reason.IDENTICAL_COMPLETIONS
+    assert reason("candidates", {"prompt": "p", "responses": ["a", "a", "a"]}) == Reason.IDENTICAL_COMPLETIONS
+
+
+def test_one_different_candidate_is_enough():
+    assert reason("candidates", {"prompt": "p", "responses": ["a", "a", "b"]}) is None
+
+
+def test_completions_that_differ_in_white_space_only_are_different_text():
+    assert reason("trl", {**GOOD["trl"], "rejected": "c "}) is None
+
+
+def test_hh_completions_that_are_one_message_under_chat_are_identical_there():
+    """HH turns are stripped when they become messages, so these two sides meet the model as one text: every margin is 0."""
+    row = {"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: c "}
+    (record,) = read_records(pa.Table.from_pylist([row]), LAYOUTS["hh"], Columns())
+    if isinstance(record, Record):
+        chosen, rejected = LAYOUTS["hh"].to_chat(record).completions
+        assert chosen != rejected
+    else:
+        assert record.reason == Reason.IDENTICAL_COMPLETIONS
+
+
+@pytest.mark.parametrize("responses", [[], ["a"]])
+def test_too_few_completions(responses):
+    schema = pa.schema([("prompt", pa.string()), ("responses", pa.list_(pa.string()))])
+    table = pa.Table.from_pylist([{"prompt": "p", "responses": responses}], schema)
+    (error,) = read_records(table, LAYOUTS["candidates"], Columns())
+    assert error.reason == Reason.TOO_FEW_COMPLETIONS
+
+
+@pytest.mark.parametrize("response", [None, {"text": None}, {"score": 1.0}])
+def test_a_response_without_text_names_its_place(response):
+    first = {"text": "a", "score": 0.0} if isinstance(response, dict) else "a"
+    with pytest.raises(RowError, match="response 1") as caught:
+        LAYOUTS["candidates"].read({"prompt": "p", "responses": [first, response]})
+    assert caught.value.reason == Reason.NULL_FIELD
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "no list"),
+        ([], "no list"),
+        ("a string", "no list"),
+        (user("one message"), "no list"),
+        ([None], "message 0"),
+        (["text"], "message 0"),
+        ([user("p"), {"role": "assistant"}], "message 1: no text"),
+        ([{"role": "user", "content": None}], "no text"),
+        ([{"role": "user", "content": 3}], "no text"),
+        ([{"role": "user", "content": [{"type": "text", "text": "p"}]}], "no text"),
+        ([{"role": "tool", "content": "p"}], "role 'tool'"),
+        ([{"role": "User", "content": "p"}], "role 'User'"),
+        ([{"role": "human", "content": "p"}], "role 'human'"),
+        ([{"role": None, "content": "p"}], "role None"),
+        ([{"content": "p"}], "role None"),
+        ([{"role": ["user"], "content": "p"}], "role"),
+        ([{"role": {"name": "user"}, "content": "p"}], "role"),
+        ([{**assistant("c"), "tool_calls": [{"name": "f"}]}], "tool calls"),
+    ],
+)
+def test_bad_messages(value, says):
+    with pytest.raises(RowError) as caught:
+        messages(value, "chosen")
+    assert caught.value.reason == Reason.BAD_MESSAGES
+    assert caught.value.detail.startswith("chosen")
+    assert says in caught.value.detail
+
+
+@pytest.mark.parametrize("extra", [{"tool_calls": None}, {"tool_calls": []}, {"name": "Ann"}, {"weight": 1}])
+def test_other_keys_of_a_message_are_left_behind(extra):
+    assert messages([{**user("p"), **extra}], "prompt") == [user("p")]
+
+
+def test_a_prompt_that_ends_in_an_assistant_turn():
+    row = {"prompt": [user("p"), assistant("so far")], "chosen": [assistant("c")], "rejected": [assistant("r")]}
+    assert reason("trl", row) == Reason.BAD_MESSAGES
+    turns = [{"from": "human", "value": "p"}, {"from": "gpt", "value": "so far"}]
+    assert reason("sharegpt", {**GOOD["sharegpt"], "conversations": turns}) == Reason.BAD_MESSAGES
+
+
+@pytest.mark.parametrize(
+    "completion", [[user("c")], [user("p"), assistant("c")], [assistant("c"), user("and?")], [], user("c")]
+)
+def test_a_completion_starts_and_ends_with_the_assistant(completion):
+    with pytest.raises(RowError) as caught:
+        LAYOUTS["trl"].read({"prompt": [user("p")], "chosen": completion, "rejected": [assistant("r")]})
+    assert caught.value.reason == Reason.BAD_MESSAGES
+    assert "chosen" in caught.value.detail
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_whole_dialogue_ends_with_the_assistant(side):
+    row = {**GOOD["openrlhf"], side: [user("p"), assistant("c"), user("and?")]}
+    assert reason("openrlhf", row) == Reason.BAD_MESSAGES
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ([user("p"), assistant("c")], [user("another"), assistant("r")]),
+        ([assistant("c")], [assistant("r")]),
+        ([user("p"), assistant("c")], [{"role": "system", "content": "s"}, user("p"), assistant("r")]),
+    ],
+)
+def test_whole_dialogues_need_a_common_start(chosen, rejected):
+    assert reason("openrlhf", {"chosen": chosen, "rejected": rejected}) == Reason.BAD_MESSAGES
+
+
+@pytest.mark.parametrize("turn", [{"from": "tool", "value": "c"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": None}])
+def test_sharegpt_turns_that_are_no_answer(turn):
+    assert reason("sharegpt", {**GOOD["sharegpt"], "chosen": turn}) == Reason.BAD_MESSAGES
+
+
+def test_a_sharegpt_role_that_is_no_string():
+    with pytest.raises(RowError):
+        LAYOUTS["sharegpt"].read({**GOOD["sharegpt"], "chosen": {"from": ["gpt"], "value": "c"}})
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "no turns at all",
+        "Human: p\n\nAssistant: c",
+        "preface\n\nHuman: p\n\nAssistant: c",
+        "\n\nHuman: p",
+        "\n\nHuman: p\n\nAssistant: c\n\nHuman: and?",
+        "\n\nHuman: another\n\nAssistant: c",
+        "\n\nHuman:  p\n\nAssistant: c",
+    ],
+)
+def test_hh_dialogues_that_cannot_be_split(chosen):
+    assert reason("hh", {**GOOD["hh"], "chosen": chosen}) == Reason.BAD_MESSAGES
+
+
+# Keys
+
+DIFFERENT = [
+    Record("p", ["a", "b"]),
+    Record("p", ["b", "a"]),
+    Record("p", ["a", "b", "c"]),
+    Record("p", ["a", "bc"]),
+    Record("p", ["ab", "c"]),
+    Record("pa", ["", "b"]),
+    Record("p ", ["a", "b"]),
+    Record("P", ["a", "b"]),
+    Record("p", ['a","b', "c"]),
+    Record("p\u0301", ["a", "b"]),
+    Record("\U0001f642", ["a", "b"]),
+    Record("\\ud83d\\ude42", ["a", "b"]),
+    as_chat(Record("p", ["a", "b"])),
+    Record([{"role": "system", "content": "p"}], as_chat(Record("p", ["a", "b"])).completions),
+    Record([user("p"), user("")], as_chat(Record("p", ["a", "b"])).completions),
+]
+
+
+def test_content_keys_of_different_content_differ():
+    keys = [record.content_key for record in DIFFERENT]
+    assert len(set(keys)) == len(keys)
+    assert {len(key) for key in keys} == {16}
+
+
+def test_content_keys_of_equal_content_are_equal():
+    for record in DIFFERENT:
+        assert Record(record.prompt, list(record.completions)).content_key == record.content_key
+    reordered = [{"content": "p", "role": "user"}]
+    (message,) = messages(reordered, "prompt")
+    assert Record([message], ["a", "b"]).content_key == Record([user("p")], ["a", "b"]).content_key
+
+
+def test_prompt_key_is_of_the_prompt_alone():
+    assert Record("p", ["a", "b"]).prompt_key == Record("p", ["c", "d"]).prompt_key
+    prompts = {record.prompt if isinstance(record.prompt, str) else str(record.prompt) for record in DIFFERENT}
+    assert len({record.prompt_key for record in DIFFERENT}) == len(prompts)

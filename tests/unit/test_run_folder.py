@@ -1,0 +1,154 @@
+"""The run folder: tables adopted or refused, the manifest as the commit, latest.json, and finding a run again."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mapjob.errors import ConfigError, MapjobError
+from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.storage import Storage
+
+TABLE = pa.table({"pair_id": ["a", "b"], "score": [1.5, float("nan")], "kind": pa.array(["x", "x"]).dictionary_encode()})
+
+
+def test_a_table_of_an_earlier_attempt_is_adopted_when_it_is_the_same(root):
+    folder = RunFolder(root, "map-1")
+    folder.put_table("selected/train-00000-of-00001.parquet", TABLE)
+    folder.put_table("selected/train-00000-of-00001.parquet", TABLE)
+    assert folder.tables("selected") == ["selected/train-00000-of-00001.parquet"]
+    read_back = folder.read_table("selected/train-00000-of-00001.parquet", ["pair_id", "kind"])
+    assert read_back.to_pylist() == TABLE.select(["pair_id", "kind"]).to_pylist()
+
+
+def test_an_equal_table_in_other_bytes_is_adopted(tmp_path):
+    """Another version of the Parquet writer gives other bytes for the same rows."""
+    table = TABLE.select(["pair_id"])
+    folder = RunFolder(str(tmp_path), "map-1")
+    folder.put_table("errors/part-00000.parquet", table)
+    file = tmp_path / "runs" / "map-1" / "errors" / "part-00000.parquet"
+    pq.write_table(table, file, compression="none")
+    folder.put_table("errors/part-00000.parquet", table)
+    assert pq.read_metadata(file).row_group(0).column(0).compression == "UNCOMPRESSED"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [TABLE.slice(1), TABLE.take(pa.array([1, 0])), TABLE.rename_columns(["pair_id", "value", "kind"]), TABLE.drop(["kind"])],
+)
+def test_a_different_table_of_an_earlier_attempt_is_refused(root, other):
+    folder = RunFolder(root, "map-1")
+    folder.put_table("selected/a.parquet", other)
+    with pytest.raises(MapjobError, match="another file") as caught:
+        folder.put_table("selected/a.parquet", TABLE)
+    assert caught.value.where == f"{root}/runs/map-1/selected/a.parquet"
+    assert repr(folder.read_table("selected/a.parquet").to_pylist()) == repr(other.to_pylist())
+
+
+def test_damaged_remains_of_an_earlier_attempt_are_refused_by_name(tmp_path):
+    folder = RunFolder(str(tmp_path), "map-1")
+    folder.put_table("selected/a.parquet", TABLE)
+    (tmp_path / "runs" / "map-1" / "selected" / "a.parquet").write_bytes(b"not Parquet")
+    with pytest.raises(MapjobError) as caught:
+        folder.put_table("selected/a.parquet", TABLE)
+    assert "runs/map-1/selected/a.parquet" in caught.value.where
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(MapjobError, match="missing") as caught:
+        RunFolder(str(tmp_path), "map-1").read_table("selected/a.parquet")
+    assert caught.value.where.endswith("runs/map-1/selected/a.parquet")
+
+
+def test_the_manifest_is_the_commit_and_stands(root):
+    folder = RunFolder(root, "map-1")
+    folder.put_table("selected/a.parquet", TABLE)
+    folder.put_card("# card")
+    assert folder.manifest is None
+    first = folder.commit({"run_id": "map-1", "counts": {"rows": 2}})
+    assert first["counts"] == {"rows": 2}
+    assert first["finished_at"]
+    second = RunFolder(root, "map-1").commit({"run_id": "map-1", "counts": {"rows": 3}})
+    assert second == first == RunFolder(root, "map-1").manifest
+
+
+def latest(root: str) -> dict:
+    return json.loads(Storage(root).read("latest.json"))
+
+
+def finish(root: str, run_id: str, finished_at: str) -> RunFolder:
+    """A run that was committed at a time of its own."""
+    Storage(root).create(f"runs/{run_id}/manifest.json", json.dumps({"finished_at": finished_at}).encode())
+    return RunFolder(root, run_id)
+
+
+def test_latest_points_to_the_run_that_was_committed_last(root):
+    RunFolder(root, "map-1").commit({})
+    assert latest(root) == {"run_id": "map-1", "run_path": "runs/map-1"}
+    RunFolder(root, "map-2").commit({})
+    assert latest(root) == {"run_id": "map-2", "run_path": "runs/map-2"}
+
+
+def test_latest_moves_forward_only(root):
+    newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
+    older = finish(root, "older", "2026-01-01T00:00:00+00:00")
+    older.point_latest()
+    assert latest(root)["run_id"] == "older"
+    newer.point_latest()
+    older.point_latest()
+    assert latest(root)["run_id"] == "newer"
+
+
+def test_latest_moves_on_from_a_run_that_was_removed(tmp_path):
+    finish(str(tmp_path), "gone", "2999-01-01T00:00:00+00:00").point_latest()
+    (tmp_path / "runs" / "gone" / "manifest.json").unlink()
+    RunFolder(str(tmp_path), "map-1").commit({})
+    assert latest(str(tmp_path))["run_id"] == "map-1"
+
+
+def test_a_run_without_a_manifest_is_never_the_latest(tmp_path):
+    RunFolder(str(tmp_path), "map-1").put_card("# card")
+    assert Storage(str(tmp_path)).read("latest.json") is None
+
+
+# Opening a run
+
+
+def test_open_run_takes_the_run_folder_or_the_output_folder(root):
+    older = finish(root, "older", "2026-01-01T00:00:00+00:00")
+    newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
+    newer.point_latest()
+    assert open_run(root).run_id == open_run(root + "/").run_id == "newer"
+    assert open_run(older.url).run_id == open_run(older.url + "/").run_id == "older"
+    assert open_run(older.url).manifest == older.manifest
+
+
+def test_open_run_takes_a_relative_path(tmp_path, monkeypatch):
+    finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00").point_latest()
+    monkeypatch.chdir(tmp_path)
+    assert open_run("out").run_id == open_run("out/runs/one").run_id == "one"
+    monkeypatch.chdir(tmp_path / "out" / "runs" / "one")
+    assert open_run(".").run_id == "one"
+
+
+def test_open_run_below_a_folder_that_is_itself_called_runs(tmp_path):
+    finish(str(tmp_path / "runs" / "nightly"), "one", "2026-01-01T00:00:00+00:00").point_latest()
+    assert open_run(str(tmp_path / "runs" / "nightly")).run_id == "one"
+    assert open_run(str(tmp_path / "runs" / "nightly" / "runs" / "one")).run_id == "one"
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "out", "out/runs", "out/runs/other", "out/runs/unfinished", "out/runs/one/manifest.json"]
+)
+def test_open_run_of_anything_else_is_a_config_error_that_names_it(tmp_path, path):
+    finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00")
+    RunFolder(str(tmp_path / "out"), "unfinished").put_card("# card")
+    with pytest.raises(ConfigError) as caught:
+        open_run(str(tmp_path / path))
+    assert str(tmp_path / path) in caught.value.where
+
+
+def test_open_run_of_an_unknown_kind_of_url():
+    with pytest.raises(ConfigError):
+        open_run("nosuchstore://bucket/out")

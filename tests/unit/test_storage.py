@@ -1,0 +1,214 @@
+"""Create-only puts, on a local disk and on an S3 server: whole, once, also when many write at the same moment."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mapjob.config import Input
+from mapjob.corpus.files import filesystem, find_files
+from mapjob.corpus.plan import make_plan
+from mapjob.corpus.reader import read_rows
+from mapjob.errors import ConfigError, MapjobError
+from mapjob.store.storage import Storage
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+# The same on both
+
+
+def test_create_is_create_only(root):
+    storage = Storage(root)
+    assert storage.create("folder/one", b"first") is True
+    assert storage.create("folder/one", b"second, and longer") is False
+    assert storage.read("folder/one") == b"first"
+    assert Storage(root).create("folder/one", b"third") is False
+
+
+def test_what_is_created_is_seen_at_once(root):
+    storage = Storage(root)
+    assert storage.read("folder/one") is None
+    assert storage.names("folder") == []
+    storage.create("folder/one", b"1")
+    assert storage.names("folder") == ["one"]
+    storage.create("folder/two", b"")
+    assert storage.names("folder") == ["one", "two"]
+    assert Storage(root).names("folder") == ["one", "two"]
+    assert storage.read("folder/two") == b""
+
+
+def test_names_are_those_of_one_folder(root):
+    storage = Storage(root)
+    for name in ("b", "a", "c/d", "c/e/f"):
+        storage.create(name, b"x")
+    assert storage.names() == ["a", "b", "c"]
+    assert storage.names("c") == ["d", "e"]
+    assert storage.below("c").names("e") == ["f"]
+    assert storage.names("nothing") == []
+
+
+def test_read_of_missing_is_none(root):
+    storage = Storage(root)
+    assert storage.read("nothing") is None
+    storage.create("folder/one", b"1")
+    assert storage.read("folder/two") is None
+
+
+def test_replace_puts_over_what_is_there(root):
+    storage = Storage(root)
+    storage.replace("latest", b"a long first version")
+    storage.replace("latest", b"short")
+    assert storage.read("latest") == b"short"
+    assert storage.names() == ["latest"]
+
+
+def test_below_is_the_same_place_by_a_longer_name(root):
+    Storage(root).below("runs", "one").create("manifest.json", b"{}")
+    assert Storage(root + "/").read("runs/one/manifest.json") == b"{}"
+
+
+def test_bytes_come_back_whole(root):
+    data = os.urandom(3_000_000)
+    storage = Storage(root)
+    assert storage.create("big", data)
+    assert storage.read("big") == data
+
+
+def creators(root: str, mark: int, num: int = 8) -> list[int]:
+    """This many threads create one name at the same moment; returns the marks of those that were told they did."""
+    barrier = Barrier(num)
+
+    def create(number: int) -> int | None:
+        data = bytes([mark * num + number]) * 200_000
+        barrier.wait()
+        return mark * num + number if Storage(root).create("contested/object", data) else None
+
+    with ThreadPoolExecutor(num) as threads:
+        return [winner for winner in threads.map(create, range(num)) if winner is not None]
+
+
+def check_one_winner(root: str, winners: list[int]) -> None:
+    assert len(winners) == 1
+    assert Storage(root).read("contested/object") == bytes(winners) * 200_000
+    assert Storage(root).names("contested") == ["object"]
+
+
+def test_one_of_many_threads_wins(root):
+    check_one_winner(root, creators(root, 0))
+
+
+def test_one_of_many_processes_wins(tmp_path):
+    root = str(tmp_path / "out")
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(abs, range(6)))  # all of them are up before the race
+        winners = sum(processes.map(creators, [root] * 3, range(3)), [])
+    check_one_winner(root, winners)
+    assert files_below(tmp_path) == ["out/contested/object"]
+
+
+# On a local disk
+
+
+def test_no_temporary_file_stays_behind(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.create("one", b"1")
+    storage.create("one", b"2")
+    storage.replace("two", b"1")
+    storage.replace("two", b"2")
+    assert files_below(tmp_path) == ["one", "two"]
+
+
+def test_files_may_be_read_by_others(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.create("one", b"1")
+    storage.replace("two", b"2")
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("one", "two")} == {0o644}
+
+
+def test_names_hide_what_is_being_written(tmp_path):
+    (tmp_path / ".writing-abc").write_bytes(b"half")
+    Storage(str(tmp_path)).create("one", b"1")
+    assert Storage(str(tmp_path)).names() == ["one"]
+
+
+def test_a_local_url_and_a_relative_path_are_the_same_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filesystem.cache_clear()  # it may hold this relative path from another working folder
+    Storage(f"file://{tmp_path}/out").create("one", b"1")
+    assert Storage("out").read("one") == Storage(f"{tmp_path}/out/").read("one") == b"1"
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    folder.chmod(0o555)
+    try:
+        (folder / "probe").write_bytes(b"")
+    except PermissionError:
+        yield folder
+    else:
+        pytest.skip("this user may write into a read-only folder")
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("put", ["create", "replace"])
+def test_a_read_only_folder_is_a_config_error_that_names_it(read_only, put):
+    with pytest.raises(ConfigError, match="not allowed") as caught:
+        getattr(Storage(str(read_only)), put)("below/one", b"1")
+    assert str(read_only) in caught.value.where
+
+
+@pytest.mark.parametrize("put", ["create", "replace"])
+def test_a_file_where_a_folder_is_needed_is_an_error_that_names_it(tmp_path, put):
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(MapjobError) as caught:
+        getattr(Storage(str(tmp_path / "out")), put)("scores/one", b"1")
+    assert f"{tmp_path}/out/scores/one" in caught.value.where
+    assert caught.value.do
+    assert (tmp_path / "out").read_bytes() == b"a file"
+
+
+@pytest.mark.parametrize("put", ["create", "replace"])
+@pytest.mark.parametrize("place", ["/proc/mapjob", "/sys/mapjob"])
+def test_a_place_where_not_even_root_can_write(place, put):
+    if not Path(place).parent.is_dir():
+        pytest.skip("no such file system here")
+    with pytest.raises(MapjobError) as caught:
+        getattr(Storage(place), put)("one", b"1")
+    assert f"{place}/one" in caught.value.where
+
+
+# On S3
+
+
+def test_s3_without_the_bucket_is_an_error_that_names_it(bucket):
+    with pytest.raises(MapjobError) as caught:
+        Storage("s3://no-such-bucket-anywhere/out").create("one", b"1")
+    assert "s3://no-such-bucket-anywhere/out/one" in caught.value.where
+
+
+def test_a_corpus_on_s3_is_found_identified_and_read(bucket, tmp_path):
+    table = pa.table({"prompt": ["p", "q"], "chosen": ["a", "a"], "rejected": ["b", "b"]})
+    pq.write_table(table, tmp_path / "local.parquet")
+    data = (tmp_path / "local.parquet").read_bytes()
+    for name in ("corpus/a.parquet", "corpus/sub/b.parquet", "corpus/_temporary/c.parquet", "corpus/_SUCCESS"):
+        Storage(bucket).create(name, data)
+    made = make_plan(Input(path=f"{bucket}/corpus"), True, 100)
+    assert [unit.file for unit in made.units] == [f"{bucket}/corpus/a.parquet", f"{bucket}/corpus/sub/b.parquet"]
+    assert read_rows(made.units[1].file, 1, 2).to_pylist() == table.slice(1).to_pylist()
+    # Same content, so same etag: the path tells them apart, and only other bytes give another identity.
+    one, other = find_files(f"{bucket}/corpus")
+    assert one.identity == other.identity
+    Storage(bucket).replace("corpus/a.parquet", data + data)
+    forget_filesystems()
+    assert find_files(f"{bucket}/corpus/a.parquet")[0].identity != one.identity
