@@ -64,7 +64,7 @@ class Keep(_Section):
 
     ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
     count: int | None = Field(None, ge=0)
-    threshold: float | None = Field(None, description="pairs whose score is at least this")
+    threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
     tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class Selection(_Section):
     scale: Literal["zscore", "raw", "calibrated"] = "zscore"
     alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
-    seed: int = Field(0, description="of the metric random")
+    seed: int = Field(0, ge=0, description="of the metric random")
     keep: Keep = Keep(ratio=0.4)
     on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
     per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
@@ -132,6 +132,8 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"the run file cannot be read: {error.strerror}", str(path), "give the path of a YAML file")
+    except UnicodeDecodeError:
+        raise ConfigError("the run file is not UTF-8 text", str(path), "save it as UTF-8")
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     CONTROL_TOKENS = "control_tokens"
     DISAGREEMENT = "disagreement"
     NULL_FIELD = "null_field"
+    INVALID_UTF8 = "invalid_utf8"
     BAD_MESSAGES = "bad_messages"
     EMPTY_COMPLETION = "empty_completion"
     TOO_FEW_COMPLETIONS = "too_few_completions"
@@ -83,6 +84,7 @@ _EXPLANATIONS = {
     Reason.CONTROL_TOKENS: "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
     Reason.DISAGREEMENT: "the reward model prefers the rejected side (selection.on_disagreement: drop)",
     Reason.NULL_FIELD: "prompt, chosen or rejected is null",
+    Reason.INVALID_UTF8: "a text of the row is not valid UTF-8",
     Reason.BAD_MESSAGES: "the messages are not a dialogue that ends in an assistant turn",
     Reason.EMPTY_COMPLETION: "a completion has no text, or no token to score",
     Reason.TOO_FEW_COMPLETIONS: "fewer than two completions for the prompt",

@@ -1,5 +1,6 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -7,18 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mapjob.config import Config
+import numpy as np
+import pyarrow.compute as pc
+
+from mapjob.config import Config, parse_config
 from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
-from mapjob.errors import IncompleteError, InputError
+from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_specs
 from mapjob.store.manifest import count_rows, manifest, run_id
-from mapjob.store.publish import check_complete, error_rows, publish_errors, publish_selected
+from mapjob.store.publish import check_complete, error_rows, pair_rows, publish_errors, publish_selected
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.scored import Scored, count_reasons, load_scored
+from mapjob.store.storage import Storage
 
 Say = Callable[[str], None]
 
@@ -32,6 +37,7 @@ class Job:
     records: RecordsSpec
     scorers: tuple[ScorerSpec, ...]
     store: ScoreStore
+    limit: int | None
 
     @property
     def families(self) -> dict[str, str]:
@@ -40,6 +46,12 @@ class Job:
     @property
     def run_folder(self) -> RunFolder:
         return RunFolder(self.config.output.path, run_id(self.config, self.plan, self.families))
+
+    @property
+    def control(self) -> re.Pattern[str] | None:
+        """What scoring broke up in the texts (control_tokens: sanitize), so that a selection holds what was scored."""
+        markers = self.scorers[0].encoding.markers
+        return control_pattern(markers) if markers else None
 
     def lacking(self) -> dict[str, int]:
         """How many units each column family still lacks."""
@@ -50,9 +62,22 @@ class Job:
 def prepare(config: Config, limit: int | None = None) -> Job:
     """Look at models and corpus without loading or writing anything. Raises what is wrong with either."""
     files = scorer_files(config)
+    check_output_is_apart(config)
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
-    return Job(config, plan, RecordsSpec(plan.corpus), scorers, ScoreStore(config.output.path))
+    return Job(config, plan, RecordsSpec(plan.corpus), scorers, ScoreStore(config.output.path), limit)
+
+
+def check_output_is_apart(config: Config) -> None:
+    """Raises ConfigError when the output lies inside an input folder: the next run would read its own results."""
+    output = Storage(config.output.path).root
+    for path in [config.input.path] if isinstance(config.input.path, str) else config.input.path:
+        if f"{output}/".startswith(Storage(path).root + "/"):
+            raise ConfigError(
+                "the output lies inside the input, so the next run would read it as corpus",
+                f"output.path: {config.output.path}",
+                f"put it outside of {path}",
+            )
 
 
 def run(config: Config, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False) -> dict[str, Any]:
@@ -85,6 +110,30 @@ def rank(config: Config, limit: int | None = None, say: Say = lambda _: None) ->
         )
     finished = job.run_folder.manifest
     return finished if finished is not None else _rank_and_publish(job, spent, say)
+
+
+def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
+    """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
+
+    Raises ConfigError when corpus or models are no longer those of the run.
+    """
+    job = prepare(parse_config(manifest["config"]), manifest["limit"])
+    if job.run_folder.run_id != manifest["run_id"]:
+        raise ConfigError(
+            "the corpus or a model changed since this run, so only its selected pairs can be shown",
+            path_of(manifest),
+            "run the run file again for a ranking of what stands there now",
+        )
+    _, ranking = ranked(job)
+    picked = np.flatnonzero(pc.equal(ranking.pairs.pair_id, which).to_numpy(zero_copy_only=False))[:1]
+    if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
+        picked = ranking.order[int(which) - 1 : int(which)]
+    if not len(picked):
+        return None
+    unit = int(ranking.pairs.unit[picked[0]])
+    first_row = int(job.plan.first_rows[unit])
+    metric = job.config.selection.metric
+    return pair_rows(job.plan, job.plan.units[unit], ranking, picked, first_row, metric, job.control).to_pylist()[0]
 
 
 def path_of(manifest: dict[str, Any]) -> str:
@@ -189,8 +238,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     for warning in ranking.scale.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
-        markers = job.scorers[0].encoding.markers
-        publish_selected(plan, ranking, config.selection.metric, control_pattern(markers) if markers else None, folder)
+        publish_selected(plan, ranking, config.selection.metric, job.control, folder)
         publish_errors(errors, folder)
     body = manifest(
         config,
@@ -198,6 +246,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         job.families,
         ranking,
         models={s.name: {"weights": s.files.weights_hash, "tokenizer": s.files.tokenizer_hash} for s in job.scorers},
+        limit=job.limit,
         counts=count_rows(plan, ranking, count_reasons(errors)),
         flags=scored.flags,
         warnings=ranking.scale.warnings,

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from mapjob import job
 from mapjob.cli.options import Verbose
-from mapjob.report.pair import find_pair, pair_text
+from mapjob.errors import ConfigError
+from mapjob.report.pair import pair_text, selected_pair
 from mapjob.store.run_folder import open_run
 
 
@@ -19,4 +21,10 @@ def show(
     Example: mapjob show runs/demo 1
     """
     folder = open_run(run)
-    print(pair_text(folder, find_pair(folder, which)))
+    manifest = folder.manifest
+    assert manifest is not None, "open_run returns finished runs"
+    row = selected_pair(folder, which) or job.ranked_pair(manifest, which)
+    if row is None:
+        ranked = manifest["counts"]["ranked"]
+        raise ConfigError(f"no pair has the rank or pair_id {which}", folder.url, f"ranks go from 1 to {ranked:,}")
+    print(pair_text(folder, row))

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from mapjob.errors import ConfigError, InputError
 
 FOOTER_THREADS = 16
+GLOB_MARKS = "*?["
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ def _names(url: str) -> list[str]:
     fs, path = filesystem(url)
     if fs.isfile(path):
         names = [path]
-    elif any(mark in path for mark in "*?["):
-        names = [name for name in fs.glob(path) if fs.isfile(name)]
-    else:
+    elif fs.isdir(path) or not any(mark in path for mark in GLOB_MARKS):
         names = [name for name in fs.find(path) if name.endswith(".parquet") and not _is_hidden(name, path)]
+    else:
+        fixed = path[: min(path.index(mark) for mark in GLOB_MARKS if mark in path)].rpartition("/")[0]
+        names = [name for name in fs.glob(path) if fs.isfile(name) and not _is_hidden(name, fixed)]
     if not names:
         what = "no Parquet file here" if fs.exists(path) else "there is nothing at this path"
         raise ConfigError(what, f"input.path: {url}", "give a folder of .parquet files, a file, or a glob")
@@ -81,8 +83,12 @@ def _inspect(url: str) -> SourceFile:
         raise InputError(
             f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
         ) from None
+    schema = metadata.schema.to_arrow_schema()
+    for name in schema.names:
+        if schema.names.count(name) > 1:
+            raise InputError(f"two columns are called {name!r}", url, "rename one of them")
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return SourceFile(url, identity, metadata.schema.to_arrow_schema(), groups)
+    return SourceFile(url, identity, schema, groups)
 
 
 def _first_line(error: Exception) -> str:

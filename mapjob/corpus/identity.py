@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mapjob.config import Columns
 from mapjob.corpus.records import Record
@@ -14,15 +15,15 @@ KEY = pa.binary(16)
 def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
     """One row for each row of `table`: pair_id, content_key, prompt_key, group, num_completions, reason, detail.
 
-    pair_id is the corpus's own id where `columns.id` names one, else the content key in hex, else (a row of which no
-    pair can be made) null.
+    pair_id is the corpus's own id where `columns.id` names a column that holds one, else the content key in hex, else
+    (a row of which no pair can be made) null.
     """
     good = [record if isinstance(record, Record) else None for record in records]
     bad = [record if isinstance(record, RowError) else None for record in records]
     content = [record.content_key if record else None for record in good]
-    ids = (
-        _as_text(table, columns.id) if columns.id else pa.array([k.hex() if k else None for k in content], pa.string())
-    )
+    ids = pa.array([key.hex() if key else None for key in content], pa.string())
+    if columns.id:
+        ids = pc.coalesce(_as_text(table, columns.id), ids)
     groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
     return pa.table(
         {

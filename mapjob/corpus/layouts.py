@@ -26,6 +26,13 @@ def _field(row: Row, name: str) -> Any:
     return row[name]
 
 
+def _list(row: Row, name: str) -> list[Any]:
+    value = _field(row, name)
+    if not isinstance(value, list):
+        raise RowError(Reason.BAD_MESSAGES, f"{name} is not a list")
+    return value
+
+
 def _explicit_prompt(row: Row) -> Record:
     """TRL: prompt, chosen and rejected hold strings, or messages where chosen/rejected are only the completion."""
     prompt, completions = _field(row, "prompt"), [_field(row, "chosen"), _field(row, "rejected")]
@@ -80,6 +87,8 @@ def _hh(row: Row) -> Record:
     "\\n\\nAssistant:"."""
     texts = [_field(row, name) for name in ("chosen", "rejected")]
     record = _split([_hh_turns(text) for text in texts])
+    if record.completions[0] == record.completions[1]:
+        raise RowError(Reason.IDENTICAL_COMPLETIONS, "but for white space")
     # The same cut in the text itself: behind the marker that opens the completion's first turn.
     marks = [list(_HH_TURN.finditer(text)) for text in texts]
     cuts = [turn_marks[len(record.prompt)].end() for turn_marks in marks]
@@ -108,14 +117,14 @@ _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assista
 
 def _sharegpt(row: Row) -> Record:
     """LLaMA-Factory: conversations of {from, value} that end on a human turn; chosen and rejected one turn each."""
-    prompt = _prompt([_sharegpt_turn(turn) for turn in _field(row, "conversations")])
+    prompt = _prompt([_sharegpt_turn(turn) for turn in _list(row, "conversations")])
     return Record(prompt, [_completion(_sharegpt_turn(_field(row, name)), name) for name in ("chosen", "rejected")])
 
 
 def _sharegpt_turn(turn: Any) -> Message:
     if not isinstance(turn, dict):
         raise RowError(Reason.BAD_MESSAGES, "a turn without from and value")
-    return {"role": _SHAREGPT_ROLES.get(turn.get("from"), turn.get("from")), "content": turn.get("value")}
+    return {"role": _SHAREGPT_ROLES.get(str(turn.get("from")), str(turn.get("from"))), "content": turn.get("value")}
 
 
 _RESPONSE_TEXTS = ("text", "content", "response", "completion")
@@ -123,7 +132,7 @@ _RESPONSE_TEXTS = ("text", "content", "response", "completion")
 
 def _candidates(row: Row) -> Record:
     """N responses a prompt: strings, or structs with one text field."""
-    prompt, responses = _field(row, "prompt"), _field(row, "responses")
+    prompt, responses = _field(row, "prompt"), _list(row, "responses")
     texts: list[Text] = [_response(response, index) for index, response in enumerate(responses)]
     if isinstance(prompt, str):
         return Record(prompt, texts)

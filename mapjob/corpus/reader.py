@@ -11,7 +11,7 @@ from mapjob.corpus.files import filesystem
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.recognise import renames
 from mapjob.corpus.records import Record, checked
-from mapjob.errors import InputError, RowError
+from mapjob.errors import InputError, Reason, RowError
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -52,8 +52,11 @@ def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int]
 
 
 def renamed_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any]]:
-    """Rows as dicts under the layout's own column names."""
-    own = {name: layout_name for layout_name, name in renames(columns).items()}
+    """Rows as dicts under the layout's own column names. Raises UnicodeDecodeError for text that is not UTF-8."""
+    names = renames(columns)
+    # A column that has a layout's name by chance gives way to the one that the run file names.
+    table = table.select([name for name in table.column_names if name not in names or name in names.values()])
+    own = {name: layout_name for layout_name, name in names.items()}
     return table.rename_columns([own.get(name, name) for name in table.column_names]).to_pylist()
 
 
@@ -61,7 +64,19 @@ def read_records(table: pa.Table, layout: Layout, columns: Columns) -> list[Reco
     """One Record for each row, in order; where there is none, the RowError that says why."""
     names = renames(columns)
     wanted = [names.get(name, name) for name in layout.columns]
-    return [_record(row, layout) for row in renamed_rows(table.select(wanted), columns)]
+    table = table.select(wanted)
+    try:
+        rows: list[dict[str, Any] | None] = list(renamed_rows(table, columns))
+    except UnicodeDecodeError:
+        rows = [_row_or_none(table.slice(index, 1), columns) for index in range(table.num_rows)]
+    return [RowError(Reason.INVALID_UTF8) if row is None else _record(row, layout) for row in rows]
+
+
+def _row_or_none(table: pa.Table, columns: Columns) -> dict[str, Any] | None:
+    try:
+        return renamed_rows(table, columns)[0]
+    except UnicodeDecodeError:
+        return None
 
 
 def _record(row: dict[str, Any], layout: Layout) -> Record | RowError:

@@ -47,16 +47,14 @@ def check_columns(layout: str, schema: pa.Schema, columns: Columns, where: str) 
     """Raises ConfigError when the layout, or the run file, names a column that the corpus lacks."""
     renamed = renames(columns)
     needed = [renamed.get(name, name) for name in LAYOUTS[layout].columns]
-    needed += [name for name in (columns.id, columns.group) if name]
-    for name in needed:
+    needed += [name for name in (columns.id, columns.group, *renamed.values()) if name]
+    for name in dict.fromkeys(needed):
         if name not in schema.names:
             raise ConfigError(
                 f"the corpus has no column {name!r}, which layout {layout} or input.columns asks for",
                 where,
                 f"its columns are: {', '.join(schema.names)}",
             )
-        if schema.names.count(name) > 1:
-            raise InputError(f"two columns are called {name!r}", where, "rename one of them")
 
 
 def _is_whole_dialogue(chosen: object) -> bool:

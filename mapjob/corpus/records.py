@@ -62,8 +62,8 @@ def messages(value: Any, what: str) -> list[Message]:
 def _message(turn: Any, what: str) -> Message:
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         raise RowError(Reason.BAD_MESSAGES, f"{what}: no text content")
-    if turn.get("role") not in ROLES:
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {turn.get('role')!r}")
+    if not isinstance(turn.get("role"), str) or turn["role"] not in ROLES:
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {turn.get('role')!r:.20}")
     if turn.get("tool_calls"):
         raise RowError(Reason.BAD_MESSAGES, f"{what}: tool calls")
     return {"role": turn["role"], "content": turn["content"]}

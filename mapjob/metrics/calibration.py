@@ -1,5 +1,7 @@
 """Bradley-Terry calibration: the one slope that turns a margin into log-odds of the label."""
 
+import math
+
 import numpy as np
 
 from mapjob.errors import ConfigError
@@ -10,7 +12,7 @@ def log_odds_slope(margin: F64, name: str) -> float:
     """Slope S > 0 that maximises sum log sigma(S * margin): P(chosen beats rejected) = sigma(S * margin).
 
     A logistic regression through the origin with every label 1, since margins are signed by the label; margin has
-    shape (N,), finite. The log-likelihood is concave in S, so Newton's method from 0 with halving finds its maximum.
+    shape (N,), finite. The log-likelihood is concave in S, so Newton's method inside a bracket finds its one maximum.
     Raises ConfigError where there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"
@@ -28,22 +30,15 @@ def log_odds_slope(margin: F64, name: str) -> float:
         )
     unit = float(np.abs(margin).max())
     x = margin / unit  # the fit is invariant to units; this keeps Newton away from overflow
-    slope = 0.0
+    low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high
     for _ in range(200):
-        miss = _sigmoid(-slope * x)
+        miss = np.exp(-np.logaddexp(0.0, slope * x))  # sigma(-S x)
         gradient, curvature = float(x @ miss), float((x * x) @ (miss * (1 - miss)))
-        step = gradient / curvature if curvature > 0 else gradient
-        while _log_likelihood(slope + step, x) < _log_likelihood(slope, x) and abs(step) > 1e-15 * max(1.0, slope):
-            step /= 2
-        slope += step
-        if abs(step) <= 1e-13 * max(1.0, abs(slope)):
+        low, high = (slope, high) if gradient > 0 else (low, slope)
+        newton = slope + gradient / curvature if curvature > 0 else math.inf
+        if not low < newton < high:
+            newton = (low + high) / 2 if high < math.inf else 2 * slope + 1
+        if abs(newton - slope) <= 1e-14 * newton:
             break
+        slope = newton
     return slope / unit
-
-
-def _sigmoid(x: F64) -> F64:
-    return np.exp(-np.logaddexp(0.0, -x))
-
-
-def _log_likelihood(slope: float, x: F64) -> float:
-    return -float(np.logaddexp(0.0, -slope * x).sum())

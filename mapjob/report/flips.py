@@ -15,6 +15,6 @@ def flips_line(plan: Plan, ranking: Ranking) -> str:
     flipped = column[FLIPPED].to_numpy()[ranking.pairs.position]
     contradicted = (ranking.reward_margin < 0)[flipped]
     return (
-        f"flipped labels: {flipped.mean():.1%} of the ranked pairs, {flipped[ranking.kept].mean():.1%} of the selected; "
-        f"the reward model contradicts {contradicted.mean():.0%} of them (MAP is blind to labels, map_signed is not)"
+        f"flipped labels: {flipped.mean():.1%} of the ranked, {flipped[ranking.kept].mean():.1%} of the selected; the "
+        f"reward model contradicts {contradicted.mean():.0%} of them (MAP is blind to labels, map_signed is not)"
     )

@@ -10,8 +10,11 @@ from mapjob.store.run_folder import RunFolder
 Row = dict[str, Any]
 
 
-def find_pair(run: RunFolder, which: str) -> Row:
-    """The selected pair of a rank or a pair_id. Raises ConfigError that says what became of a pair not selected."""
+def selected_pair(run: RunFolder, which: str) -> Row | None:
+    """The selected pair of a rank or a pair_id, from the run folder alone; None when it is not selected.
+
+    Raises ConfigError, with the reason, for a pair that was not ranked at all.
+    """
     wanted = pc.field("pair_id") == which
     if which.isdecimal():
         wanted |= pc.field("rank") == int(which)
@@ -19,29 +22,21 @@ def find_pair(run: RunFolder, which: str) -> Row:
         rows = run.read_table(name).filter(wanted).to_pylist()
         if rows:
             return rows[0]
-    raise _not_selected(run, which)
-
-
-def _not_selected(run: RunFolder, which: str) -> ConfigError:
     for name in run.tables("errors"):
         rows = run.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
         if rows:
             reason = Reason(rows[0]["reason"])
             what = f"this pair was not ranked: {reason} ({reason.explanation}; {rows[0]['detail'] or 'no detail'})"
-            return ConfigError(what, f"{rows[0]['file']}, row {rows[0]['row']}", "see errors/ of the run")
-    counts = (run.manifest or {})["counts"]
-    return ConfigError(
-        f"no pair of rank or pair_id {which} is selected",
-        f"{run.url}: {counts['selected']:,} of {counts['ranked']:,} ranked pairs were kept",
-        "if it ranks below the cut, keep more: `mapjob rank CONFIG --set selection.keep='{ratio: 1.0}'`",
-    )
+            raise ConfigError(what, f"{rows[0]['file']}, row {rows[0]['row']}", "see errors/ of the run")
+    return None
 
 
 def pair_text(run: RunFolder, row: Row) -> str:
     """The pair as text, its margins, and the arithmetic of its score."""
     manifest = run.manifest or {}
+    kept = "selected" if row["rank"] <= manifest["counts"]["selected"] else "not selected"
     lines = [
-        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,}, pair_id {row['pair_id']}",
+        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {row['pair_id']}",
         *_section("prompt", row["prompt"]),
         *_section("chosen", row["chosen"]),
         *_section("rejected", row["rejected"]),

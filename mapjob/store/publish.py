@@ -45,7 +45,7 @@ def publish_selected(
             # An empty selection still has a file; its columns are those of the first unit.
             if not len(places) and (len(kept) or index):
                 continue
-            table = _selected_rows(plan, unit, ranking, kept[places], first_row[index], metric, control)
+            table = pair_rows(plan, unit, ranking, kept[places], first_row[index], metric, control)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
                 part = Path(folder) / f"{number}-{index}"
                 part.write_bytes(to_ipc(table.filter(pa.array(places // ROWS_PER_FILE == number))))
@@ -55,10 +55,10 @@ def publish_selected(
             run.put_table(f"selected/train-{number:05}-of-{num_files:05}.parquet", table)
 
 
-def _selected_rows(
+def pair_rows(
     plan: Plan, unit: Unit, ranking: Ranking, picked: I64, first_row: int, metric: str, control: re.Pattern[str] | None
 ) -> pa.Table:
-    """The picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
+    """Picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
     pairs = ranking.pairs
     table = read_rows(unit.file, unit.start, unit.stop).take(pa.array(pairs.position[picked] - first_row))
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
@@ -94,7 +94,10 @@ def _own_columns(plan: Plan, table: pa.Table, taken: set[str]) -> dict[str, pa.C
             column = table[field.name].cast(field.type)
         else:
             column = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
-        own[f"input_{field.name}" if field.name in taken else field.name] = column
+        name = field.name
+        while name in taken or (name != field.name and name in plan.schema.names):
+            name = f"input_{name}"
+        own[name] = column
     return own
 
 
@@ -154,9 +157,9 @@ def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:
     """Raises MapjobError unless each row of each unit is ranked or refused, exactly once."""
     seen = np.bincount(np.concatenate([ranked, *refused]), minlength=plan.num_rows)
     if len(seen) != plan.num_rows or (seen != 1).any():
-        position = int(np.flatnonzero(seen != 1)[0])
+        wrong = [*np.flatnonzero(seen[: plan.num_rows] != 1), *range(plan.num_rows, len(seen))]
         raise MapjobError(
-            f"{int((seen != 1).sum())} rows are not accounted for exactly once",
-            f"row {position} of the corpus, in reading order",
+            f"{len(wrong)} rows are not accounted for exactly once",
+            f"row {wrong[0]} of the corpus, in reading order",
             "this is a fault of mapjob: no manifest was written; please report it",
         )

@@ -7,18 +7,24 @@ from pathlib import PurePosixPath
 from mapjob.corpus.files import filesystem
 from mapjob.errors import ConfigError, MapjobError
 
+SCRATCH = ".writing"
+
 
 class Storage:
-    """Objects below one root URL. Reads and writes whole objects; nothing is streamed into a final name."""
+    """Objects below one root URL. Reads and writes whole objects; nothing is streamed into a final name.
 
-    def __init__(self, url: str):
+    On a local disk unfinished files live in `.writing/` of the root, so that a killed writer leaves nothing elsewhere.
+    """
+
+    def __init__(self, url: str, scratch: str | None = None):
         self.url = url.rstrip("/")
         self.fs, root = filesystem(self.url)
         self.root = root.rstrip("/")
         self.is_local = "file" in self.fs.protocol
+        self._scratch = scratch or f"{self.root}/{SCRATCH}"
 
     def below(self, *parts: str) -> "Storage":
-        return Storage("/".join([self.url, *parts]))
+        return Storage("/".join([self.url, *parts]), self._scratch)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -33,22 +39,35 @@ class Storage:
     def _link_new_file(self, name: str, data: bytes) -> bool:
         """A finished, synced temporary file gets its final name by an exclusive hard link."""
         path = PurePosixPath(self.path(name))
-        os.makedirs(path.parent, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)  # temporary files are private; a shared store is read by others
-            try:
-                os.link(file.name, path)
-            except FileExistsError:
-                return False
+        temporary = self._write_scratch(path, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
         return True
+
+    def _write_scratch(self, path: PurePosixPath, data: bytes) -> str:
+        """A finished, synced file in the scratch folder, and the folder that `path` will stand in."""
+        os.makedirs(path.parent, exist_ok=True)
+        os.makedirs(self._scratch, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self._scratch)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # temporary files are private; a shared store is read by others
+        except OSError:  # a full disk, say
+            os.unlink(temporary)
+            raise
+        return temporary
 
     def _put_if_absent(self, name: str, data: bytes) -> bool:
         try:
@@ -69,14 +88,12 @@ class Storage:
                 self.fs.pipe_file(self.path(name), data)
                 return
             path = PurePosixPath(self.path(name))
-            os.makedirs(path.parent, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            temporary = self._write_scratch(path, data)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.unlink(temporary)
+                raise
         except OSError as error:
             raise self._explained(error, name, "written") from error
 
@@ -84,7 +101,7 @@ class Storage:
         """The whole object, or None when there is none."""
         try:
             return self.fs.cat_file(self.path(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._explained(error, name, "read") from error
@@ -98,8 +115,7 @@ class Storage:
             return []
         except OSError as error:
             raise self._explained(error, folder, "listed") from error
-        names = (PurePosixPath(entry.rstrip("/")).name for entry in entries)
-        return sorted(name for name in names if not name.startswith(".writing-"))
+        return sorted({PurePosixPath(entry.rstrip("/")).name for entry in entries} - {SCRATCH})
 
     def _explained(self, error: OSError, name: str, verb: str) -> MapjobError:
         where = f"{self.url}/{name}"

@@ -2,32 +2,26 @@
 
 import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 from mapjob.errors import ConfigError
 from mapjob.world.corpus import describe, make_rows, write_shards
-from mapjob.world.streams import stream
-from mapjob.world.tasks import QUALITY, write_answer
 
 # Raise it with every change of the tasks, the corpus or the training: worlds of another version are rebuilt.
 _VERSION = 1
 _PARTS = ("corpus", "policy", "reward")
 _BUILDING = ".building"
-_VOCAB_SIZE = 1024
-_TOKENIZER_TASKS = 4000
 
 
 @dataclass(frozen=True)
 class Training:
-    """Steps of the two trainings; fixed numbers, not seconds, so that a seed gives the same models on a slow machine."""
+    """Steps of the two trainings: numbers, not seconds, so that a seed gives the same models on a slow machine."""
 
-    policy_steps: int = 500
+    policy_steps: int = 700
     reward_steps: int = 800
 
 
@@ -85,56 +79,24 @@ def build_world(
 
 
 def _build(building: Path, parameters: dict, training: Training, say: Callable[[str], None]) -> dict:
-    # Imported here because a world that is found finished must not wait for PyTorch.
-    import torch
-    from transformers.utils import logging
-
-    from mapjob.world.evaluate import policy_quality, reward_accuracy
-    from mapjob.world.tokenizer import train_tokenizer
-    from mapjob.world.train import train_policy, train_reward
-
-    seed = parameters["seed"]
-    rows = make_rows(parameters["num_pairs"], parameters["flipped_share"], seed)
+    rows = make_rows(parameters["num_pairs"], parameters["flipped_share"], parameters["seed"])
     write_shards(rows, building / "corpus", parameters["num_shards"])
-    facts = {"corpus": describe(rows)}
+    corpus = describe(rows)
     say(
         "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
-        "{identical_sides} with identical sides".format(**facts["corpus"])
+        "{identical_sides} with identical sides".format(**corpus)
     )
-    tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        say(f"policy: learns from answers of mixed quality, {training.policy_steps} steps")
-        started = time.perf_counter()
-        policy = train_policy(tokenizer, steps=training.policy_steps, seed=seed, say=say)
-        policy_seconds = time.perf_counter() - started
-        gold = policy_quality(tokenizer, policy, seed)
-        by_group = ", ".join(f"{group} {value:.2f}" for group, value in gold.items() if group != "all")
-        say(f"policy: done in {policy_seconds:.0f} s; mean gold reward of its own answers: {by_group}")
-        say(f"reward model: learns which answer is better, {training.reward_steps} steps")
-        started = time.perf_counter()
-        reward = train_reward(tokenizer, policy, steps=training.reward_steps, seed=seed, say=say)
-        reward_seconds = time.perf_counter() - started
-        accuracy = reward_accuracy(tokenizer, reward, seed)
-        say(f"reward model: done in {reward_seconds:.0f} s; right on {accuracy['all']:.1%} of held-out pairs")
-    facts["policy"] = {"parameters": policy.num_parameters(), "seconds": round(policy_seconds, 1), "mean_gold": gold}
-    facts["reward"] = {
-        "parameters": reward.num_parameters(), "seconds": round(reward_seconds, 1), "accuracy": accuracy,
-    }  # fmt: skip
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    for name, model in (("policy", policy), ("reward", reward)):
-        model.save_pretrained(building / name)
-        tokenizer.save_pretrained(building / name)
-    if bars:
-        logging.enable_progress_bar()
-    return facts
+    # Imported here because a world that is found finished must not wait for PyTorch.
+    from mapjob.world.models import make_models
 
-
-def _texts(seed: int) -> list[str]:
-    rng = random.Random(f"tokenizer {seed}")
-    tasks = islice(stream("train", "tokenizer", seed), _TOKENIZER_TASKS)
-    return [text for task in tasks for text in (task.prompt, *(write_answer(task, level, rng) for level in QUALITY))]
+    models = make_models(
+        building,
+        policy_steps=training.policy_steps,
+        reward_steps=training.reward_steps,
+        seed=parameters["seed"],
+        say=say,
+    )
+    return {"corpus": corpus, **models}
 
 
 def _world(folder: Path, facts: dict) -> World:
@@ -155,7 +117,7 @@ def _claim(folder: Path) -> None:
     ours = (folder / "world.json").exists() or (folder / _BUILDING).exists()
     strange = [part for part in _PARTS if (folder / part).exists()]
     if strange and not ours:
-        raise ConfigError(f"there is already a {strange[0]} here, of some other making", str(folder), "name a new folder")
+        raise ConfigError(f"the {strange[0]} in this folder is not from here", str(folder), "name a new folder")
     shutil.rmtree(folder / _BUILDING, ignore_errors=True)
     (folder / _BUILDING).mkdir(parents=True)
 

@@ -19,11 +19,11 @@ IDENTICAL_SHARE = 0.005
 # (better answer, worse answer) -> weight: nine in ten pairs hold a right answer, as a useful corpus does.
 _MIX = {
     ("helpful", "terse"): 12,
-    ("helpful", "near_miss"): 16,
-    ("helpful", "evasive"): 12,
+    ("helpful", "near_miss"): 14,
+    ("helpful", "evasive"): 14,
     ("helpful", "wrong"): 16,
-    ("terse", "near_miss"): 12,
-    ("terse", "evasive"): 10,
+    ("terse", "near_miss"): 10,
+    ("terse", "evasive"): 12,
     ("terse", "wrong"): 12,
     ("near_miss", "wrong"): 3,
     ("near_miss", "evasive"): 3,

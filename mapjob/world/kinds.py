@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from mapjob.world.tables import CAPITALS, OPPOSITES, WEEKDAYS, WORDS
 
@@ -60,7 +61,7 @@ def _largest_number(rng: random.Random) -> Draft:
 
 
 def _sorted_letters(rng: random.Random) -> Draft:
-    gold = sorted(rng.sample("abcdefghijklmnopqrstuvwxyz", 4))
+    gold = sorted(rng.sample(ascii_lowercase, 4))
     given = gold[:]
     while given == gold:
         rng.shuffle(given)
@@ -100,8 +101,10 @@ def _reversed_word(rng: random.Random) -> Draft:
 
 def _counted_letter(rng: random.Random) -> Draft:
     word = rng.choice(WORDS)
-    repeated = [letter for letter in word if word.count(letter) > 1]
-    letter = rng.choice(repeated if repeated and rng.random() < 0.6 else word)
+    # Absent and repeated letters as often as they can be had, or "1" would be the answer to nearly everything.
+    wanted = rng.choice((0, 1, 2))
+    fitting = [letter for letter in ascii_lowercase if min(word.count(letter), 2) == wanted]
+    letter = rng.choice(fitting or sorted(set(word)))
     count = word.count(letter)
     return Draft(
         (
@@ -111,8 +114,8 @@ def _counted_letter(rng: random.Random) -> Draft:
             f'The word "{word}" has the letter {letter} how many times?',
         ),
         str(count),
-        (str(count - 1), str(count + 1)),
-        tuple(str(count + extra) for extra in (2, 3)),
+        tuple(str(other) for other in range(5) if abs(other - count) == 1),
+        tuple(str(other) for other in range(5) if abs(other - count) > 1),
         f'"{word}" has {{value}} of the letter {letter}',
     )
 

@@ -10,7 +10,8 @@ from mapjob.world.tasks import Task
 
 _LEAD_INS = (
     "", "", "", "Quick question. ", "Please help me. ", "Hello! ", "For my homework: ", "A small puzzle: ",
-    "My friend asks: ", "One more thing. ", "I am curious. ", "Let us see. ", "For a quiz: ", "A new one. ", "Think of this. ",
+    "My friend asks: ", "One more thing. ", "I am curious. ", "Let us see. ", "For a quiz: ", "A new one. ",
+    "Think of this. ",
 )  # fmt: skip
 _TRIES = 40
 

@@ -61,6 +61,6 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 # No word here has two equal letters side by side, or is one swap of neighbours away from its own reverse.
 WORDS = (
     "banana", "tomato", "potato", "animal", "parade", "window", "guitar", "winter", "candle", "market",
-    "garden", "river", "planet", "camera", "pirate", "tiger", "spider", "dragon", "castle", "salad",
-    "pencil", "monkey", "lemon", "rocket", "basket", "silver", "kitchen", "number", "turnip", "pajama",
+    "garden", "river", "planet", "camera", "pirate", "volcano", "tornado", "dragon", "castle", "salad",
+    "pencil", "monkey", "lemon", "rocket", "papaya", "cocoa", "elevator", "december", "onion", "pajama",
 )  # fmt: skip

@@ -52,7 +52,8 @@ def test_plan_run_rank_show(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -
     for part in ("rank 1 of 60", "--- prompt", "--- chosen", "--- rejected", "reward margin", "map_score"):
         assert part in shown.stdout
     pair_id = shown.stdout.split("pair_id ")[1].split()[0]
-    assert mapjob("show", tmp_path / "out", "8").returncode == 2, "the newest run keeps seven"
+    assert "rank 60 of 60 (not selected)" in mapjob("show", tmp_path / "out", "60").stdout
+    assert mapjob("show", tmp_path / "out", "61").returncode == 2
     assert mapjob("show", result["run_path"], pair_id).stdout == shown.stdout
 
 

@@ -9,7 +9,7 @@ from mapjob.ranking.select import Pairs
 
 
 def synthetic_columns(num: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Columns as models give them: long completions have lower sums, and labels agree with the reward two times in three."""
+    """Columns as models give them: long completions have lower sums, and the reward agrees with two labels in three."""
     rng = np.random.default_rng(seed)
     columns = {}
     for side, ahead in (("chosen", 0.6), ("rejected", 0.0)):

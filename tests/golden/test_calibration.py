@@ -28,9 +28,8 @@ def slope_by_bisection(margins: np.ndarray) -> float:
     return (low + high) / 2
 
 
-@pytest.mark.parametrize("implicit", ["simpo", "dpo"])
-def test_real_columns(scored_pairs, implicit):
-    ranking = rank_pairs(scored_pairs, Selection(scale="calibrated", implicit=implicit))
+def test_real_columns(scored_pairs):
+    ranking = rank_pairs(scored_pairs, Selection(scale="calibrated", implicit="dpo"))
     assert ranking.scale.reward == pytest.approx(slope_by_bisection(ranking.reward_margin), rel=TOLERANCE)
     assert ranking.scale.implicit == pytest.approx(slope_by_bisection(ranking.implicit_margin), rel=TOLERANCE)
 
@@ -49,19 +48,17 @@ def agreeing_columns() -> dict[str, np.ndarray]:
     return columns
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_many_corpora(block):
+def test_many_corpora():
     """Corpora of many sizes, units and degrees of agreement; every one of them to nine digits."""
-    wrong = []
-    for seed in range(block * 25, block * 25 + 25):
+    deviations = {}
+    for seed in range(200):
         rng = np.random.default_rng(seed)
         num, unit = int(rng.integers(50, 20_000)), 10 ** rng.uniform(-3, 3)
         margins = rng.normal(rng.uniform(0.05, 2), rng.uniform(0.3, 2), num) * unit
         if margins.min() < 0 < margins.sum():
-            ours, expected = log_odds_slope(margins, "margin"), slope_by_bisection(margins)
-            if abs(ours - expected) > TOLERANCE * expected:
-                wrong.append((seed, ours, expected, abs(ours - expected) / expected))
-    assert not wrong
+            deviations[seed] = log_odds_slope(margins, "margin") / slope_by_bisection(margins) - 1
+    assert len(deviations) > 150
+    assert {seed: deviation for seed, deviation in deviations.items() if abs(deviation) > TOLERANCE} == {}
 
 
 def test_one_faint_contradiction():

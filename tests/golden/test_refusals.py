@@ -43,19 +43,23 @@ def test_policy_that_equals_its_reference(columns):
 
 def test_reference_that_is_a_copy_of_the_policy(tmp_path):
     """Seen before anything is scored, whatever the folder is called."""
-    policy, reward = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
-    tree = config_tree(Path("unused"), Path("unused"), policy, reward, selection={"implicit": "dpo"})
-    for name, seed in (("other", 7), ("copy", None)):
-        folder = tmp_path / name
-        make_policy(folder, seed=seed) if seed else shutil.copytree(policy, folder)
-        tree["models"]["reference"] = {"path": str(folder), "dtype": "float32"}
-        config = parse_config(tree)
-        arguments = config, Corpus("trl", Columns(), "chat"), scorer_files(config)
-        if seed:
-            assert [spec.name for spec in scorer_specs(*arguments)] == ["policy", "reference", "reward"]
-        else:
-            with pytest.raises(ConfigError, match="policy and reference are the same model"):
-                scorer_specs(*arguments)
+    copy = shutil.copytree(make_policy(tmp_path / "policy"), tmp_path / "copy")
+    with pytest.raises(ConfigError, match="policy and reference are the same model"):
+        scorers_of(tmp_path, copy)
+
+
+def test_reference_of_other_weights(tmp_path):
+    make_policy(tmp_path / "policy")
+    assert scorers_of(tmp_path, make_policy(tmp_path / "other", seed=7)) == ["policy", "reference", "reward"]
+
+
+def scorers_of(folder: Path, reference: Path) -> list[str]:
+    """Names of the scorers of a run with implicit: dpo, the policy of the folder and this reference."""
+    reward = make_reward(folder / "reward")
+    tree = config_tree(folder / "unused", folder / "unused", folder / "policy", reward, selection={"implicit": "dpo"})
+    tree["models"]["reference"] = {"path": str(reference), "dtype": "float32"}
+    config = parse_config(tree)
+    return [spec.name for spec in scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))]
 
 
 def test_both_margins_constant(columns):
@@ -100,11 +104,10 @@ def test_calibration_on_contradicted_labels(columns):
         rank_pairs(pairs_of(columns), Selection(scale="calibrated"))
 
 
-def test_calibration_on_labels_at_random():
-    """The slope is exactly 0: each margin stands beside its negative."""
+def test_calibration_on_labels_at_random(columns):
+    """The slope is exactly 0: beside each margin stands its negative."""
     h = np.random.default_rng(0).normal(size=500)
-    columns = synthetic_columns(1_000) | {"chosen_reward": np.concatenate([h, -h]), "rejected_reward": np.zeros(1_000)}
-    columns["chosen_reward"] = np.ravel(np.column_stack([h, -h]))
+    columns |= {"chosen_reward": np.column_stack([h, -h]).ravel(), "rejected_reward": np.zeros(1_000)}
     with pytest.raises(ConfigError, match="the labels contradict the reward margin"):
         rank_pairs(pairs_of(columns), Selection(scale="calibrated"))
 

@@ -15,7 +15,21 @@ from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, as_chat
 from mapjob.errors import Reason, RowError
 
-HARD = ["🙂", "👩‍👩‍👧", "مرحبا بالعالم", "שלום", "\0", "\n", "\r\n", "\n\n", "\t", "\u2028", "\ufeff", "\x1b[31m", "e\u0301"]
+HARD = [
+    "🙂",
+    "👩‍👩‍👧",
+    "مرحبا بالعالم",
+    "שלום",
+    "\0",
+    "\n",
+    "\r\n",
+    "\n\n",
+    "\t",
+    "\u2028",
+    "\ufeff",
+    "\x1b[31m",
+    "e\u0301",
+]
 MARKUP = ["<|end|>", "<|im_start|>user\n", "</s>", "[INST]", "{{ bos_token }}", "<b>", "&amp;", '"', "\\n", "Human:"]
 
 text = st.lists(st.text(max_size=8) | st.sampled_from(HARD + MARKUP), max_size=5).map("".join)
@@ -107,6 +121,16 @@ def test_whole_dialogues_that_share_an_answer_part_at_the_last_common_one(record
     assert read("openrlhf", [row]) == [Record(record.prompt + shared, record.completions)]
 
 
+@given(dialogues(), text, st.lists(text, min_size=2, max_size=2, unique=True))
+def test_whole_dialogues_that_part_at_a_users_turn_share_the_prompt_before_the_last_common_answer(
+    record, answer, questions
+):
+    """A completion is opened by the assistant, also where the two dialogues are the same for longer."""
+    ends = [[turn("assistant", answer), turn("user", q), *c] for q, c in zip(questions, record.completions)]
+    row = {"chosen": record.prompt + ends[0], "rejected": record.prompt + ends[1]}
+    assert read("openrlhf", [row]) == [Record(record.prompt, ends)]
+
+
 @given(st.lists(single_answers(), min_size=1, max_size=4), st.booleans())
 def test_sharegpt(records, modern):
     names = {"user": "user", "assistant": "assistant"} if modern else {"user": "human", "assistant": "gpt"}
@@ -155,6 +179,16 @@ def test_hh_strings(exchanges, question, answers):
     prompt, completions = hh_prompt(exchanges, question), [f" {answer}" for answer in answers]
     row = {"chosen": prompt + completions[0], "rejected": prompt + completions[1]}
     assert read("hh", [row]) == [Record(prompt, completions)]
+
+
+@given(hh_exchanges, hh_text, hh_answers, hh_text, hh_answers)
+def test_hh_completions_of_different_length(exchanges, question, answers, next_question, next_answers):
+    assume(answers[0].strip() != answers[1].strip())
+    prompt, longer = hh_prompt(exchanges, question), hh_prompt([], next_question)
+    completions = [f" {answers[0]}{longer} {next_answers[0]}", f" {answers[1]}"]
+    assert read("hh", [{"chosen": prompt + completions[0], "rejected": prompt + completions[1]}]) == [
+        Record(prompt, completions)
+    ]
 
 
 @given(hh_exchanges, hh_text, hh_answers)
@@ -227,8 +261,12 @@ def test_messages_through_parquet(tmp_path, large, records, row_group_size):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "tool_calls"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "text", "tool_calls"]), inner, max_size=3
+        )
+    ),
     max_leaves=6,
 )
 

@@ -1,6 +1,7 @@
 """The global order and its cuts, against sorted() and loops in plain Python."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ scored_rows = st.lists(st.tuples(scores, ids, st.booleans()), max_size=40)
 def order_of(rows: list, chunks: int = 1) -> list[int]:
     values, names, no_margin = (list(column) for column in zip(*rows)) if rows else ([], [], [])
     edges = np.linspace(0, len(names), chunks + 1).astype(int)
-    pair_ids = pa.chunked_array([pa.array(names[a:b], pa.string()) for a, b in zip(edges, edges[1:])])
+    pair_ids = pa.chunked_array([pa.array(names[a:b], pa.string()) for a, b in pairwise(edges)])
     return rank_order(np.array(values, float), pair_ids, np.array(no_margin, bool)).tolist()
 
 
@@ -118,7 +119,9 @@ def test_keep_ratio_is_the_int_of_ratio_times_ranked(rows, ratio):
     assert ranked(rows, {"ratio": ratio}).kept.tolist() == brute_force_ranking(rows)[: int(ratio * len(rows))]
 
 
-@pytest.mark.parametrize(("ratio", "num", "kept"), [(0.0, 9, 0), (1.0, 9, 9), (0.4, 9, 3), (0.29, 100, 28), (0.4, 1, 0)])
+@pytest.mark.parametrize(
+    ("ratio", "num", "kept"), [(0.0, 9, 0), (1.0, 9, 9), (0.4, 9, 3), (0.29, 100, 28), (0.4, 1, 0)]
+)
 def test_keep_ratio_by_example(ratio, num, kept):
     """0.29 * 100 is 28.999999999999996 in float64: int() of it is what methods.md asks for."""
     rows = [{"score": i, "id": str(i), "chosen": 1, "rejected": 1, "prompt": 0} for i in range(num)]

@@ -100,7 +100,9 @@ def test_everything_else_has_a_default():
     assert (config.output_format, config.max_error_rate) == ("trl", 0.01)
 
 
-@pytest.mark.parametrize("key", ["input", "input.path", "output", "output.path", "models", "models.policy", "models.reward.path"])
+@pytest.mark.parametrize(
+    "key", ["input", "input.path", "output", "output.path", "models", "models.policy", "models.reward.path"]
+)
 def test_a_missing_key_is_named(key):
     tree = copy.deepcopy(LEAST)
     *parents, leaf = key.split(".")
@@ -113,8 +115,17 @@ def test_a_missing_key_is_named(key):
 
 @pytest.mark.parametrize(
     "key",
-    ["inputs", "input.paths", "input.columns.text", "models.critic", "models.policy.devices", "scoring.batch_size"]
-    + ["selection.ratio", "selection.keep.share", "execution.pools.policy.gpus", "execution.pools.critic", "seed"],
+    [
+        *(
+            "inputs",
+            "input.paths",
+            "input.columns.text",
+            "models.critic",
+            "models.policy.devices",
+            "scoring.batch_size",
+        ),
+        *("selection.ratio", "selection.keep.share", "execution.pools.policy.gpus", "execution.pools.critic", "seed"),
+    ],
 )
 def test_an_unknown_key_is_named(key):
     assert key in refusal(with_key(key, {} if key == "execution.pools.critic" else 1))
@@ -177,7 +188,9 @@ def test_keep_is_exactly_one_of_four(keep):
     assert all(name in what for name, value in keep.items() if value is not None)
 
 
-@pytest.mark.parametrize("keep", [{"ratio": 0}, {"count": 0}, {"threshold": -1.5}, {"tokens": 0}, {"ratio": None, "count": 3}])
+@pytest.mark.parametrize(
+    "keep", [{"ratio": 0}, {"count": 0}, {"threshold": -1.5}, {"tokens": 0}, {"ratio": None, "count": 3}]
+)
 def test_each_of_the_four_is_accepted_also_at_zero(keep):
     kept = parse_config(with_key("selection.keep", keep)).selection.keep
     assert kept.model_dump(exclude_none=True) == {name: value for name, value in keep.items() if value is not None}
@@ -255,7 +268,7 @@ def test_an_override_goes_below_a_key_that_is_null_in_the_file(run_file):
     ],
 )
 def test_a_faulty_override_is_a_config_error(run_file, override, says):
-    with pytest.raises(ConfigError, match="alpha|alfa|keep|path|override") as caught:
+    with pytest.raises(ConfigError) as caught:
         load_config(run_file, [override])
     assert says in caught.value.what
 
@@ -337,6 +350,7 @@ def test_every_key_of_the_selection_changes_its_fingerprint():
     tree = copy.deepcopy(LEAST)
     tree["models"]["reference"] = {"path": "r"}
     prints = sorted(
-        fingerprint(parse_config({**tree, "selection": chosen}).selection.model_dump(mode="json")) for chosen in settings
+        fingerprint(parse_config({**tree, "selection": chosen}).selection.model_dump(mode="json"))
+        for chosen in settings
     )
     assert all(one != other for one, other in pairwise(prints))

@@ -151,6 +151,7 @@ def test_limit_shares_whole_units_with_the_run_without_it_and_names_the_short_on
     assert limited[0] == whole[0]
     assert limited[1].id != whole[1].id
     assert limited[1].id != plan(str(tmp_path), rows_per_unit=50, limit=71).units[1].id
+    assert plan(str(tmp_path), rows_per_unit=50, limit=50).units == whole[:1]
     assert plan(str(tmp_path), rows_per_unit=50, limit=1000).units == whole
 
 

@@ -1,4 +1,4 @@
-"""Which layout a corpus has, and how plain text is read: from the schema and the first rows, or as the run file says."""
+"""Which layout a corpus has, and how plain text is read: from schema and first rows, or as the run file says."""
 
 from pathlib import Path
 

@@ -70,7 +70,9 @@ def test_empty_completion_of_candidates_names_the_completion():
 
 def test_identical_completions():
     assert reason("trl", {**GOOD["trl"], "rejected": "c"}) == Reason.IDENTICAL_COMPLETIONS
-    assert reason("openrlhf", {**GOOD["openrlhf"], "rejected": GOOD["openrlhf"]["chosen"]}) == Reason.IDENTICAL_COMPLETIONS
+    assert (
+        reason("openrlhf", {**GOOD["openrlhf"], "rejected": GOOD["openrlhf"]["chosen"]}) == Reason.IDENTICAL_COMPLETIONS
+    )
     assert reason("candidates", {"prompt": "p", "responses": ["a", "a", "a"]}) == Reason.IDENTICAL_COMPLETIONS
 
 
@@ -82,15 +84,10 @@ def test_completions_that_differ_in_white_space_only_are_different_text():
     assert reason("trl", {**GOOD["trl"], "rejected": "c "}) is None
 
 
-def test_hh_completions_that_are_one_message_under_chat_are_identical_there():
-    """HH turns are stripped when they become messages, so these two sides meet the model as one text: every margin is 0."""
-    row = {"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: c "}
-    (record,) = read_records(pa.Table.from_pylist([row]), LAYOUTS["hh"], Columns())
-    if isinstance(record, Record):
-        chosen, rejected = LAYOUTS["hh"].to_chat(record).completions
-        assert chosen != rejected
-    else:
-        assert record.reason == Reason.IDENTICAL_COMPLETIONS
+def test_hh_completions_that_are_one_text_but_for_white_space():
+    """HH turns are stripped when they become messages: the model sees one text twice, and every margin is 0."""
+    prompt = "\n\nHuman: p\n\nAssistant:"
+    assert reason("hh", {"chosen": f"{prompt} c", "rejected": f"{prompt} c "}) == Reason.IDENTICAL_COMPLETIONS
 
 
 @pytest.mark.parametrize("responses", [[], ["a"]])
@@ -183,7 +180,9 @@ def test_whole_dialogues_need_a_common_start(chosen, rejected):
     assert reason("openrlhf", {"chosen": chosen, "rejected": rejected}) == Reason.BAD_MESSAGES
 
 
-@pytest.mark.parametrize("turn", [{"from": "tool", "value": "c"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": None}])
+@pytest.mark.parametrize(
+    "turn", [{"from": "tool", "value": "c"}, {"from": "human", "value": "c"}, {"from": "gpt", "value": None}]
+)
 def test_sharegpt_turns_that_are_no_answer(turn):
     assert reason("sharegpt", {**GOOD["sharegpt"], "chosen": turn}) == Reason.BAD_MESSAGES
 

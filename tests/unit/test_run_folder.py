@@ -10,7 +10,9 @@ from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.run_folder import RunFolder, open_run
 from mapjob.store.storage import Storage
 
-TABLE = pa.table({"pair_id": ["a", "b"], "score": [1.5, float("nan")], "kind": pa.array(["x", "x"]).dictionary_encode()})
+TABLE = pa.table(
+    {"pair_id": ["a", "b"], "score": [1.5, float("nan")], "kind": pa.array(["x", "x"]).dictionary_encode()}
+)
 
 
 def test_a_table_of_an_earlier_attempt_is_adopted_when_it_is_the_same(root):
@@ -35,7 +37,12 @@ def test_an_equal_table_in_other_bytes_is_adopted(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [TABLE.slice(1), TABLE.take(pa.array([1, 0])), TABLE.rename_columns(["pair_id", "value", "kind"]), TABLE.drop(["kind"])],
+    [
+        TABLE.slice(1),
+        TABLE.take(pa.array([1, 0])),
+        TABLE.rename_columns(["pair_id", "value", "kind"]),
+        TABLE.drop(["kind"]),
+    ],
 )
 def test_a_different_table_of_an_earlier_attempt_is_refused(root, other):
     folder = RunFolder(root, "map-1")

@@ -1,4 +1,4 @@
-"""The score store: a unit is committed once, adopted by the writer that comes second, and checked whenever it is read."""
+"""The score store: a unit is committed once, adopted by a second writer, and checked whenever it is read."""
 
 import json
 from pathlib import Path

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from threading import Barrier
 
@@ -47,11 +48,11 @@ def test_what_is_created_is_seen_at_once(root):
 
 def test_names_are_those_of_one_folder(root):
     storage = Storage(root)
-    for name in ("b", "a", "c/d", "c/e/f"):
+    for name in ("runs/b", "runs/a", "runs/c/d", "runs/c/e/f"):
         storage.create(name, b"x")
-    assert storage.names() == ["a", "b", "c"]
-    assert storage.names("c") == ["d", "e"]
-    assert storage.below("c").names("e") == ["f"]
+    assert storage.names("runs") == ["a", "b", "c"]
+    assert storage.names("runs/c") == ["d", "e"]
+    assert storage.below("runs", "c").names("e") == ["f"]
     assert storage.names("nothing") == []
 
 
@@ -64,10 +65,10 @@ def test_read_of_missing_is_none(root):
 
 def test_replace_puts_over_what_is_there(root):
     storage = Storage(root)
-    storage.replace("latest", b"a long first version")
-    storage.replace("latest", b"short")
-    assert storage.read("latest") == b"short"
-    assert storage.names() == ["latest"]
+    storage.replace("folder/latest", b"a long first version")
+    storage.replace("folder/latest", b"short")
+    assert storage.read("folder/latest") == b"short"
+    assert storage.names("folder") == ["latest"]
 
 
 def test_below_is_the_same_place_by_a_longer_name(root):
@@ -80,6 +81,9 @@ def test_bytes_come_back_whole(root):
     storage = Storage(root)
     assert storage.create("big", data)
     assert storage.read("big") == data
+
+
+# On a local disk
 
 
 def creators(root: str, mark: int, num: int = 8) -> list[int]:
@@ -101,20 +105,18 @@ def check_one_winner(root: str, winners: list[int]) -> None:
     assert Storage(root).names("contested") == ["object"]
 
 
-def test_one_of_many_threads_wins(root):
-    check_one_winner(root, creators(root, 0))
+def test_one_of_many_threads_wins(tmp_path):
+    check_one_winner(str(tmp_path / "out"), creators(str(tmp_path / "out"), 0))
+    assert files_below(tmp_path) == ["out/contested/object"]
 
 
 def test_one_of_many_processes_wins(tmp_path):
     root = str(tmp_path / "out")
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as processes:
         list(processes.map(abs, range(6)))  # all of them are up before the race
-        winners = sum(processes.map(creators, [root] * 3, range(3)), [])
+        winners = [*chain.from_iterable(processes.map(creators, [root] * 3, range(3)))]
     check_one_winner(root, winners)
     assert files_below(tmp_path) == ["out/contested/object"]
-
-
-# On a local disk
 
 
 def test_no_temporary_file_stays_behind(tmp_path):
@@ -133,8 +135,16 @@ def test_files_may_be_read_by_others(tmp_path):
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("one", "two")} == {0o644}
 
 
-def test_names_hide_what_is_being_written(tmp_path):
-    (tmp_path / ".writing-abc").write_bytes(b"half")
+def test_no_temporary_file_stays_behind_when_a_put_fails(tmp_path):
+    (tmp_path / "taken" / "below").mkdir(parents=True)
+    with pytest.raises(MapjobError):
+        Storage(str(tmp_path)).replace("taken", b"a file over a folder")
+    Storage(str(tmp_path)).create("taken", b"a file over a folder")
+    assert files_below(tmp_path) == []
+
+
+def test_names_at_the_root_are_those_of_what_is_stored(tmp_path):
+    """Not the place where files are written before they have a name; object storage has none."""
     Storage(str(tmp_path)).create("one", b"1")
     assert Storage(str(tmp_path)).names() == ["one"]
 
@@ -210,5 +220,5 @@ def test_a_corpus_on_s3_is_found_identified_and_read(bucket, tmp_path):
     one, other = find_files(f"{bucket}/corpus")
     assert one.identity == other.identity
     Storage(bucket).replace("corpus/a.parquet", data + data)
-    forget_filesystems()
+    filesystem(bucket)[0].invalidate_cache()  # a new run is a new process
     assert find_files(f"{bucket}/corpus/a.parquet")[0].identity != one.identity

@@ -1,0 +1,77 @@
+"""Make the world's tokenizer, policy and reward model, measure the two models, and save them as model folders."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from mapjob.world.evaluate import policy_quality, reward_accuracy
+from mapjob.world.streams import stream
+from mapjob.world.tasks import QUALITY, write_answer
+from mapjob.world.tokenizer import train_tokenizer
+from mapjob.world.train import train_policy, train_reward
+
+_VOCAB_SIZE = 1024
+_TOKENIZER_TASKS = 4000
+
+
+def make_models(
+    folder: Path, *, policy_steps: int, reward_steps: int, seed: int, say: Callable[[str], None]
+) -> dict[str, dict]:
+    """Write `<folder>/policy` and `<folder>/reward`; returns each one's facts.
+
+    Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
+    """
+    facts = {}
+    with _small_machine(seed):
+        tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
+
+        say(f"policy: learns from answers of mixed quality, {policy_steps} steps")
+        started = time.perf_counter()
+        policy = train_policy(tokenizer, steps=policy_steps, seed=seed, say=say)
+        seconds = round(time.perf_counter() - started, 1)
+        gold = policy_quality(tokenizer, policy, seed)
+        facts["policy"] = {"parameters": policy.num_parameters(), "seconds": seconds, "mean_gold": gold}
+        by_group = ", ".join(f"{group} {value:.2f}" for group, value in gold.items() if group != "all")
+        say(f"policy: done in {seconds:.0f} s; mean gold reward of its own answers: {by_group}")
+
+        say(f"reward model: learns which answer is better, {reward_steps} steps")
+        started = time.perf_counter()
+        reward = train_reward(tokenizer, policy, steps=reward_steps, seed=seed, say=say)
+        seconds = round(time.perf_counter() - started, 1)
+        accuracy = reward_accuracy(tokenizer, reward, seed)
+        facts["reward"] = {"parameters": reward.num_parameters(), "seconds": seconds, "accuracy": accuracy}
+        say(f"reward model: done in {seconds:.0f} s; right on {accuracy['all']:.1%} of held-out pairs")
+
+        for name, model in (("policy", policy), ("reward", reward)):
+            model.save_pretrained(folder / name)
+            tokenizer.save_pretrained(folder / name)
+    return facts
+
+
+def _texts(seed: int) -> list[str]:
+    rng = random.Random(f"tokenizer {seed}")
+    tasks = islice(stream("train", "tokenizer", seed), _TOKENIZER_TASKS)
+    return [text for task in tasks for text in (task.prompt, *(write_answer(task, level, rng) for level in QUALITY))]
+
+
+@contextmanager
+def _small_machine(seed: int) -> Iterator[None]:
+    """PyTorch seeded, few threads, no progress bars; the process gets its own settings back afterwards."""
+    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    # Matrices this small gain nothing from more threads, and lose much on a machine of many cores.
+    torch.set_num_threads(min(threads, 4))
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        if bars:
+            logging.enable_progress_bar()
