@@ -2,7 +2,7 @@
 
     python -m benchmarks.job CORPUS POLICY REWARD [--limit N] [--output FOLDER] [--json]
 
-At the end the selection is compared with the authors' formula on the whole columns (Huang et al. 2025, written out here).
+At the end the selection is compared with the formula of the authors (Huang et al. 2025) on the whole columns.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 
 from mapjob import job
 from mapjob.config import Config, parse_config
+from mapjob.prepare import prepare
 from mapjob.ranking.select import Ranking
 
 
@@ -55,7 +56,7 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     job.rank(other, arguments.limit)
     figures["rank_other_alpha_s"] = time.monotonic() - start
 
-    _, ranking = job.ranked(job.prepare(config, arguments.limit))
+    _, ranking = job.ranked(prepare(config, arguments.limit))
     figures |= compare_with_authors(ranking, config)
     return figures
 

@@ -1,83 +1,25 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from mapjob.config import Config, parse_config
-from mapjob.corpus.control import control_pattern
-from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.prepare import Job, describe, prepare
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
-from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_specs
-from mapjob.store.manifest import count_rows, manifest, run_id
+from mapjob.store.manifest import count_rows, manifest
 from mapjob.store.publish import check_complete, error_rows, pair_rows, publish_errors, publish_selected
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.score_store import ScoreStore
 from mapjob.store.scored import Scored, count_reasons, load_scored
-from mapjob.store.storage import Storage
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run file met with its corpus and its models: everything that is known before a model is loaded."""
-
-    config: Config
-    plan: Plan
-    records: RecordsSpec
-    scorers: tuple[ScorerSpec, ...]
-    store: ScoreStore
-    limit: int | None
-
-    @property
-    def families(self) -> dict[str, str]:
-        return {"records": self.records.fingerprint} | {s.name: s.fingerprint for s in self.scorers}
-
-    @property
-    def run_folder(self) -> RunFolder:
-        return RunFolder(self.config.output.path, run_id(self.config, self.plan, self.families))
-
-    @property
-    def control(self) -> re.Pattern[str] | None:
-        """What scoring broke up in the texts (control_tokens: sanitize), so that a selection holds what was scored."""
-        markers = self.scorers[0].encoding.markers
-        return control_pattern(markers) if markers else None
-
-    def lacking(self) -> dict[str, int]:
-        """How many units each column family still lacks."""
-        done = {name: self.store.done(fingerprint) for name, fingerprint in self.families.items()}
-        return {name: sum(unit.id not in ids for unit in self.plan.units) for name, ids in done.items()}
-
-
-def prepare(config: Config, limit: int | None = None) -> Job:
-    """Look at models and corpus without loading or writing anything. Raises what is wrong with either."""
-    files = scorer_files(config)
-    check_output_is_apart(config)
-    plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
-    scorers = tuple(scorer_specs(config, plan.corpus, files))
-    return Job(config, plan, RecordsSpec(plan.corpus), scorers, ScoreStore(config.output.path), limit)
-
-
-def check_output_is_apart(config: Config) -> None:
-    """Raises ConfigError when the output lies inside an input folder: the next run would read its own results."""
-    output = Storage(config.output.path).root
-    for path in [config.input.path] if isinstance(config.input.path, str) else config.input.path:
-        if f"{output}/".startswith(Storage(path).root + "/"):
-            raise ConfigError(
-                "the output lies inside the input, so the next run would read it as corpus",
-                f"output.path: {config.output.path}",
-                f"put it outside of {path}",
-            )
 
 
 def run(config: Config, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False) -> dict[str, Any]:
@@ -160,20 +102,6 @@ class Spent:
         rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
         model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
         return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s}
-
-
-def describe(job: Job) -> Iterator[str]:
-    """What was recognised and what is to be done, in a few lines."""
-    plan, config = job.plan, job.config
-    yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
-    yield f"layout: {plan.corpus.layout}, {plan.why[0]}"
-    yield f"read as: {plan.corpus.style}, {plan.why[1]}"
-    for scorer in job.scorers:
-        yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
-    for name in sorted({"margin", "label"} & set(plan.schema.names)):
-        yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
-    if config.selection.metric == "random" and config.selection.alpha != 1.0:
-        yield "warning: selection.alpha is ignored by metric: random"
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:

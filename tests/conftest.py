@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread a process, set before torch is imported: tiny models gain nothing from more, and on a busy machine threads
+# that wait for each other cost minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(os.environ.get("MAPJOB_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -8,6 +8,7 @@ import typer
 from mapjob import job
 from mapjob.cli.options import Json, Verbose, print_result, say
 from mapjob.config import load_config
+from mapjob.prepare import prepare
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
@@ -26,7 +27,7 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     run_file = write_run_file(folder)
     config = load_config(run_file)
     manifest = job.run(config, say=say, verbose=verbose)
-    prepared = job.prepare(config)
+    prepared = prepare(config)
     _, ranking = job.ranked(prepared)
     print_extremes(prepared.plan, ranking, config.selection.metric)
     print(flips_line(prepared.plan, ranking))

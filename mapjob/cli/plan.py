@@ -2,9 +2,9 @@
 
 import json as json_module
 
-from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose
 from mapjob.config import load_config
+from mapjob.prepare import describe, prepare
 
 
 def plan(
@@ -14,8 +14,8 @@ def plan(
 
     Example: mapjob plan configs/demo.yaml
     """
-    prepared = job.prepare(load_config(config, overrides or ()), limit)
-    for line in job.describe(prepared):
+    prepared = prepare(load_config(config, overrides or ()), limit)
+    for line in describe(prepared):
         print(line)
     lacking = prepared.lacking()
     units = len(prepared.plan.units)

@@ -111,12 +111,12 @@ def score(
     MapjobError of a worker, and IncompleteError when the cluster fails: what is committed stays.
     """
     pools = scorer_pools([s.name for s in scorers], config.execution.pools, cpus, gpus, len(todo))
-    num_threads = None if gpus else 1  # on CPU the pool has an actor a core, so each computes on one
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     units = _stage(units, ReadAndEncode, (corpus, scorers), encode_pool(cpus, gpus))
     for scorer in scorers:
-        arguments = (scorer, config.execution.tokens_per_batch, num_threads)
-        units = _stage(units, ScorerActor, arguments, pools[scorer.name])
+        pool = pools[scorer.name]
+        num_threads = None if pool.num_gpus else 1  # a CPU pool has an actor a core, so each computes on one
+        units = _stage(units, ScorerActor, (scorer, config.execution.tokens_per_batch, num_threads), pool)
     receipts = _stage(units, Commit, (config.output.path, records, scorers), commit_pool(cpus))
     try:
         for row in receipts.iter_rows():

@@ -41,9 +41,9 @@ class Encoder:
 
     def __init__(self, spec: EncodingSpec, layout: Layout):
         self.spec, self._layout = spec, layout
-        self._tokenizer = load_tokenizer(spec.folder)
+        self._tokenizer = load_tokenizer(spec.files)
         if spec.style == "raw" and self._tokenizer.eos_token is None:
-            raise ModelError("the tokenizer has no EOS token to end plain text", spec.folder, "set its eos_token")
+            raise ModelError("the tokenizer has no EOS token to end plain text", spec.files.path, "set its eos_token")
         self._control = control_pattern(spec.markers or special_tokens(self._tokenizer))
 
     def encode(self, records: Sequence[Record | RowError]) -> list[Encoded | RowError]:

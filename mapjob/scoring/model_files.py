@@ -18,24 +18,31 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model of the run file as files: `folder` is local; the two hashes change whenever its numbers could."""
+    """A model of the run file as files, on this machine or on the hub; the hashes change whenever its numbers could.
+
+    path is what the run file says; location the absolute folder, or the name on the hub, there with its commit.
+    """
 
     path: str
-    revision: str | None
+    location: str
+    commit: str | None
     dtype: str
-    folder: str
     weights_hash: str
     tokenizer_hash: str
+
+    def folder(self, weights: bool = False) -> Path:
+        """Where config and tokenizer are on this machine. What is on the hub is fetched, the weights when asked for."""
+        return Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, weights)
 
     @property
     def config(self) -> dict[str, Any]:
         """config.json, with the language model's part of a multimodal one on top."""
-        tree = json.loads((Path(self.folder) / "config.json").read_text(encoding="utf-8"))
+        tree = json.loads((self.folder() / "config.json").read_text(encoding="utf-8"))
         return {**tree, **tree.get("text_config", {})}
 
     @property
     def has_chat_template(self) -> bool:
-        folder = Path(self.folder)
+        folder = self.folder()
         if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
             return True
         settings = folder / "tokenizer_config.json"
@@ -43,47 +50,59 @@ class ModelFiles:
 
 
 def model_files(model: Model, role: str) -> ModelFiles:
-    """Find a model. Raises ModelError when it is missing, holds only pickled weights, or needs code of its own."""
+    """Find a model; of one on the hub, config and tokenizer are fetched and the weights are not.
+
+    Raises ModelError when it is missing or holds only pickled weights.
+    """
     where = f"models.{role}.path: {model.path}"
-    folder = _local_folder(model, where)
+    folder = Path(model.path).expanduser().resolve()
+    if folder.is_dir():
+        _check_weights(folder, where)
+        hashes = _content_hash(folder, WEIGHTS), _content_hash(folder, TOKENIZER)
+        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes)
+    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        raise ModelError("there is no model at this path", where, "check the path of the folder")
+    folder = _snapshot(model.path, model.revision, weights=False)
+    commit = folder.name  # the hub's cache names a snapshot by its commit
+    hashes = f"{model.path}@{commit}", _content_hash(folder, TOKENIZER)
+    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes)
+
+
+def _check_weights(folder: Path, where: str) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError("no model here: config.json is missing", where, "give a folder written by save_pretrained")
-    if not any(folder.glob("*.safetensors")):
-        if any(file for pattern in PICKLED for file in folder.glob(pattern)):
-            raise ModelError(
-                "the weights are pickled, and loading a pickle can run code",
-                where,
-                "save the model again with save_pretrained, which writes safetensors",
-            )
-        raise ModelError("no weights here: no .safetensors file", where, "give a folder written by save_pretrained")
-    hashes = _content_hash(str(folder), WEIGHTS), _content_hash(str(folder), TOKENIZER)
-    return ModelFiles(model.path, model.revision, model.dtype, str(folder), *hashes)
-
-
-def _local_folder(model: Model, where: str) -> Path:
-    folder = Path(model.path).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.is_absolute() or model.path.startswith(".") or model.path.count("/") != 1:
-        raise ModelError("there is no model at this path", where, "check the path of the folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=[*WEIGHTS, *TOKENIZER]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(file for pattern in PICKLED for file in folder.glob(pattern)):
         raise ModelError(
-            f"the model is neither a folder here nor to be had from the hub: {str(error).strip().splitlines()[0]}",
+            "the weights are pickled, and loading a pickle can run code",
             where,
+            "save the model again with save_pretrained, which writes safetensors",
+        )
+    raise ModelError("no weights here: no .safetensors file", where, "give a folder written by save_pretrained")
+
+
+def _snapshot(name: str, revision: str | None, weights: bool) -> Path:
+    """The files of a model of the hub in this machine's cache, fetched where they are not there yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*WEIGHTS, *TOKENIZER] if weights else ["config.json", *TOKENIZER]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"neither a folder here nor to be had from the hub: {str(error).strip().splitlines()[0]}",
+            f"model {name}, revision {revision or 'newest'}",
             "check the name, the revision, the network and the access rights (HF_TOKEN)",
         ) from None
 
 
 @lru_cache(maxsize=16)
-def _content_hash(folder: str, patterns: tuple[str, ...]) -> str:
+def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
     """A hash of names and contents: a copied folder is the same model, a changed byte is another one."""
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in Path(folder).glob(pattern) if file.is_file()}):
+    for file in sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}):
         with file.open("rb") as handle:
             digest.update(f"{file.name}\0".encode() + hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()

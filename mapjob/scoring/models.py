@@ -22,7 +22,7 @@ def load_model(spec: ScorerSpec, device: torch.device) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         model, info = kind.from_pretrained(
-            spec.files.folder,
+            spec.files.folder(weights=True),
             dtype=getattr(torch, spec.files.dtype),
             use_safetensors=True,
             trust_remote_code=False,
@@ -45,7 +45,7 @@ def check_architecture(spec: ScorerSpec) -> Any:
     """The model's config. Raises ModelError when transformers cannot make this model by its own code."""
     where = f"models.{spec.name}.path: {spec.files.path}"
     try:
-        config = AutoConfig.from_pretrained(spec.files.folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(spec.files.folder(), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             what = "the model needs code of its own (trust_remote_code), which is not run"

@@ -15,15 +15,14 @@ SCHEMA_VERSION = 1
 class EncodingSpec:
     """Everything that decides token ids. Scorers with equal keys share one encoding of a unit."""
 
-    folder: str
-    tokenizer_hash: str
+    files: ModelFiles
     style: Style
     scoring: Scoring
     markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
 
     @property
     def covers(self) -> dict[str, Any]:
-        text = {"tokenizer": self.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
+        text = {"tokenizer": self.files.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
         return {**text, **self.scoring.model_dump()}
 
     @property
@@ -124,7 +123,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
                 f"models.{name}.path: {model.path}",
                 "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw",
             )
-        encoding = EncodingSpec(model.folder, model.tokenizer_hash, style, config.scoring, markers)
+        encoding = EncodingSpec(model, style, config.scoring, markers)
         specs.append(ScorerSpec(name, "rewards" if name == "reward" else "logps", model, encoding, corpus.reading))
     by_name = {spec.name: spec for spec in specs}
     if config.selection.implicit == "dpo" and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
@@ -139,6 +138,4 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
 def _markers(files: dict[str, ModelFiles]) -> tuple[str, ...]:
     from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 
-    return tuple(
-        sorted({marker for model in files.values() for marker in special_tokens(load_tokenizer(model.folder))})
-    )
+    return tuple(sorted({marker for model in files.values() for marker in special_tokens(load_tokenizer(model))}))

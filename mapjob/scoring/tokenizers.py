@@ -5,20 +5,21 @@ from functools import lru_cache
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError
+from mapjob.scoring.model_files import ModelFiles
 
 
 @lru_cache(maxsize=8)
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder. Raises ModelError when there is none that transformers can load by itself."""
+def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model. Raises ModelError when there is none that transformers can load by itself."""
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         needs_code = "trust_remote_code" in str(error)
         raise ModelError(
             "the tokenizer needs code of its own (trust_remote_code), which is not run"
             if needs_code
             else f"the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}",
-            folder,
+            files.path,
             "give a folder whose tokenizer transformers knows, saved with save_pretrained",
         ) from None
 

@@ -86,6 +86,8 @@ def _build(building: Path, parameters: dict, training: Training, say: Callable[[
         "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
         "{identical_sides} with identical sides".format(**corpus)
     )
+    # Threads that spin while they wait are a disaster on a busy machine; OpenMP reads this when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here because a world that is found finished must not wait for PyTorch.
     from mapjob.world.models import make_models
 
@@ -109,7 +111,7 @@ def _finished(folder: Path, parameters: dict) -> World | None:
     except FileNotFoundError:
         return None
     stands = all((folder / part).is_dir() for part in _PARTS)
-    return _world(folder, record["facts"]) if stands and record["parameters"] == parameters else None
+    return _world(folder, record["facts"]) if stands and record.get("parameters") == parameters else None
 
 
 def _claim(folder: Path) -> None:

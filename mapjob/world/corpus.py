@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -103,6 +103,6 @@ def write_shards(rows: list[Row], folder: Path, num_shards: int) -> None:
     folder.mkdir(parents=True)
     table = pa.Table.from_pylist([vars(row) for row in rows])
     edges = [len(rows) * i // num_shards for i in range(num_shards + 1)]
-    for i, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, end) in enumerate(pairwise(edges)):
         path = folder / f"shard-{i:05d}-of-{num_shards:05d}.parquet"
         pq.write_table(table.slice(start, end - start), path, compression="zstd")

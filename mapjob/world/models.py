@@ -28,7 +28,7 @@ def make_models(
     Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
     """
     facts = {}
-    with _small_machine(seed):
+    with _own_settings(seed):
         tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
 
         say(f"policy: learns from answers of mixed quality, {policy_steps} steps")
@@ -61,7 +61,7 @@ def _texts(seed: int) -> list[str]:
 
 
 @contextmanager
-def _small_machine(seed: int) -> Iterator[None]:
+def _own_settings(seed: int) -> Iterator[None]:
     """PyTorch seeded, few threads, no progress bars; the process gets its own settings back afterwards."""
     threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
     # Matrices this small gain nothing from more threads, and lose much on a machine of many cores.

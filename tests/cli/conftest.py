@@ -21,7 +21,8 @@ def mapjob() -> Mapjob:
     def call(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "mapjob", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "160", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+        options = {"env": environment, "timeout": 300, **options}
+        return subprocess.run(command, capture_output=True, text=True, **options)
 
     return call
 

@@ -3,9 +3,9 @@
 import pyarrow as pa
 
 from mapjob.config import Config
-from mapjob.job import Job, prepare
 from mapjob.pipeline.actor import ScorerActor
 from mapjob.pipeline.stages import Commit, ReadAndEncode, Todo
+from mapjob.prepare import Job, prepare
 
 
 def score_all(config: Config) -> Job:

@@ -26,6 +26,7 @@ LEVELS = {
     "world": 4,
     "cli": 4,
     "job": 4,
+    "prepare": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

@@ -1,0 +1,21 @@
+"""The run files of configs/: each is valid, and demo.yaml is the one that the demo writes."""
+
+from pathlib import Path
+
+import pytest
+
+from mapjob.config import load_config
+from mapjob.world.run_file import write_run_file
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_run_file_is_valid(path: Path) -> None:
+    load_config(path)
+
+
+def test_the_demo_writes_the_run_file_of_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    assert write_run_file(Path("demo")).read_text() == (CONFIGS / "demo.yaml").read_text()
