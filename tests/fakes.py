@@ -138,7 +138,7 @@ def write_corpus(folder: Path, rows: list[dict[str, Any]], num_files: int = 2, r
 
 
 def config_tree(corpus: Path, output: Path, policy: Path, reward: Path, **sections: Any) -> dict[str, Any]:
-    """A run file for float32 models, as a mapping."""
+    """A run file for float32 models, as a mapping. One actor a pool: each start imports torch, which takes seconds."""
     tree: dict[str, Any] = {
         "input": {"path": str(corpus)},
         "output": {"path": str(output)},
@@ -147,6 +147,7 @@ def config_tree(corpus: Path, output: Path, policy: Path, reward: Path, **sectio
             "reward": {"path": str(reward), "dtype": "float32"},
         },
         "scoring": {"max_length": 512},
+        "execution": {"pools": {name: {"max_size": 1} for name in ("policy", "reference", "reward")}},
     }
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section

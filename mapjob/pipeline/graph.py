@@ -15,9 +15,9 @@ from ray.exceptions import RayError, RayTaskError
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus, Plan
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
-from mapjob.pipeline.actor import ScorerActor
+from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
-from mapjob.pipeline.stages import RECORDS, Commit, ReadAndEncode, Receipt, Todo
+from mapjob.pipeline.stages import RECORDS, Commit, Receipt, Todo
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 from mapjob.store.score_store import ScoreStore
 
@@ -54,6 +54,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = None  # a unit is never split
+    context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
@@ -142,10 +143,7 @@ def _stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSiz
         )
 
 
-def _ours(error: BaseException | None) -> MapjobError | None:
-    """The MapjobError that a worker raised, out of the layers that Ray wraps around it."""
-    while error is not None:
-        if isinstance(error, MapjobError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+def _ours(error: RayError) -> MapjobError | None:
+    """The MapjobError that a worker raised, as it was raised there, or None."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, MapjobError) else None

@@ -1,29 +1,23 @@
-"""The stages of the graph as Ray Data sees them: thin shells around the reader, the encoders, the scorers, the store.
+"""What travels through the graph, and its last stage: blocks of one unit, receipts, the commit.
 
 A block is one row: the unit in plain columns, and one binary column (Arrow IPC) for what the next stages need of it.
-So a unit stays whole from read to commit by construction.
+So a unit stays whole from read to commit by construction. No torch here: the commit starts without it.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
-from mapjob.corpus.identity import identity_table
-from mapjob.corpus.plan import Corpus, Unit
-from mapjob.corpus.reader import read_records, read_rows
-from mapjob.errors import MapjobError
-from mapjob.scoring.encode import Encoder, to_table
+from mapjob.corpus.plan import Unit
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc
 
 RECORDS = "records"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,25 +49,6 @@ class Receipt:
     model_s: dict[str, float]
 
 
-class ReadAndEncode:
-    """unit -> its records' identity, and one encoding for each encoding spec among the scorers that it lacks."""
-
-    def __init__(self, corpus: Corpus, scorers: Sequence[ScorerSpec]):
-        self._corpus, self._scorers = corpus, scorers
-        specs = {s.encoding.key: s.encoding for s in scorers}
-        self._encoders = built(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        todo, corpus = Todo.of(block), self._corpus
-        table = read_rows(todo.unit.file, todo.unit.start, todo.unit.stop, corpus.own_columns)
-        records = read_records(table, corpus.spec, corpus.columns)
-        wanted = {s.encoding.key for s in self._scorers if s.name in todo.missing}
-        columns = {RECORDS: identity_table(table, records, corpus.columns) if RECORDS in todo.missing else None}
-        for key, encoder in self._encoders().items():
-            columns[tokens_column(key)] = to_table(encoder.encode(records)) if key in wanted else None
-        return with_columns(block, columns)
-
-
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
@@ -94,20 +69,6 @@ class Commit:
                 tokens[name], model_s[name] = int(cost[b"tokens"]), float(cost[b"model_s"])
         receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s)
         return pa.table({"receipt": [json.dumps(asdict(receipt))]})
-
-
-def built(build: Callable[[], T]) -> Callable[[], T]:
-    """Build now; a MapjobError comes at the first use. Ray keeps only the text of what a constructor raises."""
-    try:
-        result = build()
-    except MapjobError as error:
-        refusal = error
-
-        def refused() -> T:
-            raise refusal
-
-        return refused
-    return lambda: result
 
 
 def tokens_column(encoding_key: str) -> str:

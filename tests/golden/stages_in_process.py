@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from mapjob.config import Config
-from mapjob.pipeline.actor import ScorerActor
-from mapjob.pipeline.stages import Commit, ReadAndEncode, Todo
+from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
+from mapjob.pipeline.stages import Commit, Todo
 from mapjob.prepare import Job, prepare
 
 
