@@ -21,8 +21,8 @@ _BUILDING = ".building"
 class Training:
     """Steps of the two trainings: numbers, not seconds, so that a seed gives the same models on a slow machine."""
 
-    policy_steps: int = 700
-    reward_steps: int = 800
+    policy_steps: int = 600
+    reward_steps: int = 700
 
 
 @dataclass(frozen=True)

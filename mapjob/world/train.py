@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from mapjob.world.batches import bucketed, encode, pad
@@ -23,7 +23,7 @@ _POLICY_BATCH, _POLICY_RATE = 32, 3e-3
 # Prompts, each with one answer of every level: the ten pairs of five answers then cost five forward passes, not twenty.
 _REWARD_BATCH, _REWARD_RATE = 8, 1e-3
 # Keeps rewards near zero; without it the kinds that are easy to tell drift to margins that dwarf all others.
-_CENTRING = 0.01
+_CENTRING = 0.03
 
 
 def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, say: Say) -> LlamaForCausalLM:
@@ -40,7 +40,11 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, s
     def loss_of(batch: list[int]) -> torch.Tensor:
         input_ids = pad([examples[i][0] for i in batch], tokenizer.pad_token_id)
         labels = pad([[-100] * start + ids[start:] for ids, start in (examples[i] for i in batch)], -100)
-        return model(input_ids=input_ids, labels=labels).loss
+        targets = labels[:, 1:]
+        learnt = targets != -100
+        # Logits of the answers alone: those of the prompts would be half of all, and nothing is learnt from them.
+        hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
+        return cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
 
     _optimise(model, loss_of, bucketed([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE, say)
     return model
