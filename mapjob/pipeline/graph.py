@@ -40,7 +40,10 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
-        local = {"include_dashboard": False} if address is None else {}
+        # Inside `ray job submit` the cluster is in the environment. Else "local": Ray left to itself would join any
+        # cluster that was started on this machine.
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        local = {"include_dashboard": False} if address == "local" else {}
         try:
             _knock(address)
             with contextlib.nullcontext() if log_to_driver else _quiet_terminal():
@@ -60,9 +63,9 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
 
 
-def _knock(address: str | None) -> None:
+def _knock(address: str) -> None:
     """Raises OSError when nothing listens at host:port. Ray itself would go on trying there for minutes."""
-    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 

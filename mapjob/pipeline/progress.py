@@ -1,4 +1,4 @@
-"""What a person sees while units are scored: a live bar on a terminal, one plain line every ten seconds elsewhere."""
+"""What a person sees while units are scored: a live line on a terminal, a plain one every ten seconds elsewhere."""
 
 import sys
 import threading
@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.live import Live
+from rich.text import Text
 
 from mapjob.pipeline.stages import Receipt
 
@@ -25,24 +26,27 @@ class ScoringProgress:
         self._first_receipt: tuple[float, int] | None = None
         self._stop = threading.Event()
         self._is_live = sys.stderr.isatty()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Self:
         if self._is_live:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._title, total=self._num_units, status=self._status())
-            self._bar.start()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-        self._thread.start()
+            self._live = Live(
+                get_renderable=lambda: Text(f"{self._title}: {self._status()}"),
+                console=Console(stderr=True),
+                refresh_per_second=2,
+                transient=True,
+            )
+            self._live.start()
+        else:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        assert self._thread is not None
-        self._thread.join()
         if self._is_live:
-            self._bar.stop()
+            self._live.stop()
+        else:
+            self._stop.set()
+            self._thread.join()
         self._line()
 
     def add(self, receipt: Receipt) -> None:
@@ -56,11 +60,8 @@ class ScoringProgress:
             self._first_receipt = (time.monotonic(), self._rows)
 
     def _tick(self) -> None:
-        while not self._stop.wait(0.5 if self._is_live else PLAIN_LINE_EVERY_S):
-            if self._is_live:
-                self._bar.update(self._task, completed=self._units, status=self._status())
-            else:
-                self._line()
+        while not self._stop.wait(PLAIN_LINE_EVERY_S):
+            self._line()
 
     def _line(self) -> None:
         print(f"{self._title}: {self._status()}", file=sys.stderr, flush=True)
@@ -69,7 +70,7 @@ class ScoringProgress:
         elapsed = time.monotonic() - self._start
         status = f"{self._units}/{self._num_units} units, {self._rows:,}/{self._num_rows:,} pairs"
         if not self._rows:
-            return f"{status}, loading models ({elapsed:.0f} s)"
+            return f"{status}, loading models and scoring the first unit ({elapsed:.0f} s)"
         errors = f", {sum(self._errors.values()):,} rows with errors" if self._errors else ""
         speed = f"{self._rows / elapsed:,.0f} pairs/s, {self._tokens / elapsed:,.0f} tokens/s"
         left = f", {_minutes(self._left())} left" if self._rows < self._num_rows else f", {_minutes(elapsed)} in all"
