@@ -44,6 +44,8 @@ class Model(_Section):
     path: str = Field(description="folder, or the name of a model on the hub")
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    head_dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the logits; bfloat16 rounds them")
+    compile: bool = Field(False, description="torch.compile the body: faster after a warm-up of a minute")
     adapter: None = Field(None, description="reserved: a LoRA adapter on top of path")
 
 
@@ -104,7 +106,9 @@ class Execution(_Section):
     schedule: Literal["together", "one_by_one"] = "together"
     pools: dict[Literal["policy", "reference", "reward"], Pool] = {}
     rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
-    tokens_per_batch: int = Field(16384, ge=1, description="padded tokens of one forward pass")
+    tokens_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="tokens of one forward pass; auto: what is fastest and fits into the device's memory"
+    )
 
 
 class Config(_Section):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import torch
@@ -42,7 +42,7 @@ class ReadAndEncode:
 class ScorerActor:
     """unit with token ids -> unit with the scorer's columns; passes units by that do not lack them."""
 
-    def __init__(self, spec: ScorerSpec, tokens_per_batch: int | None, num_threads: int | None):
+    def __init__(self, spec: ScorerSpec, tokens_per_batch: int | Literal["auto"], num_threads: int | None):
         if num_threads:
             torch.set_num_threads(num_threads)
         self._spec = spec

@@ -14,6 +14,8 @@ WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 TOKENIZER += ("vocab*", "merges.txt", "spiece.model", "*.tiktoken")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Reward models with code of their own that scoring/rewards.py has a head for, by the architecture in config.json.
+ADAPTED = ("LlamaForRewardModelWithGating",)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class ModelFiles:
     dtype: str
     weights_hash: str
     tokenizer_hash: str
+    head_dtype: str = "float32"
+    compile: bool = False
 
     def folder(self, weights: bool = False) -> Path:
         """Where config and tokenizer are on this machine. What is on the hub is fetched, the weights when asked for."""
@@ -39,6 +43,10 @@ class ModelFiles:
         """config.json, with the language model's part of a multimodal one on top."""
         tree = json.loads((self.folder() / "config.json").read_text(encoding="utf-8"))
         return {**tree, **tree.get("text_config", {})}
+
+    @property
+    def architecture(self) -> str | None:
+        return (self.config.get("architectures") or [None])[0]
 
     @property
     def has_chat_template(self) -> bool:
@@ -59,13 +67,13 @@ def model_files(model: Model, role: str) -> ModelFiles:
     if folder.is_dir():
         _check_weights(folder, where)
         hashes = _content_hash(folder, WEIGHTS), _content_hash(folder, TOKENIZER)
-        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes)
+        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes, model.head_dtype, model.compile)
     if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         raise ModelError("there is no model at this path", where, "check the path of the folder")
     folder = _snapshot(model.path, model.revision, weights=False)
     commit = folder.name  # the hub's cache names a snapshot by its commit
     hashes = f"{model.path}@{commit}", _content_hash(folder, TOKENIZER)
-    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes)
+    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes, model.head_dtype, model.compile)
 
 
 def _check_weights(folder: Path, where: str) -> None:

@@ -1,27 +1,25 @@
-"""The two scorers: log-probabilities of completions, and rewards. Encoded records in, columns out; no Ray here."""
+"""A scorer: a model on a device that turns encoded records into columns. No Ray here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
 
-from mapjob.errors import ModelError, Reason, RowError
-from mapjob.scoring.batches import (
-    DEFAULT_TOKENS_PER_BATCH,
-    TokenSequence,
-    batches,
-    forward_halving,
-    padded,
-    unique_sequences,
-)
+from mapjob.errors import Reason, RowError
+from mapjob.scoring.body import Body
+from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.models import default_device, hidden_states, load_model, probe_padding
+from mapjob.scoring.layout import Reading, on_device
+from mapjob.scoring.models import default_device, load_model
+from mapjob.scoring.packing import Pack, halves, shared_prompts
+from mapjob.scoring.rewards import reward_head
 from mapjob.scoring.spec import ScorerSpec
+from mapjob.scoring.vocabulary import VocabularyHead, check_head
 
-HEAD_ROWS = 2048  # completion tokens whose logits exist at one time
+OUT_OF_MEMORY = RowError(Reason.OUT_OF_MEMORY, "the row alone does not fit on the device")
 
 
 @dataclass(frozen=True)
@@ -29,120 +27,117 @@ class Scored:
     """Columns of a unit, row-aligned with the records, and what they cost."""
 
     table: pa.Table
-    num_tokens: int  # tokens that went through the model, each distinct sequence once, padding not counted
+    num_tokens: int  # tokens that went through the model: a prompt once for its completions, padding not counted
 
 
 class Scorer:
     """A model on a device. `score` returns the same numbers whatever the order and company of the records."""
 
-    def __init__(self, spec: ScorerSpec, tokens_per_batch: int | None = None, device: torch.device | None = None):
+    def __init__(
+        self,
+        spec: ScorerSpec,
+        tokens_per_batch: int | Literal["auto"] = "auto",
+        device: torch.device | None = None,
+    ):
         self.spec, self.device = spec, device or default_device()
-        self.model = load_model(spec, self.device)
-        self.tokens_per_batch = tokens_per_batch or DEFAULT_TOKENS_PER_BATCH[self.device.type]
-        probe_padding(self.model, spec)
-        self._forward = self._rewards if spec.kind == "rewards" else self._logps
+        model = load_model(spec, self.device)
+        self.body = Body(model, spec)
         if spec.kind == "rewards":
-            self._head, self._pad = _score_head(self.model, spec), self.model.config.get_text_config().pad_token_id
+            self._head, self._read = reward_head(model, spec), self._rewards
         else:
-            self._head = self.model.get_output_embeddings()
-            self._probe_head()
+            self._head, self._read = VocabularyHead(model, spec), self._logps
+            check_head(self._head, *self._plain_pass(model), spec)
+        if tokens_per_batch == "auto":
+            self.budget = tokens_that_fit(model.config, model.dtype, self.device)
+        else:
+            self.budget = Budget(tokens_per_batch, "as the run file says")
+
+    def __str__(self) -> str:
+        if self.body.why_not_packed:
+            return f"{self.spec.name}: length-sorted batches on {self.device.type}, because {self.body.why_not_packed}"
+        return f"{self.spec.name}: packs with shared prompts on {self.device.type}, {self.budget}"
 
     def score(self, records: Sequence[Encoded | RowError]) -> Scored:
         """Columns `logps` and `num_tokens`, or `rewards`: lists of length N, null where `reason` says why."""
-        sequences, index = unique_sequences(records)
-        values: list[float | None] = [None] * len(sequences)
-        for batch in batches([len(s.ids) for s in sequences], self.tokens_per_batch):
-            for i, value in zip(batch, forward_halving(self._forward, [sequences[i] for i in batch])):
-                values[i] = value
-        rows = [self._row(record, [values[i] for i in places]) for record, places in zip(records, index)]
-        return Scored(_table(rows, self.spec.kind), sum(len(s.ids) for s in sequences))
+        groups, index = shared_prompts(records)
+        parts: list[tuple[list[int], torch.Tensor]] = []
+        failed: dict[int, RowError] = {}
+        num_tokens = 0
+        for pack in self.body.cut(groups, self.budget.tokens):
+            num_tokens += sum(group.num_tokens for group in pack)
+            parts += self._forward_halving(pack, failed)
+        values = np.full(sum(len(group.completions) for group in groups), np.nan)
+        # Only here does the device have to be waited for.
+        for places, scores in parts:
+            values[places] = scores.cpu().numpy()
+        rows = [
+            self._row(record, values[places], [failed[p] for p in places if p in failed])
+            for record, places in zip(records, index)
+        ]
+        return Scored(_table(rows, self.spec.kind), num_tokens)
 
-    def _row(self, record: Encoded | RowError, values: list[float | None]) -> "_Row":
+    def _forward_halving(self, pack: Pack, failed: dict[int, RowError]) -> list[tuple[list[int], torch.Tensor]]:
+        """(places, scores) of a pack. One that does not fit is halved; a completion that does not fit alone failed."""
+        try:
+            with torch.inference_mode():
+                return [self._read(*self.body.states(pack), failed)]
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if (parts := halves(pack)) is None:
+            failed[pack[0].places[0]] = OUT_OF_MEMORY
+            return []
+        return [scores for part in parts for scores in self._forward_halving(part, failed)]
+
+    def _logps(
+        self, states_TH: torch.Tensor, reading: Reading, failed: dict[int, RowError]
+    ) -> tuple[list[int], torch.Tensor]:
+        """Summed log-probability of each completion in nats: float32 log-softmax, float64 sums. Shape (C,)."""
+        rows_R, targets_R = (on_device(a, states_TH.device) for a in (reading.predicting_R, reading.targets_R))
+        head = self._head.weight.device
+        logps_R = self._head.token_logps(states_TH.index_select(0, rows_R).to(head), targets_R.to(head)).double()
+        return reading.places, torch.stack([own.sum() for own in logps_R.split(reading.num_scored_C.tolist())])
+
+    def _rewards(
+        self, states_TH: torch.Tensor, reading: Reading, failed: dict[int, RowError]
+    ) -> tuple[list[int], torch.Tensor]:
+        """Reward of each completion, float64. Shape (C,)."""
+        places, rows = [], []
+        for c, place in enumerate(reading.places):
+            try:
+                rows.append([reading.token(c, i) for i in self._head.tokens(reading.sequence(c))])
+                places.append(place)
+            except RowError as error:
+                failed[place] = error
+        if not rows:
+            return [], torch.zeros(0)
+        rows_CN = on_device(np.array(rows), states_TH.device)
+        return places, self._head(states_TH[rows_CN])
+
+    @torch.inference_mode()
+    def _plain_pass(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits of the model's own forward pass, last hidden states) of the same few tokens."""
+        with self.body.plainly():
+            ids_1L = (torch.arange(1, 17, device=self.device) * 11 % self._head.weight.shape[0])[None]
+            output = model(input_ids=ids_1L, use_cache=False)
+            return output.logits[0], self.body.network(input_ids=ids_1L, use_cache=False).last_hidden_state[0]
+
+    def _row(self, record: Encoded | RowError, values: np.ndarray, failures: list[RowError]) -> "_Row":
         if isinstance(record, RowError):
-            return _Row(reason=record.reason, detail=record.detail)
-        if any(value is None for value in values):
-            return _Row(reason=Reason.OUT_OF_MEMORY, detail="the row alone does not fit on the device")
+            failures = [record]
+        if failures:
+            return _Row(reason=failures[0].reason, detail=failures[0].detail)
         if not np.isfinite(values).all():
-            return _Row(reason=Reason.NOT_FINITE, detail=f"{self.spec.name} returned {values}")
+            return _Row(reason=Reason.NOT_FINITE, detail=f"{self.spec.name} returned {values.tolist()}")
         num_tokens = [len(completion) - (len(record.prompt) == 0) for completion in record.completions]
-        return _Row(values, num_tokens, record.truncated, record.boundary_moved)
-
-    @torch.inference_mode()
-    def _logps(self, batch: list[TokenSequence]) -> np.ndarray:
-        """Summed log-probability of each completion in nats: float32 log-softmax, float64 sums. Shape (B,)."""
-        hidden_BLH = hidden_states(self.model, padded(batch, self.device))
-        first = [max(s.start, 1) for s in batch]
-        # The state at position t - 1 predicts token t: only those states ever meet the vocabulary.
-        hidden_TH = torch.cat([hidden_BLH[b, f - 1 : len(s.ids) - 1] for b, (s, f) in enumerate(zip(batch, first))])
-        targets_T = torch.from_numpy(np.concatenate([s.ids[f:] for s, f in zip(batch, first)])).to(self.device)
-        logps_T = torch.cat(
-            [self._token_logps(h, t) for h, t in zip(hidden_TH.split(HEAD_ROWS), targets_T.split(HEAD_ROWS))]
-        )
-        owner_T = np.repeat(np.arange(len(batch)), [len(s.ids) - f for s, f in zip(batch, first)])
-        return np.bincount(owner_T, logps_T.cpu().numpy().astype(np.float64), minlength=len(batch))
-
-    def _token_logps(self, hidden_TH: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
-        logits_TV = self._logits(hidden_TH)
-        return logits_TV.gather(1, targets_T[:, None])[:, 0] - logits_TV.logsumexp(1)
-
-    def _logits(self, hidden_TH: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (T, V) with the transforms of the model's own forward pass: scales and soft caps."""
-        config = self.model.config.get_text_config()
-        logits_TV = self._head(hidden_TH).float()
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits_TV *= config.logit_scale
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits_TV /= config.logits_scaling
-        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
-            logits_TV = cap * torch.tanh(logits_TV / cap)
-        return logits_TV
-
-    @torch.inference_mode()
-    def _probe_head(self) -> None:
-        """Raises ModelError unless body, head and transforms give the log-probabilities of the model's own forward."""
-        ids_1L = (torch.arange(1, 17, device=self.device) * 11 % self._head.weight.shape[0])[None]
-        own_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float().log_softmax(-1)
-        ours_LV = self._logits(hidden_states(self.model, ids_1L)[0]).log_softmax(-1)
-        drift = (own_LV - ours_LV).abs().max().item()
-        if not drift <= (1e-4 if self.spec.files.dtype == "float32" else 5e-2):
-            raise ModelError(
-                f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
-                f"models.{self.spec.name}.path: {self.spec.files.path}",
-                "report the architecture, so that its transform can be added to scoring/scorers.py",
-            )
-
-    @torch.inference_mode()
-    def _rewards(self, batch: list[TokenSequence]) -> np.ndarray:
-        """Reward of each sequence, read at one token with a float32 head. Shape (B,)."""
-        hidden_BLH = hidden_states(self.model, padded(batch, self.device))
-        last_B = torch.tensor([_last_token(s.ids, self._pad) for s in batch], device=self.device)
-        hidden_BH = hidden_BLH[torch.arange(len(batch), device=self.device), last_B]
-        return self._head(hidden_BH.float())[:, 0].cpu().numpy().astype(np.float64)
-
-
-def _last_token(ids: np.ndarray, pad: int | None) -> int:
-    """Where transformers reads the reward of one unpadded sequence: its last token that is not the pad token.
-
-    Where pad == eos this is the token before the final end of turn, and the head was trained there.
-    """
-    real = np.flatnonzero(ids != pad) if pad is not None else ()
-    return int(real[-1]) if len(real) else (len(ids) - 1 if pad is None else 0)
-
-
-def _score_head(model: nn.Module, spec: ScorerSpec) -> nn.Module:
-    head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or head.out_features != 1:
-        raise ModelError(
-            "the reward model has no linear `score` head with one label",
-            f"models.{spec.name}.path: {spec.files.path}",
-            "give a decoder-only sequence classification model with num_labels=1",
-        )
-    return head.float()
+        return _Row(values.tolist(), num_tokens, record.truncated, record.boundary_moved)
 
 
 @dataclass(frozen=True)
 class _Row:
-    values: list[float | None] | None = None
+    values: list[float] | None = None
     num_tokens: list[int] | None = None
     truncated: bool = False
     boundary_moved: bool = False

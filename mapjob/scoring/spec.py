@@ -6,9 +6,9 @@ from typing import Any, Literal
 from mapjob.config import Config, Scoring, fingerprint
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
-from mapjob.scoring.model_files import ModelFiles, model_files
+from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class ScorerSpec:
     @property
     def covers(self) -> dict[str, Any]:
         """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
+        options = {"head_dtype": self.files.head_dtype} if self.files.head_dtype != "float32" else {}
+        options |= {"compile": True} if self.files.compile else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
@@ -50,6 +52,7 @@ class ScorerSpec:
             "dtype": self.files.dtype,
             "encoding": self.encoding.covers,
             "reading": self.reading,
+            **options,
         }
 
     @property
@@ -87,7 +90,7 @@ def scorer_files(config: Config) -> dict[str, ModelFiles]:
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
     labels = files["reward"].config.get("id2label")
-    if labels is None or len(labels) != 1:
+    if files["reward"].architecture not in ADAPTED and (labels is None or len(labels) != 1):
         raise ModelError(
             f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
             f"models.reward.path: {files['reward'].path}",

@@ -10,6 +10,7 @@ import torch
 
 from mapjob.corpus.records import Record, as_chat
 from mapjob.metrics.margins import reward_margin, simpo_margin
+from mapjob.scoring.budget import Budget
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import Scorer
 from tests.fakes import ARCHITECTURES, make_policy, make_reward
@@ -40,7 +41,7 @@ class Scorers:
     def score(self, encoded: dict[str, list[Encoded]], tokens_per_batch: int = 4096) -> dict[str, list[Any]]:
         scored = {}
         for name, scorer in self.scorers.items():
-            scorer.tokens_per_batch = tokens_per_batch
+            scorer.budget = Budget(tokens_per_batch, "as the test says")
             scored |= columns(scorer, encoded[name])
         return {name: scored[name] for name in ("logps", "num_tokens", "rewards")}
 

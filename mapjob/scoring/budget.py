@@ -1,0 +1,66 @@
+"""How many tokens one forward pass takes: from a model of its memory, and of what the device has free.
+
+On CPU the best pack is one whose activations stay in the caches; on CUDA the largest that fits or is still of use.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mapjob.scoring.vocabulary import ROWS, TILE
+
+CPU_ACTIVATION_BYTES = 8 << 20  # of the widest activation of a pack: more leaves the caches
+CPU_RANGE, CUDA_RANGE = (1024, 4096), (2048, 32768)  # past the upper ends nothing was gained
+SAFETY = 0.85  # share of the free memory that a pack may be expected to take
+
+
+@dataclass(frozen=True)
+class Budget:
+    tokens: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens a pack ({self.reason})"
+
+
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Activations alive at one time for each token of a pack, at the widest place of a layer.
+
+    Residual, normed input and a float32 copy of it; gate, up and their product; query, key, value, and what is gathered
+    of the latter two, which prompts shared by many completions repeat.
+    """
+    config = config.get_text_config()
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+    size = getattr(config, "head_dim", None) or hidden // heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    width = dtype.itemsize
+    attention = size * (2 * heads + 6 * groups)
+    return width * (2 * hidden + max(3 * inner, attention)) + 4 * hidden
+
+
+def tokens_that_fit(config: Any, dtype: torch.dtype, device: torch.device, free_bytes: int | None = None) -> Budget:
+    """The budget that `tokens_per_batch: auto` stands for. free_bytes: of the device, beside the weights."""
+    if device.type == "cpu":
+        inner = bytes_per_token(config, dtype) // 4
+        tokens = _within(CPU_ACTIVATION_BYTES // inner // 256 * 256, CPU_RANGE)
+        return Budget(tokens, "what stays in the caches")
+    if free_bytes is None:
+        free_bytes = free_memory(device)
+    tiles = 2 * 4 * ROWS["cuda"] * TILE["cuda"]
+    fit = int(SAFETY * free_bytes - tiles) // bytes_per_token(config, dtype)
+    tokens = _within(fit // 128 * 128, CUDA_RANGE)
+    return Budget(tokens, f"{free_bytes / 2**30:.1f} GiB are free beside the weights")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still allocate on a CUDA device: free there, and within its share of it."""
+    free, total = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    share = int(total * torch.cuda.get_per_process_memory_fraction(device)) - torch.cuda.memory_allocated(device)
+    return max(0, min(free + cached, share))
+
+
+def _within(value: int, limits: tuple[int, int]) -> int:
+    return max(limits[0], min(value, limits[1]))

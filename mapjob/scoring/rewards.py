@@ -1,0 +1,117 @@
+"""Reward heads: which tokens' states a reward is read from, and the reward they make, in float32 or better.
+
+A plain head is transformers' sequence classification with one label. Heads with code of their own are named here, one
+class each, by the architecture in their config.json; that code is never run.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from mapjob.errors import ModelError, Reason, RowError
+from mapjob.scoring.spec import ScorerSpec
+from mapjob.scoring.tokenizers import load_tokenizer
+
+
+class RewardHead(Protocol):
+    def tokens(self, ids_L: np.ndarray) -> list[int]:
+        """Positions in prompt and completion whose states make the reward. Raises RowError where there is none."""
+
+    def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
+        """Rewards (C,) from the states at the N tokens of each of C completions."""
+
+
+class LinearHead:
+    """The `score` of transformers' sequence classification models, with one label."""
+
+    def __init__(self, model: nn.Module, spec: ScorerSpec):
+        head = getattr(model, "score", None)
+        if not isinstance(head, nn.Linear) or head.out_features != 1:
+            raise ModelError(
+                "the reward model has no linear `score` head with one label",
+                f"models.{spec.name}.path: {spec.files.path}",
+                "give a decoder-only sequence classification model with num_labels=1",
+            )
+        self._weight_H = head.weight[0].double()
+        self._bias = 0.0 if head.bias is None else head.bias.double()
+        self._pad = model.config.get_text_config().pad_token_id
+
+    def tokens(self, ids_L: np.ndarray) -> list[int]:
+        """Where transformers reads the reward of one unpadded sequence: its last token that is not the pad token.
+
+        Where pad == eos this is the token before the final end of turn, and the head was trained there.
+        """
+        if self._pad is None:
+            return [len(ids_L) - 1]
+        real = np.flatnonzero(ids_L != self._pad)
+        return [int(real[-1]) if len(real) else 0]
+
+    def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
+        # Products and sum by themselves: a matrix product with one column depends on how many rows it has.
+        return (states_CNH[:, 0].double() * self._weight_H).sum(1) + self._bias
+
+
+class GatedObjectivesHead:
+    """ArmoRM (arXiv 2406.12845): a gate, read where the assistant's turn opens, weighs the objectives read at the end.
+
+    objectives = regression_layer(state at the end) · reward_transform_matrix
+    gate = logit_scale · softmax(MLP(state at the gating token) / temperature)
+    reward = Σ gate · objectives
+    The names of the weights, the gating token (the first of the last assistant header, as its tokens are) and the end
+    (before the first pad token) are those of RLHFlow/ArmoRM-Llama3-8B-v0.1.
+    """
+
+    HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+
+    def __init__(self, model: nn.Module, spec: ScorerSpec):
+        names = ("regression_layer.", "reward_transform_matrix", "gating.")
+        self._weights = {k: v.float().to(model.device) for k, v in _tensors(spec, names).items()}
+        self._depth = sum(name.startswith("gating.layers.") and name.endswith(".weight") for name in self._weights)
+        if self._depth == 0 or "regression_layer.weight" not in self._weights:
+            raise ModelError(
+                "the reward model lacks the weights of its gate",
+                f"models.{spec.name}.path: {spec.files.path}",
+                "give the folder as its authors published it",
+            )
+        self._temperature = spec.files.config.get("gating_temperature", 10)
+        self._pad = spec.files.config.get("pad_token_id")
+        tokenizer = load_tokenizer(spec.files)
+        self._header = np.array(tokenizer(self.HEADER, add_special_tokens=False)["input_ids"])
+
+    def tokens(self, ids_L: np.ndarray) -> list[int]:
+        windows = np.lib.stride_tricks.sliding_window_view(ids_L, min(len(self._header), len(ids_L)))
+        found = np.flatnonzero((windows == self._header[: len(ids_L)]).all(1))
+        if not len(found) or len(ids_L) < len(self._header):
+            raise RowError(Reason.TEMPLATE_ERROR, f"no assistant header {self.HEADER!r} for the reward model's gate")
+        pads = np.flatnonzero(ids_L == self._pad) if self._pad is not None else ()
+        end = int(pads[0]) - 1 if len(pads) and pads[0] else len(ids_L) - 1
+        return [end, int(found[-1])]
+
+    def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
+        last_CH, x = states_CNH.float().unbind(1)
+        objectives = nn.functional.linear(last_CH, self._weights["regression_layer.weight"])
+        for i in range(self._depth):
+            name = f"gating.layers.{i}"
+            x = nn.functional.linear(x, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
+            x = x.relu() if i < self._depth - 1 else x
+        gate = torch.softmax(x / self._temperature, 1) * self._weights.get("gating.logit_scale", 1.0)
+        return (gate * (objectives @ self._weights["reward_transform_matrix"])).sum(1).double()
+
+
+def _tensors(spec: ScorerSpec, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The weights of these names from the model's safetensors files."""
+    found = {}
+    for file in sorted(spec.files.folder(weights=True).glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found |= {name: tensors.get_tensor(name) for name in tensors.keys() if name.startswith(prefixes)}  # noqa: SIM118
+    return found
+
+
+ADAPTED_HEADS = {"LlamaForRewardModelWithGating": GatedObjectivesHead}
+
+
+def reward_head(model: nn.Module, spec: ScorerSpec) -> RewardHead:
+    return ADAPTED_HEADS.get(spec.files.architecture, LinearHead)(model, spec)

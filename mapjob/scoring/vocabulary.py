@@ -1,0 +1,95 @@
+"""Log-probabilities of tokens from hidden states, in tiles of the vocabulary: no row of logits ever exists whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from mapjob.errors import ModelError
+from mapjob.scoring.spec import ScorerSpec
+
+ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # completion tokens and logits at one time
+MIN_ROWS = 16  # below it the CPU takes other kernels, whose sums differ in the last bit
+
+
+class VocabularyHead:
+    """The output embedding of a causal model with its model's logit transforms: scales and soft caps."""
+
+    def __init__(self, model: nn.Module, spec: ScorerSpec):
+        self._linear = model.get_output_embeddings()
+        self._bfloat16 = spec.files.head_dtype == "bfloat16"
+        config = model.config.get_text_config()
+        self._scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2; the scales are Cohere's and Granite's
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self._linear.weight
+
+    def token_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
+        """log p of each target in float32, shape (R,). Target logit and normaliser come from the same tile."""
+        rows = ROWS[hidden_RH.device.type]
+        parts = zip(hidden_RH.split(rows), targets_R.split(rows))
+        return torch.cat([self._some_logps(hidden, targets) for hidden, targets in parts])
+
+    def _some_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
+        num_rows = len(hidden_RH)
+        hidden_RH = nn.functional.pad(hidden_RH, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
+        total_R = chosen_R = None
+        vocabulary = self.weight.shape[0]
+        tile = -(-vocabulary // -(-vocabulary // TILE[hidden_RH.device.type]))  # tiles of equal width
+        for start in range(0, vocabulary, tile):
+            logits_RV = self.logits(hidden_RH, start, start + tile)
+            inside_R = targets_R - start
+            here_R = logits_RV[:num_rows].gather(1, inside_R.clamp(0, logits_RV.shape[1] - 1)[:, None])[:, 0]
+            sum_R = logits_RV.logsumexp(1)[:num_rows]
+            if total_R is None:
+                total_R, chosen_R = sum_R, here_R
+            else:
+                total_R = torch.logaddexp(total_R, sum_R)
+                chosen_R = torch.where(inside_R >= 0, here_R, chosen_R)
+        return chosen_R - total_R
+
+    def logits(self, hidden_RH: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Float32 logits of the tokens start to stop, shape (R, V)."""
+        weight_VH = self.weight[start:stop]
+        bias_V = None if self._linear.bias is None else self._linear.bias[start:stop].float()
+        if self._bfloat16 or hidden_RH.dtype == torch.float32:
+            logits_RV = nn.functional.linear(hidden_RH, weight_VH).float()
+        elif hidden_RH.is_cuda:
+            logits_RV = torch.mm(hidden_RH, weight_VH.t(), out_dtype=torch.float32)
+        else:
+            with _exact_in_bfloat16(hidden_RH.dtype == torch.bfloat16):
+                logits_RV = nn.functional.linear(hidden_RH.float(), weight_VH.float())
+        if bias_V is not None:
+            logits_RV += bias_V
+        if self._scale != 1.0:
+            logits_RV *= self._scale
+        return logits_RV if self._cap is None else logits_RV.div_(self._cap).tanh_().mul_(self._cap)
+
+
+@contextmanager
+def _exact_in_bfloat16(yes: bool) -> Iterator[None]:
+    """Lets the CPU multiply bfloat16 numbers in float32 clothes as what they are, where it can; sums stay float32."""
+    setting = torch.backends.mkldnn.matmul
+    before = setting.fp32_precision
+    try:
+        if yes:
+            setting.fp32_precision = "bf16"
+        yield
+    finally:
+        setting.fp32_precision = before
+
+
+@torch.inference_mode()
+def check_head(head: VocabularyHead, own_logits_LV: torch.Tensor, hidden_LH: torch.Tensor, spec: ScorerSpec) -> None:
+    """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass."""
+    own_LV, ours_LV = own_logits_LV.float().log_softmax(-1), head.logits(hidden_LH).log_softmax(-1)
+    drift = (own_LV - ours_LV).abs().max().item()
+    if not drift <= (1e-4 if spec.files.dtype == "float32" else 1e-1):
+        raise ModelError(
+            f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
+            f"models.{spec.name}.path: {spec.files.path}",
+            "report the architecture, so that its transform can be added to scoring/vocabulary.py",
+        )
