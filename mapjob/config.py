@@ -43,15 +43,17 @@ class Output(_Section):
 class Model(_Section):
     path: str = Field(description="folder, or the name of a model on the hub")
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float16", "float8"] = Field(
+        "bfloat16", description="float8: the layers' weights and inputs, in a bfloat16 model, where the device has it"
+    )
     head_dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the logits; bfloat16 rounds them")
     compile: bool = Field(False, description="torch.compile the body: faster after a warm-up of a minute")
-    adapter: None = Field(None, description="reserved: a LoRA adapter on top of path")
+    adapter: str | None = Field(None, description="LoRA adapter on top of path: folder, or the name of one on the hub")
 
 
 class Models(_Section):
     policy: Model
-    reference: Model | None = Field(None, description="needed by implicit: dpo")
+    reference: Model | None = Field(None, description="needed by implicit: dpo; null: the policy without its adapter")
     reward: Model
 
 
@@ -125,9 +127,18 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _reference_where_needed(self) -> "Config":
-        if self.selection.implicit == "dpo" and self.models.reference is None:
+        if self.selection.implicit == "dpo" and not self.scored_models["reference"]:
             raise ValueError("selection.implicit is dpo, which compares the policy with models.reference: name one")
         return self
+
+    @property
+    def scored_models(self) -> dict[str, Model | None]:
+        """The models by scorer name. Under implicit: dpo, a policy with an adapter has its base as the reference."""
+        models = self.models
+        reference = models.reference
+        if reference is None and self.selection.implicit == "dpo" and models.policy.adapter is not None:
+            reference = models.policy.model_copy(update={"adapter": None})
+        return {"policy": models.policy, "reference": reference, "reward": models.reward}
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:

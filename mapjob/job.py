@@ -90,6 +90,7 @@ class Spent:
         self.seconds: dict[str, float] = {}
         self.tokens: Counter[str] = Counter()
         self.model_s: Counter[str] = Counter()
+        self.engines: dict[str, str] = {}
 
     @contextmanager
     def on(self, stage: str) -> Iterator[None]:
@@ -101,7 +102,7 @@ class Spent:
     def as_json(self) -> dict[str, Any]:
         rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
         model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
-        return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s}
+        return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s, "engines": self.engines}
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
@@ -127,6 +128,9 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
             title = " + ".join(s.name for s in scorers) or "reading"
             with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
                 for receipt in score(job.config, job.plan.corpus, job.records, scorers, share, cpus, gpus):
+                    for name in receipt.engines.keys() - spent.engines.keys():
+                        say(receipt.engines[name])
+                    spent.engines |= receipt.engines
                     progress.add(receipt)
                     spent.tokens.update(receipt.tokens)
                     spent.model_s.update(receipt.model_s)

@@ -10,13 +10,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BloomConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 CHAT_TEMPLATE = (
@@ -32,8 +39,12 @@ TEXT = [
     "def add(a, b):\n    return a + b\n# Überraschung: naïve café – 東京 🙂",
 ]
 
-Architecture = Literal["llama", "qwen2", "gemma2", "gpt_neox", "gpt2"]
+Architecture = Literal[
+    "llama", "qwen2", "gemma2", "gpt_neox", "gpt2", "mistral", "qwen3", "gemma3", "phi3", "olmo2", "bloom", "mamba"
+]
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "gemma2", "gpt_neox", "gpt2")
+MORE_ARCHITECTURES: tuple[Architecture, ...] = ("mistral", "qwen3", "gemma3", "phi3", "olmo2")
+UNPACKED: tuple[Architecture, ...] = ("bloom", "mamba")  # position from the attention's bias, and no attention at all
 
 
 def make_tokenizer(
@@ -64,26 +75,46 @@ def make_tokenizer(
 
 
 def make_config(architecture: Architecture, tokenizer: PreTrainedTokenizerFast, **more: Any) -> PreTrainedConfig:
-    """Two layers, hidden size 32, weights large enough that attention and soft caps matter."""
+    """Two layers, hidden size 32, weights large enough that attention and soft caps matter; short sliding windows."""
     shape = {"vocab_size": len(tokenizer), "initializer_range": 0.1, "bos_token_id": tokenizer.bos_token_id}
     shape |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **more}
     if architecture == "gpt2":
-        return GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=1024, **shape)
-    shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 1024}
-    shape |= {"intermediate_size": 64}
+        return GPT2Config(**{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024} | shape)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2} | shape
+    if architecture == "bloom":
+        return BloomConfig(**{"n_head": 4} | shape)
+    if architecture == "mamba":
+        return MambaConfig(**shape)
+    shape = {"num_attention_heads": 4, "max_position_embeddings": 1024, "intermediate_size": 64} | shape
     if architecture == "gpt_neox":
         return GPTNeoXConfig(**shape)
-    shape |= {"num_key_value_heads": 2}
-    if architecture == "gemma2":
-        return Gemma2Config(head_dim=8, sliding_window=16, query_pre_attn_scalar=8, **shape)
-    return {"llama": LlamaConfig, "qwen2": Qwen2Config}[architecture](**shape)
+    config, own = WITH_KEY_HEADS[architecture]
+    return config(**{"num_key_value_heads": 2} | own | shape)
+
+
+WINDOW = {"sliding_window": 16}
+GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, **WINDOW}
+WITH_KEY_HEADS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "llama": (LlamaConfig, {}),
+    "qwen2": (Qwen2Config, {}),
+    "gemma2": (Gemma2Config, GEMMA),
+    "mistral": (MistralConfig, WINDOW),
+    "qwen3": (Qwen3Config, {"head_dim": 16}),  # twice what hidden size and heads would give
+    "gemma3": (Gemma3TextConfig, {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]}),
+    "phi3": (Phi3Config, {}),
+    "olmo2": (Olmo2Config, {}),
+}
 
 
 def make_policy(
-    folder: Path, architecture: Architecture = "llama", tokenizer: PreTrainedTokenizerFast | None = None, seed: int = 0
+    folder: Path,
+    architecture: Architecture = "llama",
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    seed: int = 0,
+    **more: Any,
 ) -> Path:
     """A causal language model with random float32 weights, saved as safetensors with its tokenizer."""
-    return _save(folder, AutoModelForCausalLM, architecture, tokenizer or make_tokenizer(), seed)
+    return _save(folder, AutoModelForCausalLM, architecture, tokenizer or make_tokenizer(), seed, **more)
 
 
 def make_reward(

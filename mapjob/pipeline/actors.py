@@ -13,6 +13,7 @@ from mapjob.corpus.reader import read_records, read_rows
 from mapjob.errors import MapjobError
 from mapjob.pipeline.stages import RECORDS, Todo, tokens_column, with_columns
 from mapjob.scoring.encode import Encoder, from_table, to_table
+from mapjob.scoring.models import default_device, load_model
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
@@ -40,24 +41,33 @@ class ReadAndEncode:
 
 
 class ScorerActor:
-    """unit with token ids -> unit with the scorer's columns; passes units by that do not lack them."""
+    """unit with token ids -> unit with the columns of scorers that share a model; none for what it does not lack."""
 
-    def __init__(self, spec: ScorerSpec, tokens_per_batch: int | Literal["auto"], num_threads: int | None):
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        self._spec = spec
-        self._scorer = built(lambda: Scorer(spec, tokens_per_batch))
+    def __init__(self, specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], num_gpus: float):
+        if not num_gpus:
+            torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
+        elif num_gpus < 1:
+            torch.cuda.set_per_process_memory_fraction(num_gpus)  # Ray's fractions keep no memory apart
+        self._scorers = built(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        if self._spec.name not in Todo.of(block).missing:
-            return with_columns(block, {self._spec.name: None})
-        scorer = self._scorer()
-        # On CPU the pools share the cores, so only processor time says what a model took.
-        clock = time.process_time if scorer.device.type == "cpu" else time.monotonic
-        start = clock()
-        result = scorer.score(from_table(from_ipc(block[tokens_column(self._spec.encoding.key)][0].as_buffer())))
-        cost = {"tokens": str(result.num_tokens), "model_s": str(clock() - start)}
-        return with_columns(block, {self._spec.name: result.table.replace_schema_metadata(cost)})
+        missing = Todo.of(block).missing
+        return with_columns(block, {s.spec.name: _score(s, block) for s in self._scorers() if s.spec.name in missing})
+
+
+def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> list[Scorer]:
+    device = default_device()
+    model = load_model(specs, device, spread)
+    return [Scorer(spec, tokens_per_batch, device, model) for spec in specs]
+
+
+def _score(scorer: Scorer, block: pa.Table) -> pa.Table:
+    # On CPU the pools share the cores, so only processor time says what a model took.
+    clock = time.process_time if scorer.device.type == "cpu" else time.monotonic
+    start = clock()
+    result = scorer.score(from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer())))
+    cost = {"tokens": str(result.num_tokens), "model_s": str(clock() - start), "engine": str(scorer)}
+    return result.table.replace_schema_metadata(cost)
 
 
 def built(build: Callable[[], T]) -> Callable[[], T]:

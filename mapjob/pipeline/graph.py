@@ -114,13 +114,13 @@ def score(
     Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises the
     MapjobError of a worker, and IncompleteError when the cluster fails: what is committed stays.
     """
-    pools = scorer_pools([s.name for s in scorers], config.execution.pools, cpus, gpus, len(todo))
+    shared = _by_base(scorers)
+    pools = scorer_pools([specs[0].name for specs in shared], config.execution.pools, cpus, gpus, len(todo))
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     units = _stage(units, ReadAndEncode, (corpus, scorers), encode_pool(cpus, gpus))
-    for scorer in scorers:
-        pool = pools[scorer.name]
-        num_threads = None if pool.num_gpus else 1  # a CPU pool has an actor a core, so each computes on one
-        units = _stage(units, ScorerActor, (scorer, config.execution.tokens_per_batch, num_threads), pool)
+    for specs in shared:
+        pool = pools[specs[0].name]
+        units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus), pool)
     receipts = _stage(units, Commit, (config.output.path, records, scorers), commit_pool(cpus))
     try:
         for row in receipts.iter_rows():
@@ -135,6 +135,16 @@ def score(
             "the scoring graph",
             "run the same command again: it goes on from the units that are committed",
         ) from error
+
+
+def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
+    """Scorers that can share one model's weights, such as a LoRA policy and the reference under it, side by side."""
+    groups: dict[object, list[ScorerSpec]] = {}
+    for scorer in scorers:
+        # A reward adapter is merged into its weights, which then are nobody else's.
+        key = scorer.name if scorer.kind == "rewards" else scorer.base
+        groups.setdefault(key, []).append(scorer)
+    return list(groups.values())
 
 
 def _stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:

@@ -40,13 +40,14 @@ class Todo:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was committed of a unit: for each family the rows by reason; for each scorer tokens and model seconds."""
+    """What was committed of a unit: for each family the rows by reason; for each scorer what it cost and how it ran."""
 
     unit_id: str
     num_rows: int
     reasons: dict[str, dict[str, int]]
     tokens: dict[str, int]
     model_s: dict[str, float]
+    engines: dict[str, str]  # how each scorer ran its model, in words
 
 
 class Commit:
@@ -58,7 +59,7 @@ class Commit:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
-        reasons, tokens, model_s = {}, {}, {}
+        reasons, tokens, model_s, engines = {}, {}, {}, {}
         for name in todo.missing:
             table = from_ipc(block[name][0].as_buffer())
             assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
@@ -67,7 +68,8 @@ class Commit:
             cost = table.schema.metadata or {}
             if b"tokens" in cost:
                 tokens[name], model_s[name] = int(cost[b"tokens"]), float(cost[b"model_s"])
-        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s)
+                engines[name] = cost[b"engine"].decode()
+        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s, engines)
         return pa.table({"receipt": [json.dumps(asdict(receipt))]})
 
 
@@ -76,6 +78,7 @@ def tokens_column(encoding_key: str) -> str:
 
 
 def with_columns(block: pa.Table, columns: dict[str, pa.Table | None]) -> pa.Table:
+    """The block with further columns: tables of its unit's rows, or null."""
     for name, table in columns.items():
         cell = pa.array([None if table is None else to_ipc(table)], pa.large_binary())
         block = block.append_column(name, cell)

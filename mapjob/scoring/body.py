@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from mapjob.errors import ModelError
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.layout import Reading, layout, on_device, padded
+from mapjob.scoring.models import body_of
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
@@ -25,7 +26,7 @@ class Body:
     """`states` of a pack. `why_not_packed` says why the model gets one padded sequence after the other, or None."""
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
-        self.network = getattr(model, model.base_model_prefix, model)
+        self.network = body_of(model)
         self.device = model.device
         self._model, self._spec = model, spec
         self._plain_attention = model.config._attn_implementation

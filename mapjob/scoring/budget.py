@@ -11,7 +11,7 @@ import torch
 from mapjob.scoring.vocabulary import ROWS, TILE
 
 CPU_ACTIVATION_BYTES = 8 << 20  # of the widest activation of a pack: more leaves the caches
-CPU_RANGE, CUDA_RANGE = (1024, 4096), (2048, 32768)  # past the upper ends nothing was gained
+CPU_RANGE, CUDA_RANGE = (2048, 4096), (2048, 32768)  # less repeats long prompts, more gained nothing
 SAFETY = 0.85  # share of the free memory that a pack may be expected to take
 
 

@@ -13,9 +13,24 @@ from mapjob.errors import ModelError
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 TOKENIZER += ("vocab*", "merges.txt", "spiece.model", "*.tiktoken")
+DESCRIPTION = ("config.json", *TOKENIZER)
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Reward models with code of their own that scoring/rewards.py has a head for, by the architecture in config.json.
 ADAPTED = ("LlamaForRewardModelWithGating",)
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """A LoRA adapter as files: its folder, or its name on the hub with the commit."""
+
+    location: str
+    commit: str | None
+    weights_hash: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,13 @@ class ModelFiles:
     tokenizer_hash: str
     head_dtype: str = "float32"
     compile: bool = False
+    adapter: AdapterFiles | None = None
 
     def folder(self, weights: bool = False) -> Path:
         """Where config and tokenizer are on this machine. What is on the hub is fetched, the weights when asked for."""
-        return Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, weights)
+        if self.commit is None:
+            return Path(self.location)
+        return _snapshot(self.location, self.commit, (*WEIGHTS, *TOKENIZER) if weights else DESCRIPTION)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -63,17 +81,36 @@ def model_files(model: Model, role: str) -> ModelFiles:
     Raises ModelError when it is missing or holds only pickled weights.
     """
     where = f"models.{role}.path: {model.path}"
+    options = model.head_dtype, model.compile, _adapter_files(model, role)
     folder = Path(model.path).expanduser().resolve()
     if folder.is_dir():
         _check_weights(folder, where)
         hashes = _content_hash(folder, WEIGHTS), _content_hash(folder, TOKENIZER)
-        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes, model.head_dtype, model.compile)
-    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
-        raise ModelError("there is no model at this path", where, "check the path of the folder")
-    folder = _snapshot(model.path, model.revision, weights=False)
+        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes, *options)
+    _check_hub_name(model.path, where)
+    folder = _snapshot(model.path, model.revision, DESCRIPTION)
     commit = folder.name  # the hub's cache names a snapshot by its commit
     hashes = f"{model.path}@{commit}", _content_hash(folder, TOKENIZER)
-    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes, model.head_dtype, model.compile)
+    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes, *options)
+
+
+def _adapter_files(model: Model, role: str) -> AdapterFiles | None:
+    if model.adapter is None:
+        return None
+    where = f"models.{role}.adapter: {model.adapter}"
+    folder = Path(model.adapter).expanduser().resolve()
+    if folder.is_dir():
+        if missing := [name for name in ADAPTER if not (folder / name).is_file()]:
+            raise ModelError(f"no LoRA adapter here: {missing[0]} is missing", where, "give a folder saved by peft")
+        return AdapterFiles(str(folder), None, _content_hash(folder, ADAPTER))
+    _check_hub_name(model.adapter, where)
+    commit = _snapshot(model.adapter, None, ADAPTER[:1]).name
+    return AdapterFiles(model.adapter, commit, f"{model.adapter}@{commit}")
+
+
+def _check_hub_name(path: str, where: str) -> None:
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise ModelError("there is no model at this path", where, "check the path of the folder")
 
 
 def _check_weights(folder: Path, where: str) -> None:
@@ -90,14 +127,13 @@ def _check_weights(folder: Path, where: str) -> None:
     raise ModelError("no weights here: no .safetensors file", where, "give a folder written by save_pretrained")
 
 
-def _snapshot(name: str, revision: str | None, weights: bool) -> Path:
+def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     """The files of a model of the hub in this machine's cache, fetched where they are not there yet."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*WEIGHTS, *TOKENIZER] if weights else ["config.json", *TOKENIZER]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"neither a folder here nor to be had from the hub: {str(error).strip().splitlines()[0]}",

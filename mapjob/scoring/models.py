@@ -1,5 +1,7 @@
-"""Models on a device: loaded without remote code or pickles, refused when a weight is made up."""
+"""Models on devices: loaded without remote code or pickles, refused when a weight is made up, with their adapters."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError
+from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.model_files import ADAPTED
 from mapjob.scoring.spec import ScorerSpec
 
@@ -21,18 +24,26 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_model(spec: ScorerSpec, device: torch.device) -> PreTrainedModel:
-    """The scorer's model in eval mode on the device. Raises ModelError for weights that are missing or made up."""
+def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool = False) -> PreTrainedModel:
+    """The model that scorers with one base share, in eval mode; `wearing` puts a scorer's adapter on.
+
+    spread: over all the GPUs that are there, layer by layer. Raises ModelError for weights that are missing or made up.
+    """
+    spec = specs[0]
     where = f"models.{spec.name}.path: {spec.files.path}"
     check_architecture(spec)
+    float8 = spec.files.dtype == "float8"
+    if float8:
+        check_device(device, where)
     transformers_logging.disable_progress_bar()
     try:
         model, info = _auto_class(spec).from_pretrained(
             spec.files.folder(weights=True),
-            dtype=getattr(torch, spec.files.dtype),
+            dtype=torch.bfloat16 if float8 else getattr(torch, spec.files.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map="auto" if spread else None,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where, "check the folder") from error
@@ -44,7 +55,49 @@ def load_model(spec: ScorerSpec, device: torch.device) -> PreTrainedModel:
             if spec.kind == "rewards"
             else "give a causal language model with all its weights",
         )
-    return model.to(device).eval().requires_grad_(False)
+    places = set(map(str, getattr(model, "hf_device_map", {}).values()))
+    if device.type == "cuda" and places & {"cpu", "disk"}:
+        raise ModelError("the model does not fit on the GPUs of one actor", where, "raise execution.pools.*.num_gpus")
+    for each in specs:
+        model = _with_adapter(model, each)
+    model = (model if spread else model.to(device)).eval().requires_grad_(False)
+    if float8:
+        quantize_layers(body_of(model))
+    return model
+
+
+def body_of(model: PreTrainedModel) -> torch.nn.Module:
+    """The network under the head: token ids in, last hidden states out."""
+    return getattr(model, model.base_model_prefix, model)
+
+
+def _with_adapter(model: PreTrainedModel, spec: ScorerSpec) -> PreTrainedModel:
+    adapter = spec.files.adapter
+    if adapter is None:
+        return model
+    from peft import PeftModel  # slow to import, and few runs need it
+
+    try:
+        if spec.kind == "rewards":
+            # A reward adapter brings its own head; it has no other scorer to share the base with.
+            return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
+        model.load_adapter(str(adapter.folder), adapter_name=spec.name)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        where = f"models.{spec.name}.adapter: {adapter.location}"
+        raise ModelError(f"the adapter does not fit the model: {_first_line(error)}", where, "check both") from error
+    return model
+
+
+@contextmanager
+def wearing(model: PreTrainedModel, spec: ScorerSpec) -> Iterator[None]:
+    """Inside, the scorer's adapter is on, or every adapter off for a scorer without one."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        if spec.files.adapter is None:
+            model.disable_adapters()
+        else:
+            model.enable_adapters()
+            model.set_adapter(spec.name)
+    yield
 
 
 def check_architecture(spec: ScorerSpec) -> Any:

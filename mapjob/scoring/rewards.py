@@ -51,7 +51,7 @@ class LinearHead:
 
     def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
         # Products and sum by themselves: a matrix product with one column depends on how many rows it has.
-        return (states_CNH[:, 0].double() * self._weight_H).sum(1) + self._bias
+        return (states_CNH[:, 0].to(self._weight_H.device).double() * self._weight_H).sum(1) + self._bias
 
 
 class GatedObjectivesHead:

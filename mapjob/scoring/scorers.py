@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from transformers import PreTrainedModel
 
 from mapjob.errors import Reason, RowError
 from mapjob.scoring.body import Body
 from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.layout import Reading, on_device
-from mapjob.scoring.models import default_device, load_model
+from mapjob.scoring.models import default_device, load_model, wearing
 from mapjob.scoring.packing import Pack, halves, shared_prompts
 from mapjob.scoring.rewards import reward_head
 from mapjob.scoring.spec import ScorerSpec
@@ -38,19 +39,26 @@ class Scorer:
         spec: ScorerSpec,
         tokens_per_batch: int | Literal["auto"] = "auto",
         device: torch.device | None = None,
+        model: PreTrainedModel | None = None,
     ):
+        """model: as `load_model` gives it, to share one among scorers; None loads the scorer's own."""
         self.spec, self.device = spec, device or default_device()
-        model = load_model(spec, self.device)
-        self.body = Body(model, spec)
+        self._model = model = model or load_model([spec], self.device)
+        with wearing(model, spec):
+            self.body = Body(model, spec)
+            self._choose_head(model)
+        if tokens_per_batch == "auto":
+            self.budget = tokens_that_fit(model.config, model.dtype, self.device)
+        else:
+            self.budget = Budget(tokens_per_batch, "as the run file says")
+
+    def _choose_head(self, model: PreTrainedModel) -> None:
+        spec = self.spec
         if spec.kind == "rewards":
             self._head, self._read = reward_head(model, spec), self._rewards
         else:
             self._head, self._read = VocabularyHead(model, spec), self._logps
             check_head(self._head, *self._plain_pass(model), spec)
-        if tokens_per_batch == "auto":
-            self.budget = tokens_that_fit(model.config, model.dtype, self.device)
-        else:
-            self.budget = Budget(tokens_per_batch, "as the run file says")
 
     def __str__(self) -> str:
         if self.body.why_not_packed:
@@ -63,9 +71,10 @@ class Scorer:
         parts: list[tuple[list[int], torch.Tensor]] = []
         failed: dict[int, RowError] = {}
         num_tokens = 0
-        for pack in self.body.cut(groups, self.budget.tokens):
-            num_tokens += sum(group.num_tokens for group in pack)
-            parts += self._forward_halving(pack, failed)
+        with wearing(self._model, self.spec):
+            for pack in self.body.cut(groups, self.budget.tokens):
+                num_tokens += sum(group.num_tokens for group in pack)
+                parts += self._forward_halving(pack, failed)
         values = np.full(sum(len(group.completions) for group in groups), np.nan)
         # Only here does the device have to be waited for.
         for places, scores in parts:

@@ -1,6 +1,6 @@
 """What one scorer is: its model, how text meets it, and the fingerprint under which its columns are kept."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from mapjob.config import Config, Scoring, fingerprint
@@ -45,6 +45,7 @@ class ScorerSpec:
         """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
         options = {"head_dtype": self.files.head_dtype} if self.files.head_dtype != "float32" else {}
         options |= {"compile": True} if self.files.compile else {}
+        options |= {"adapter": self.files.adapter.weights_hash} if self.files.adapter else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
@@ -58,6 +59,11 @@ class ScorerSpec:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.covers)
+
+    @property
+    def base(self) -> tuple[str, ModelFiles]:
+        """What is loaded before any adapter: scorers with equal bases can share one set of weights."""
+        return self.kind, replace(self.files, path=self.files.location, adapter=None, head_dtype="")
 
     @property
     def description(self) -> dict[str, Any]:
@@ -82,11 +88,7 @@ class RecordsSpec:
 
 def scorer_files(config: Config) -> dict[str, ModelFiles]:
     """Files of every model of the run, by scorer name. Raises ModelError where one cannot be used."""
-    models = config.models
-    files = {"policy": model_files(models.policy, "policy")}
-    if models.reference is not None:
-        files["reference"] = model_files(models.reference, "reference")
-    files["reward"] = model_files(models.reward, "reward")
+    files = {name: model_files(model, name) for name, model in config.scored_models.items() if model is not None}
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
     labels = files["reward"].config.get("id2label")
