@@ -1,4 +1,4 @@
-"""What else scores pairs: transformers plain and length-sorted, TRL, lm-evaluation-harness; and who agrees with float64.
+"""What else scores pairs: transformers plain and length-sorted, TRL, lm-evaluation-harness; who agrees with float64.
 
 Each peer is a function (model, sequences, batch size) -> scores, a sequence being prompt ids and completion ids.
 """
@@ -15,7 +15,9 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 Sequences = list[tuple[list[int], list[int]]]
-OURS, OURS_MAY, PEERS_MAY = "mapjob", 1.25, 4.0  # bfloat16: mean error over that of plain transformers, batch 1
+OURS, OURS_MAY, PEERS_MAY = "mapjob", 1.05, 4.0  # bfloat16: mean error over that of plain transformers, batch 1
+# lm-eval's log p of each token is itself a bfloat16: off by up to 2**-8 of it, and over 256 tokens that mostly cancels.
+LM_EVAL_ROUNDS = 2**-8 / 256**0.5
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,6 @@ def _trl_trainer(model: PreTrainedModel) -> tuple[DPOTrainer, DataCollatorForPre
     arguments = DPOConfig(
         output_dir=f"{model.name_or_path}-trl",
         precompute_ref_log_probs=False,
-        gradient_checkpointing=False,
         use_cpu=True,
         bf16=False,
         report_to=[],
@@ -113,17 +114,17 @@ def _trl_trainer(model: PreTrainedModel) -> tuple[DPOTrainer, DataCollatorForPre
     return trainer, DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
 
 
-# From the strongest expected to the weakest, what is optional last.
+# Each part from the strongest expected to the weakest.
 PEERS = [
     Peer("length-sorted", by_length_sorted, 1),
     Peer("transformers", by_transformers, 1),
     Peer("lm-eval", by_lm_eval, 1),
     Peer("trl", by_trl, 1),
     Peer("transformers", by_transformers, 8),
-    Peer("transformers", by_transformers, 2),
-    Peer("lm-eval", by_lm_eval, 8),
-    Peer("trl", by_trl, 8),
+    Peer("transformers", by_transformers, 2, optional=True),
+    Peer("lm-eval", by_lm_eval, 8, optional=True),
     Peer("length-sorted", by_length_sorted, 4, optional=True),
+    Peer("trl", by_trl, 8, optional=True),
     Peer("transformers", by_transformers, 4, optional=True),
     Peer("length-sorted", by_length_sorted, 8, optional=True),
     Peer("transformers", by_transformers, 16, optional=True),
@@ -153,7 +154,7 @@ def reference(model: PreTrainedModel, sequences: Sequences) -> list[float]:
 
 
 def check(scores: dict[str, list[float]], true: list[float], kind: str, dtype: str) -> dict[str, float]:
-    """The mean error of each scorer. Raises Disagreement for one that is further from float64 than its dtype excuses."""
+    """The mean error of each scorer. Raises Disagreement for one further from float64 than its dtype excuses."""
     exact = np.array(true)
     errors = {who: np.abs(np.array(own) - exact) for who, own in scores.items()}
     means = {who: float(error.mean()) for who, error in errors.items()}
@@ -163,8 +164,12 @@ def check(scores: dict[str, list[float]], true: list[float], kind: str, dtype: s
             worst = int(np.argmax(np.where(np.isfinite(error), error / may, np.inf)))
             good, what = error[worst] <= may[worst], f"a score by {error[worst]:.3g}, {may[worst]:.3g} allowed"
         else:
-            limit = (OURS_MAY if who == OURS else PEERS_MAY) * means[BATCH_1]
-            good, what = means[who] <= limit, f"scores by {means[who]:.3g} in the mean, {limit:.3g} allowed"
+            # Few scores: what is above the limit must be more than chance would put there.
+            above = error - (OURS_MAY if who == OURS else PEERS_MAY) * errors[BATCH_1]
+            if who.startswith("lm-eval"):
+                above -= LM_EVAL_ROUNDS * np.abs(exact)
+            good = above.mean() <= 2 * above.std() / len(above) ** 0.5
+            what = f"scores by {means[who]:.3g} in the mean, plain transformers by {means[BATCH_1]:.3g}"
         if not good:
             raise Disagreement(f"{who} misses the float64 reference in {dtype}: {what}")
     return means

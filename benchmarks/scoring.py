@@ -8,70 +8,46 @@ tokens only. lead is the fastest peer's time over ours.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 os.environ["GOMP_SPINCOUNT"] = "0"  # before torch is imported: threads that spin while they wait slow their neighbours
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, models
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    LlamaConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from mapjob.config import Columns, parse_config
-from mapjob.corpus.plan import Corpus
+from benchmarks.models import make_models
+from benchmarks.yardsticks import (
+    Scenario,
+    memory_elsewhere,
+    memory_here,
+    peak_flops,
+    records_of,
+    spec_of,
+    spread,
+    timed,
+    useful_flops,
+)
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import Scorer
-from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 KIND = {"policy": "logps", "reward": "rewards"}
-LLAMA_110M = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 2048}
-LLAMA_110M |= {"vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": True, "pad_token_id": 0}
-PROMPT_MEAN, RESPONSE_MEAN = 200, 300  # tokens
-PRODUCTS = [(2048, 2048, 2048), (1024, 768, 3072), (1024, 768, 768)]
-SECONDS = 40  # of a scenario's first round, after which optional peers are left out
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
-
-
-@dataclass(frozen=True)
-class Scenario:
-    scorer: str
-    dtype: str
-    completions: int
-    num_records: int
-
-    def __str__(self) -> str:
-        return f"{self.scorer} {self.dtype} N={self.completions}"
-
-    @property
-    def work(self) -> tuple[str, int, int]:
-        """What has a float64 reference of its own."""
-        return self.scorer, self.completions, self.num_records
+SECONDS = 30  # of a scenario, after which optional peers, and batch 8 in later rounds, are left out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, help="records of two completions in a scenario (default 6, quick 3)")
+    parser.add_argument("--pairs", type=int, help="records of two completions (default 6, quick 3)")
     parser.add_argument("--rounds", type=int, help="rounds after the first (default 2, quick 1)")
     parser.add_argument("--quick", action="store_true", help="policy pairs alone, against few peers")
     parser.add_argument("--json", action="store_true", help="one object a line after the table")
@@ -80,13 +56,14 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers has renamed
     if arguments.memory:
         print(memory_here(Path(arguments.memory[0]), Scenario(**json.loads(arguments.memory[1]))))
         return
     scenarios = plan(arguments.pairs or (3 if arguments.quick else 6), arguments.quick)
     rounds = (1 if arguments.quick else 2) if arguments.rounds is None else arguments.rounds
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
-        make_models(Path(folder), LLAMA_110M)
+        make_models(Path(folder))
         results = compare(Path(folder), scenarios, rounds, arguments.quick)
     print(table(results))
     if arguments.json:
@@ -94,53 +71,13 @@ def main() -> None:
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
-    dtypes = ("float32", "bfloat16")
+    """float32 takes about twice as long, so it gets two thirds of the records."""
+    records = {"float32": max(1, round(pairs * 2 / 3)), "bfloat16": pairs}
+    scorers = ("policy",) if quick else ("policy", "reward")
+    scenarios = [Scenario(scorer, dtype, 2, num) for scorer in scorers for dtype, num in records.items()]
     if quick:
-        return [Scenario("policy", dtype, 2, pairs) for dtype in dtypes]
-    scenarios = [Scenario(scorer, dtype, 2, pairs) for scorer in ("policy", "reward") for dtype in dtypes]
-    return scenarios + [Scenario("policy", dtype, 5, max(1, round(pairs * 2 / 5))) for dtype in dtypes]
-
-
-def make_models(folder: Path, shape: dict[str, Any]) -> None:
-    """A policy and a reward model of one shape, each with a tokenizer that is only there to be found."""
-    core = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "<unk>": 2}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-    for seed, (name, auto) in enumerate(AUTO.items()):
-        torch.manual_seed(seed)
-        more = {"num_labels": 1} if name == "reward" else {}
-        auto.from_config(LlamaConfig(**shape, **more)).to(torch.bfloat16).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-
-
-def records_of(scenario: Scenario, vocabulary: int) -> list[Encoded]:
-    """Random ids. Lengths are even quantiles of a gamma distribution of shape 2, so that few stand for many."""
-    rng = np.random.default_rng(scenario.completions)
-
-    def lengths(mean: float, num: int) -> np.ndarray:
-        x = np.linspace(0, 12, 10_000)  # in units of half the mean
-        quantiles = np.interp((np.arange(num) + 0.5) / num, 1 - (1 + x) * np.exp(-x), x)
-        return rng.permutation(np.maximum(2, quantiles * mean / 2).astype(int))
-
-    def ids(length: int) -> np.ndarray:
-        return rng.integers(3, vocabulary, length, dtype=np.int32)
-
-    prompts = lengths(PROMPT_MEAN, scenario.num_records)
-    responses = lengths(RESPONSE_MEAN, scenario.num_records * scenario.completions).reshape(len(prompts), -1)
-    return [Encoded(ids(prompt), [ids(length) for length in own]) for prompt, own in zip(prompts, responses)]
-
-
-def spec_of(folder: Path, scenario: Scenario) -> ScorerSpec:
-    tree = {
-        "input": {"path": "unused"},
-        "output": {"path": "unused"},
-        "models": {name: {"path": str(folder / name), "dtype": scenario.dtype} for name in AUTO},
-        "scoring": {"max_length": 4096},
-    }
-    config = parse_config(tree)
-    specs = scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))
-    return next(spec for spec in specs if spec.name == scenario.scorer)
+        return scenarios
+    return scenarios + [Scenario("policy", dtype, 5, max(1, round(pairs * 2 / 5))) for dtype in records]
 
 
 def load(folder: Path, scenario: Scenario, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
@@ -216,7 +153,8 @@ def play(
         peaks.append(peak_flops(scenario.dtype))
         timed(ours, ours_s)
         best = sorted(peers_s, key=lambda peer: min(peers_s[peer]))[:2]
-        for peer in dict.fromkeys([*best, *(peer for peer in peers_s if str(peer) == peers.BATCH_8)]):
+        slow = [peer for peer in peers_s if str(peer) == peers.BATCH_8 and time.monotonic() - start <= SECONDS]
+        for peer in dict.fromkeys([*best, *slow]):
             timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s[peer])
     # Whoever is fastest at the end was among the two best in every round, so it has a time in each.
     best = min(peers_s, key=lambda peer: min(peers_s[peer]))
@@ -244,77 +182,6 @@ def takes_part(peer: Any, scenario: Scenario, num_sequences: int) -> bool:
     # From twice the sequences on a batch holds them all, as the size before did.
     enough = peer.batch_size < 2 * num_sequences or peer.batch_size == 8
     return enough and (scenario.scorer == "policy" or peer.engine not in ("trl", "lm-eval"))
-
-
-def timed(work: Callable[[], Any], seconds: list[float]) -> Any:
-    gc.collect()
-    start = time.perf_counter()
-    result = work()
-    seconds.append(time.perf_counter() - start)
-    return result
-
-
-def peak_flops(dtype: str) -> float:
-    """The best rate of a matrix product that this moment allows."""
-    rates = []
-    for m, k, n in PRODUCTS:
-        a, b = torch.randn(m, k).to(getattr(torch, dtype)), torch.randn(k, n).to(getattr(torch, dtype))
-        seconds: list[float] = []
-        for _ in range(6):
-            timed(lambda a=a, b=b: a @ b, seconds)
-        rates.append(2 * m * k * n / min(seconds))
-    return max(rates)
-
-
-def useful_flops(config: LlamaConfig, records: list[Encoded], head: bool) -> float:
-    """Operations that the scores need: prompts once, the causal half of attention, the head where tokens are scored."""
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    weights = layers * (4 * hidden * hidden + 3 * hidden * config.intermediate_size)
-    total = 0.0
-    for record in records:
-        prompt, lengths = len(record.prompt), [len(ids) for ids in record.completions]
-        attended = prompt**2 / 2 + sum(length * prompt + length**2 / 2 for length in lengths)
-        total += 2 * weights * (prompt + sum(lengths)) + 4 * hidden * layers * attended
-        total += 2 * hidden * config.vocab_size * sum(lengths) if head else 0
-    return total
-
-
-def memory_elsewhere(folder: Path, scenario: Scenario) -> int:
-    """What `memory_here` finds in a process of its own, where nothing else has been allocated before."""
-    command = [sys.executable, "-m", "benchmarks.scoring", "--memory", str(folder), json.dumps(asdict(scenario))]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def memory_here(folder: Path, scenario: Scenario) -> int:
-    """Peak bytes that scoring adds to a process with a loaded scorer."""
-    scorer = Scorer(spec_of(folder, scenario))
-    for weight in scorer.body.network.parameters():
-        weight.sum()  # weights are mapped from their file: pages that were not read yet are not counted as resident
-    records = records_of(scenario, scorer.body.network.config.vocab_size)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what loading left in malloc's hands would hide as much of scoring's own
-    before = peak = resident()
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.005):
-            peak = max(peak, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    scorer.score(records)
-    done.set()
-    watcher.join()
-    return max(peak, resident()) - before
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": median(values), "max": max(values)}
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -43,8 +43,8 @@ Architecture = Literal[
     "llama", "qwen2", "gemma2", "gpt_neox", "gpt2", "mistral", "qwen3", "gemma3", "phi3", "olmo2", "bloom", "mamba"
 ]
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "gemma2", "gpt_neox", "gpt2")
-MORE_ARCHITECTURES: tuple[Architecture, ...] = ("mistral", "qwen3", "gemma3", "phi3", "olmo2")
-UNPACKED: tuple[Architecture, ...] = ("bloom", "mamba")  # position from the attention's bias, and no attention at all
+ARCHITECTURES += ("mistral", "qwen3", "gemma3", "phi3", "olmo2")
+UNPACKED: tuple[Architecture, ...] = ("bloom", "mamba")  # positions in the attention's bias; no attention at all
 
 
 def make_tokenizer(

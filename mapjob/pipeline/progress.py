@@ -72,7 +72,8 @@ class ScoringProgress:
         if not self._rows:
             return f"{status}, loading models and scoring the first unit ({elapsed:.0f} s)"
         errors = f", {sum(self._errors.values()):,} rows with errors" if self._errors else ""
-        speed = f"{self._rows / elapsed:,.0f} pairs/s, {self._tokens / elapsed:,.0f} tokens/s"
+        pairs_per_s = self._rows / elapsed
+        speed = f"{pairs_per_s:,.{0 if pairs_per_s >= 10 else 2}f} pairs/s, {self._tokens / elapsed:,.0f} tokens/s"
         left = f", {_minutes(self._left())} left" if self._rows < self._num_rows else f", {_minutes(elapsed)} in all"
         return f"{status}, {speed}{errors}{left}"
 

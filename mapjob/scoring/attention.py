@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ except ImportError:  # torch built without it
 
 NAME = "mapjob_packed"
 QUERY_BLOCK = 128  # queries whose scores exist at one time on CPU: they stay in the caches
-_NEG_INF = float("-inf")
 
 
 class CannotPack(Exception):
@@ -158,6 +158,12 @@ def loop_segments(query_THD, key_KHD, value_KHD, segments, scaling, window, soft
     return out_THD
 
 
+@cache
+def _later_keys(device: torch.device) -> torch.Tensor:
+    """-inf where a key of a block comes after the query (B, B)."""
+    return torch.full((QUERY_BLOCK, QUERY_BLOCK), -torch.inf, device=device).triu_(1)
+
+
 def _attend_block(queries_GRBD, values_GKD, keys_GDK, before: int, window: int | None, softcap: float | None):
     """Attention (G, R, B, D) of a block of B queries that has `before` keys before its first query's own."""
     repeats, size = queries_GRBD.shape[1:3]
@@ -166,13 +172,12 @@ def _attend_block(queries_GRBD, values_GKD, keys_GDK, before: int, window: int |
     scores = torch.bmm(queries_GRBD.flatten(1, 2), keys_GDK[:, :, first:stop]).unflatten(1, (repeats, size))
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
-    after = torch.full((size, size), _NEG_INF, device=scores.device).triu_(1)
-    scores[..., before - first :] += after
+    scores[..., before - first :] += _later_keys(scores.device)[:size, :size]
     if window is not None and first < stop - window:
         # Only the first columns can be out of the window of the block's later queries.
         distance = torch.arange(before, stop, device=scores.device)[:, None] - torch.arange(
             first, stop, device=scores.device
         )
-        scores.masked_fill_(distance >= window, _NEG_INF)
+        scores.masked_fill_(distance >= window, -torch.inf)
     weights = torch.softmax(scores, -1).flatten(1, 2).to(values_GKD.dtype)
     return torch.bmm(weights, values_GKD[:, first:stop]).unflatten(1, (repeats, size))

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from mapjob.errors import ModelError
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.layout import Reading, layout, on_device, padded
-from mapjob.scoring.models import body_of
+from mapjob.scoring.models import body_of, wearing
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
@@ -23,17 +23,16 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "float8": 2e-1}
 
 
 class Body:
-    """`states` of a pack. `why_not_packed` says why the model gets one padded sequence after the other, or None."""
+    """`states` of a pack, inside `at_work`. `why_not_packed` says why the model gets padded batches, or is None."""
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
         self.network = body_of(model)
         self.device = model.device
         self._model, self._spec = model, spec
-        self._plain_attention = model.config._attn_implementation
-        self.why_not_packed = self._config_forbids_packs() or self._probe_packs()
-        if self.why_not_packed:
-            self._attend_with(self._plain_attention)
-            self._probe_padding()
+        with wearing(model, spec):
+            self.why_not_packed = self._config_forbids_packs() or self._probe_packs()
+            if self.why_not_packed:
+                self._probe_padding()
         if spec.files.compile:
             self.network = torch.compile(self.network, dynamic=True)
 
@@ -91,8 +90,8 @@ class Body:
         alone = [self._padded_states([group.part([i])]) for group in groups for i in range(len(group.completions))]
         self.why_not_packed = None
         try:
-            self._attend_with(NAME)
-            states, reading = self.states(groups)
+            with _attending_by(self._model, NAME):
+                states, reading = self.states(groups)
         except (CannotPack, ValueError, TypeError) as error:
             return str(error).strip().split("\n")[0]
         drift = 0.0
@@ -135,16 +134,23 @@ class Body:
         return TOLERANCE[self._spec.files.dtype] * max(1.0, states.float().abs().max().item())
 
     @contextmanager
-    def plainly(self) -> Iterator[None]:
-        """Inside, the model attends in its own way."""
-        self._attend_with(self._plain_attention)
-        try:
+    def at_work(self) -> Iterator[None]:
+        """Inside, the model wears its scorer's adapter and attends as `states` needs it; then it is as it was."""
+        with wearing(self._model, self._spec), _attending_by(self._model, None if self.why_not_packed else NAME):
             yield
-        finally:
-            self._attend_with(self._plain_attention if self.why_not_packed else NAME)
 
-    def _attend_with(self, implementation: str) -> None:
-        self._model.set_attn_implementation(implementation)
+
+@contextmanager
+def _attending_by(model: PreTrainedModel, implementation: str | None) -> Iterator[None]:
+    """Inside, the model's attention is the named one; None leaves it as it is."""
+    own = model.config._attn_implementation
+    if implementation is not None:
+        model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        if implementation is not None:
+            model.set_attn_implementation(own)
 
 
 def _rope_settings(config) -> list[dict]:

@@ -11,7 +11,7 @@ import torch
 from mapjob.scoring.vocabulary import ROWS, TILE
 
 CPU_ACTIVATION_BYTES = 8 << 20  # of the widest activation of a pack: more leaves the caches
-CPU_RANGE, CUDA_RANGE = (2048, 4096), (2048, 32768)  # less repeats long prompts, more gained nothing
+CPU_RANGE, CUDA_RANGE = (1024, 4096), (2048, 32768)  # past the upper ends nothing was gained
 SAFETY = 0.85  # share of the free memory that a pack may be expected to take
 
 
@@ -50,7 +50,7 @@ def tokens_that_fit(config: Any, dtype: torch.dtype, device: torch.device, free_
         free_bytes = free_memory(device)
     tiles = 2 * 4 * ROWS["cuda"] * TILE["cuda"]
     fit = int(SAFETY * free_bytes - tiles) // bytes_per_token(config, dtype)
-    tokens = _within(fit // 128 * 128, CUDA_RANGE)
+    tokens = _within(fit // 2 // 128 * 128, CUDA_RANGE)  # a pack of one long group may be twice as long
     return Budget(tokens, f"{free_bytes / 2**30:.1f} GiB are free beside the weights")
 
 

@@ -44,10 +44,12 @@ class Encoder:
         self._tokenizer = load_tokenizer(spec.files)
         if spec.style == "raw" and self._tokenizer.eos_token is None:
             raise ModelError("the tokenizer has no EOS token to end plain text", spec.files.path, "set its eos_token")
+        self._rendered: dict[tuple, str] = {}
         self._control = control_pattern(spec.markers or special_tokens(self._tokenizer))
 
     def encode(self, records: Sequence[Record | RowError]) -> list[Encoded | RowError]:
         """One result for each record, in order; a RowError goes through as it is."""
+        self._rendered.clear()
         rendered = [self._try(self._render, record) for record in records]
         # Each distinct text once, all in one call: fast tokenizers work through a batch in parallel.
         texts = list({text: None for item in rendered if not isinstance(item, RowError) for text in item})
@@ -79,9 +81,13 @@ class Encoder:
             raise RowError(Reason.TEMPLATE_ERROR, str(error).strip().splitlines()[0][:200]) from None
 
     def _template(self, messages: list[Message], add_generation_prompt: bool) -> str:
-        return self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        # Prompts that records share, and answers that stand in many pairs, are rendered once.
+        key = (add_generation_prompt, *((message["role"], message["content"]) for message in messages))
+        if key not in self._rendered:
+            self._rendered[key] = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        return self._rendered[key]
 
     def _raw_texts(self, record: Record) -> list[str]:
         if not isinstance(record.prompt, str):

@@ -36,6 +36,7 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     if float8:
         check_device(device, where)
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
     try:
         model, info = _auto_class(spec).from_pretrained(
             spec.files.folder(weights=True),

@@ -80,12 +80,12 @@ def packs(groups: Sequence[Group], tokens_per_pack: int) -> list[Pack]:
 
 
 def _parts(group: Group, tokens_per_pack: int) -> Iterator[Group]:
-    """A group that is longer than a pack, in parts, longest completions first; each part repeats the prompt.
+    """A group that is longer than two packs, in parts, longest completions first; each part repeats the prompt.
 
-    A prompt that fills most of a pack would be repeated for almost every completion: there a part may be longer than
-    the budget, until half of it is completions.
+    What a repeated prompt costs is lost for good, so a part may be twice as long as a pack, and longer where the
+    prompt alone would be most of it.
     """
-    limit = max(tokens_per_pack, 2 * len(group.prompt))
+    limit = 2 * max(tokens_per_pack, len(group.prompt))
     part: list[int] = []
     tokens = len(group.prompt)
     for i in sorted(range(len(group.completions)), key=lambda i: (-len(group.completions[i]), group.places[i])):

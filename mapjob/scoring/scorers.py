@@ -43,22 +43,18 @@ class Scorer:
     ):
         """model: as `load_model` gives it, to share one among scorers; None loads the scorer's own."""
         self.spec, self.device = spec, device or default_device()
-        self._model = model = model or load_model([spec], self.device)
-        with wearing(model, spec):
-            self.body = Body(model, spec)
-            self._choose_head(model)
-        if tokens_per_batch == "auto":
-            self.budget = tokens_that_fit(model.config, model.dtype, self.device)
-        else:
-            self.budget = Budget(tokens_per_batch, "as the run file says")
-
-    def _choose_head(self, model: PreTrainedModel) -> None:
-        spec = self.spec
+        model = model or load_model([spec], self.device)
+        self.body = Body(model, spec)
         if spec.kind == "rewards":
             self._head, self._read = reward_head(model, spec), self._rewards
         else:
             self._head, self._read = VocabularyHead(model, spec), self._logps
-            check_head(self._head, *self._plain_pass(model), spec)
+            with wearing(model, spec):
+                check_head(self._head, *self._plain_pass(model), spec)
+        if tokens_per_batch == "auto":
+            self.budget = tokens_that_fit(model.config, model.dtype, self.device)
+        else:
+            self.budget = Budget(tokens_per_batch, "as the run file says")
 
     def __str__(self) -> str:
         if self.body.why_not_packed:
@@ -71,7 +67,7 @@ class Scorer:
         parts: list[tuple[list[int], torch.Tensor]] = []
         failed: dict[int, RowError] = {}
         num_tokens = 0
-        with wearing(self._model, self.spec):
+        with self.body.at_work():
             for pack in self.body.cut(groups, self.budget.tokens):
                 num_tokens += sum(group.num_tokens for group in pack)
                 parts += self._forward_halving(pack, failed)
@@ -128,10 +124,11 @@ class Scorer:
     @torch.inference_mode()
     def _plain_pass(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits of the model's own forward pass, last hidden states) of the same few tokens."""
-        with self.body.plainly():
-            ids_1L = (torch.arange(1, 17, device=self.device) * 11 % self._head.weight.shape[0])[None]
-            output = model(input_ids=ids_1L, use_cache=False)
-            return output.logits[0], self.body.network(input_ids=ids_1L, use_cache=False).last_hidden_state[0]
+        vocabulary, pad = self._head.weight.shape[0], model.config.get_text_config().pad_token_id
+        ids_L = torch.arange(1, 17, device=self.device) * 11 % vocabulary
+        ids_1L = ids_L[ids_L != pad][None]  # transformers warns of pad tokens without a mask
+        output = model(input_ids=ids_1L, use_cache=False)
+        return output.logits[0], self.body.network(input_ids=ids_1L, use_cache=False).last_hidden_state[0]
 
     def _row(self, record: Encoded | RowError, values: np.ndarray, failures: list[RowError]) -> "_Row":
         if isinstance(record, RowError):

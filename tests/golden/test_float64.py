@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -23,6 +22,7 @@ from mapjob.scoring.scorers import Scorer
 from tests.fakes import ARCHITECTURES, Architecture, make_config, make_policy, make_reward, make_tokenizer
 from tests.golden.conftest import evenly
 from tests.golden.in_process import columns, encode, read, specs
+from tests.golden.reference import assert_logps_close, assert_rewards_close, flat, in_float64, reward_of, summed_logps
 
 SIDES = ("chosen", "rejected")
 LEFT = {"padding_side": "left"}
@@ -67,6 +67,11 @@ CASES = [
     Case("gemma2", "raw", NO_TEMPLATE | BOS, {}, 40),  # a reward model with a template gets it all the same
     Case("gpt_neox", "raw", LEFT, NO_TEMPLATE | BOS, 40),
     Case("gpt2", "raw", NO_TEMPLATE | PAD_IS_EOS, NO_TEMPLATE | LEFT, 40),
+    Case("mistral", "chat", LEFT, ENDS_IN_EOS, 40),
+    Case("qwen3", "chat", PAD_IS_EOS, LEFT, 40),
+    Case("gemma3", "chat", BOS, BOS | PAD_IS_EOS, 40),
+    Case("phi3", "raw", NO_TEMPLATE | BOS, NO_TEMPLATE | BOS | LEFT, 40),
+    Case("olmo2", "chat", BOS | PAD_IS_EOS, ENDS_IN_EOS | LEFT, 40),
 ]
 
 
@@ -89,7 +94,8 @@ def computed(request, tmp_path_factory, short_pairs) -> Computed:
 
 
 def test_architectures_are_covered():
-    assert {case.architecture for case in CASES if case.num_pairs == 200} == set(ARCHITECTURES)
+    assert {case.architecture for case in CASES} == set(ARCHITECTURES)
+    assert len({case.architecture for case in CASES if case.num_pairs == 200}) == 5
 
 
 def test_token_ids(computed):
@@ -102,14 +108,12 @@ def test_num_tokens(computed):
 
 
 def test_logps(computed):
-    assert_logps_close(computed.ours["logps"], computed.theirs["logps"])
+    assert_logps_close(flat(computed.ours["logps"]), flat(computed.theirs["logps"]))
 
 
 def test_rewards(computed):
-    ours, theirs = flat(computed.ours["rewards"]), flat(computed.theirs["rewards"])
-    delta = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    print(f"rewards: largest deviation {delta:.2e}, of values up to {max(map(abs, theirs)):.3g}")
-    assert delta <= 1e-4
+    theirs = flat(computed.theirs["rewards"])
+    assert_rewards_close(flat(computed.ours["rewards"]), theirs)
     assert max(theirs) - min(theirs) > 0.1, "rewards that are all alike would agree whatever is computed"
 
 
@@ -138,8 +142,8 @@ def test_soft_caps_that_bind(tmp_path, short_pairs):
     reward = make_reward(tmp_path / "reward", "gemma2", tokenizer, **caps)
     pairs = short_pairs[:20]
     mine, reference = (f(tmp_path / "policy", reward, pairs, "chat") for f in (ours, theirs))
-    assert_logps_close(mine["logps"], reference["logps"])
-    assert flat(mine["rewards"]) == pytest.approx(flat(reference["rewards"]), abs=1e-4)
+    assert_logps_close(flat(mine["logps"]), flat(reference["logps"]))
+    assert_rewards_close(flat(mine["rewards"]), flat(reference["rewards"]))
 
 
 def test_truncated_completions(tmp_path, short_pairs):
@@ -152,20 +156,8 @@ def test_truncated_completions(tmp_path, short_pairs):
     assert max(map(len, flat(mine["policy_ids"]))) == 96
     assert mine["policy_ids"] == reference["policy_ids"]
     assert mine["num_tokens"] == reference["num_tokens"]
-    assert_logps_close(mine["logps"], reference["logps"])
-    assert flat(mine["rewards"]) == pytest.approx(flat(reference["rewards"]), abs=1e-4)
-
-
-def assert_logps_close(ours: list[list[float]], theirs: list[list[float]]) -> None:
-    deltas = [(abs(a - b), abs(a - b) / abs(b)) for a, b in zip(flat(ours), flat(theirs), strict=True)]
-    absolute, relative = (max(column) for column in zip(*deltas))
-    print(f"logps: largest deviation {absolute:.2e}, relative {relative:.2e}, of sums down to {min(flat(theirs)):.0f}")
-    assert absolute <= 1e-3
-    assert relative <= 1e-5
-
-
-def flat(pairs: list[list[Any]]) -> list[Any]:
-    return [value for pair in pairs for value in pair]
+    assert_logps_close(flat(mine["logps"]), flat(reference["logps"]))
+    assert_rewards_close(flat(mine["rewards"]), flat(reference["rewards"]))
 
 
 def tokenizer_of(*, ends_in_eos: bool = False, **kind: Any) -> PreTrainedTokenizerFast:
@@ -216,10 +208,6 @@ def theirs(
     return computed
 
 
-def in_float64(kind: Any, folder: Path) -> PreTrainedModel:
-    return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").double().eval()
-
-
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, row: dict[str, str], style: str) -> list[int]:
     if style == "raw":
         return tokenizer(row["prompt"])["input_ids"]
@@ -239,18 +227,3 @@ def common_prefix_length(a: list[int], b: list[int]) -> int:
     while length < min(len(a), len(b)) and a[length] == b[length]:
         length += 1
     return length
-
-
-@torch.no_grad()
-def summed_logps(model: PreTrainedModel, ids: list[int], first: int) -> float:
-    logps_LV = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    assert logps_LV.dtype == torch.float64
-    return sum(logps_LV[position - 1, ids[position]].item() for position in range(first, len(ids)))
-
-
-@torch.no_grad()
-def reward_of(model: PreTrainedModel, ids: list[int]) -> float:
-    reward = model(input_ids=torch.tensor([ids])).logits
-    assert reward.shape == (1, 1)
-    assert reward.dtype == torch.float64
-    return reward.item()
