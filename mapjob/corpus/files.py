@@ -2,12 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mapjob.corpus.remote import explained, filesystem, is_transient, retried
 from mapjob.errors import ConfigError, InputError
 
 FOOTER_THREADS = 16
@@ -28,27 +27,23 @@ class SourceFile:
         return sum(self.row_groups)
 
 
-@lru_cache(maxsize=8)
-def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """(fsspec filesystem, path in it) of a URL. `hf://org/name` is the data set of that name on the hub."""
-    if url.startswith("hf://") and not url.startswith("hf://datasets/"):
-        url = "hf://datasets/" + url.removeprefix("hf://")
-    try:
-        return fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"no storage driver for this URL: {error}", url, "use a local path or an fsspec URL"
-        ) from None
-
-
 def find_files(path: str | list[str]) -> list[SourceFile]:
     """Every Parquet file under the paths, sorted by name, each once.
 
     Raises ConfigError when a path holds none and InputError for a file that is not readable Parquet.
     """
-    names = sorted({name for one in ([path] if isinstance(path, str) else path) for name in _names(one)})
+    urls = [path] if isinstance(path, str) else path
+    names = sorted({name for url in urls for name in listed(url)})
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         return list(threads.map(_inspect, names))
+
+
+def listed(url: str) -> list[str]:
+    """The Parquet files under a folder or glob, as URLs. Listing is tried again where the storage has a bad moment."""
+    try:
+        return retried(lambda: _names(url))
+    except OSError as error:
+        raise explained(error, url, "listed") from error
 
 
 def _names(url: str) -> list[str]:
@@ -73,13 +68,16 @@ def _is_hidden(name: str, root: str) -> bool:
 
 def _inspect(url: str) -> SourceFile:
     fs, path = filesystem(url)
-    info = fs.info(path)
-    etag = info.get("ETag") or info.get("etag")
-    identity = str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
-    try:
+
+    def look() -> tuple[str, pq.FileMetaData]:
         with fs.open(path, "rb") as file:
-            metadata = pq.read_metadata(file)
+            return file_identity(url), pq.read_metadata(file)
+
+    try:
+        identity, metadata = retried(look)
     except (pa.ArrowException, OSError) as error:
+        if is_transient(error) or isinstance(error, PermissionError):
+            raise explained(error, url, "read") from error
         raise InputError(
             f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
         ) from None
@@ -89,6 +87,14 @@ def _inspect(url: str) -> SourceFile:
             raise InputError(f"two columns are called {name!r}", url, "rename one of them")
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     return SourceFile(url, identity, schema, groups)
+
+
+def file_identity(url: str) -> str:
+    """What changes with the content of a file: its etag where there is one, else size and time of change."""
+    fs, path = filesystem(url)
+    info = fs.info(path)
+    etag = info.get("ETag") or info.get("etag")
+    return str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
 
 
 def _first_line(error: Exception) -> str:

@@ -7,22 +7,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config import Columns
-from mapjob.corpus.files import filesystem
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.recognise import renames
 from mapjob.corpus.records import Record, checked
+from mapjob.corpus.remote import explained, filesystem, is_transient, retried
 from mapjob.errors import InputError, Reason, RowError
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
     """Rows [start, stop) of a file, decoding only the row groups that hold them. Raises InputError with the place."""
     fs, path = filesystem(url)
-    try:
+
+    def read() -> tuple[pa.Table, int]:
         with fs.open(path, "rb") as handle:
             file = pq.ParquetFile(handle)
             groups, first = _groups(file.metadata, start, stop)
-            table = file.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+            return file.read_row_groups(groups, columns=list(columns) if columns is not None else None), first
+
+    try:
+        table, first = retried(read)
     except (pa.ArrowException, OSError) as error:
+        if is_transient(error):
+            raise explained(error, url, "read") from error
         raise InputError(
             f"the rows cannot be read: {str(error).strip().splitlines()[0]}",
             f"{url}, rows {start} to {stop}",

@@ -31,7 +31,7 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     of the latter two, which prompts shared by many completions repeat.
     """
     config = config.get_text_config()
-    hidden, heads = config.hidden_size, config.num_attention_heads
+    hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 1)
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
     size = getattr(config, "head_dim", None) or hidden // heads
     groups = getattr(config, "num_key_value_heads", None) or heads

@@ -10,7 +10,8 @@ from mapjob.errors import ModelError
 from mapjob.scoring.spec import ScorerSpec
 
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # completion tokens and logits at one time
-MIN_ROWS = 16  # below it the CPU takes other kernels, whose sums differ in the last bit
+# Rows are padded to whole vectors: the CPU rounds what is left over, and very few rows, in other ways.
+ROW_MULTIPLE = 32
 
 
 class VocabularyHead:
@@ -35,21 +36,22 @@ class VocabularyHead:
 
     def _some_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
         num_rows = len(hidden_RH)
-        hidden_RH = nn.functional.pad(hidden_RH, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
+        more = -num_rows % ROW_MULTIPLE
+        hidden_RH, targets_R = nn.functional.pad(hidden_RH, (0, 0, 0, more)), nn.functional.pad(targets_R, (0, more))
         total_R = chosen_R = None
         vocabulary = self.weight.shape[0]
         tile = -(-vocabulary // -(-vocabulary // TILE[hidden_RH.device.type]))  # tiles of equal width
         for start in range(0, vocabulary, tile):
             logits_RV = self.logits(hidden_RH, start, start + tile)
             inside_R = targets_R - start
-            here_R = logits_RV[:num_rows].gather(1, inside_R.clamp(0, logits_RV.shape[1] - 1)[:, None])[:, 0]
-            sum_R = logits_RV.logsumexp(1)[:num_rows]
+            here_R = logits_RV.gather(1, inside_R.clamp(0, logits_RV.shape[1] - 1)[:, None])[:, 0]
+            sum_R = logits_RV.logsumexp(1)
             if total_R is None:
                 total_R, chosen_R = sum_R, here_R
             else:
                 total_R = torch.logaddexp(total_R, sum_R)
                 chosen_R = torch.where(inside_R >= 0, here_R, chosen_R)
-        return chosen_R - total_R
+        return (chosen_R - total_R)[:num_rows]
 
     def logits(self, hidden_RH: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Float32 logits of the tokens start to stop, shape (R, V)."""

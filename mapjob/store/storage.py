@@ -4,10 +4,13 @@ import os
 import tempfile
 from pathlib import PurePosixPath
 
-from mapjob.corpus.files import filesystem
-from mapjob.errors import ConfigError, MapjobError
+from botocore.exceptions import BotoCoreError
+
+from mapjob.corpus.remote import explained, filesystem, retried
 
 SCRATCH = ".writing"
+# botocore has errors that are no OSError (no credentials, a connection that never came up).
+STORAGE_ERRORS = (OSError, BotoCoreError)
 
 
 class Storage:
@@ -33,8 +36,8 @@ class Storage:
         """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
         try:
             return self._link_new_file(name, data) if self.is_local else self._put_if_absent(name, data)
-        except OSError as error:
-            raise self._explained(error, name, "written") from error
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{name}", "written") from error
 
     def _link_new_file(self, name: str, data: bytes) -> bool:
         """A finished, synced temporary file gets its final name by an exclusive hard link."""
@@ -70,14 +73,21 @@ class Storage:
         return temporary
 
     def _put_if_absent(self, name: str, data: bytes) -> bool:
-        try:
-            self.fs.pipe_file(self.path(name), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _is_precondition_failed(error):
+        # A put that is tried again after a broken answer may meet its own first try. It then looks taken, and whoever
+        # asked finds what it wanted to write, and adopts it.
+        def put() -> bool:
+            try:
+                self.fs.pipe_file(self.path(name), data, mode="create")
+                return True
+            except FileExistsError:
                 return False
-            raise
+            except OSError as error:
+                if _is_precondition_failed(error):
+                    return False
+                raise
+
+        if not retried(put):
+            return False
         self.fs.invalidate_cache(self.fs._parent(self.path(name)))
         return True
 
@@ -85,7 +95,7 @@ class Storage:
         """Put an object over whatever has this name, whole. Only for the one pointer that ever moves."""
         try:
             if not self.is_local:
-                self.fs.pipe_file(self.path(name), data)
+                retried(lambda: self.fs.pipe_file(self.path(name), data))
                 return
             path = PurePosixPath(self.path(name))
             temporary = self._write_scratch(path, data)
@@ -94,36 +104,28 @@ class Storage:
             except OSError:
                 os.unlink(temporary)
                 raise
-        except OSError as error:
-            raise self._explained(error, name, "written") from error
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{name}", "written") from error
 
     def read(self, name: str) -> bytes | None:
         """The whole object, or None when there is none."""
         try:
-            return self.fs.cat_file(self.path(name))
+            return retried(lambda: self.fs.cat_file(self.path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise self._explained(error, name, "read") from error
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{name}", "read") from error
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the objects and folders right below `folder`, sorted; empty when there is no such folder."""
         try:
             self.fs.invalidate_cache()
-            entries = self.fs.ls(self.path(folder).rstrip("/"), detail=False)
+            entries = retried(lambda: self.fs.ls(self.path(folder).rstrip("/"), detail=False))
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise self._explained(error, folder, "listed") from error
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{folder}", "listed") from error
         return sorted({PurePosixPath(entry.rstrip("/")).name for entry in entries} - {SCRATCH})
-
-    def _explained(self, error: OSError, name: str, verb: str) -> MapjobError:
-        where = f"{self.url}/{name}"
-        if isinstance(error, PermissionError):
-            return ConfigError(
-                f"not allowed: this object cannot be {verb}", where, "check the rights of the folder or key"
-            )
-        return MapjobError(f"{error.strerror or error}: this object could not be {verb}", where, "mend it, run again")
 
 
 def _is_precondition_failed(error: OSError) -> bool:

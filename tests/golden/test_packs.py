@@ -54,8 +54,7 @@ def test_packs(tmp_path, architecture):
 
 @pytest.mark.parametrize("architecture", UNPACKED)
 def test_batches(tmp_path, architecture):
-    # The budget is given because `auto` fails for Mamba: budget.bytes_per_token wants config.num_attention_heads.
-    for name, scorer in make_scorers(make_models(tmp_path, architecture), tokens=4096).items():
+    for name, scorer in make_scorers(make_models(tmp_path, architecture)).items():
         assert scorer.body.why_not_packed
         reason = "its attention cannot be replaced"
         assert str(scorer) == f"{name}: length-sorted batches on cpu, because {reason}"
