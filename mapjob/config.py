@@ -108,6 +108,9 @@ class Execution(_Section):
     schedule: Literal["together", "one_by_one"] = "together"
     pools: dict[Literal["policy", "reference", "reward"], Pool] = {}
     rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
+    stall_after_s: float = Field(
+        7200, gt=0, description="without a finished unit for so long, the run ends as resumable"
+    )
     tokens_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="tokens of one forward pass; auto: what is fastest and fits into the device's memory"
     )

@@ -18,6 +18,7 @@ from mapjob.store.manifest import count_rows, manifest
 from mapjob.store.publish import check_complete, error_rows, pair_rows, publish_errors, publish_selected
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.scored import Scored, count_reasons, load_scored
+from mapjob.store.storage import Storage
 
 Say = Callable[[str], None]
 
@@ -36,6 +37,7 @@ def run(config: Config, limit: int | None = None, say: Say = lambda _: None, ver
         job.run_folder.point_latest()
         say(f"this run is finished already: {job.run_folder.url}")
         return finished
+    Storage(config.output.path).check_conditions()
     _score(job, spent, say, verbose)
     return _rank_and_publish(job, spent, say)
 

@@ -5,12 +5,15 @@ import traceback
 
 import typer
 
+from mapjob.cli.clean import clean
 from mapjob.cli.config import config_app
 from mapjob.cli.demo import demo
+from mapjob.cli.diff import diff
 from mapjob.cli.plan import plan
 from mapjob.cli.rank import rank
 from mapjob.cli.run import run
 from mapjob.cli.show import show
+from mapjob.cli.status import status
 from mapjob.errors import MapjobError
 
 app = typer.Typer(
@@ -20,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, plan, run, rank, show):
+for command in (demo, plan, run, rank, show, status, diff, clean):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -1,7 +1,7 @@
 """The plan: which corpus, how it is read, and the units of work it is cut into."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.config import Columns, Input
-from mapjob.corpus.files import SourceFile, find_files
+from mapjob.corpus.files import SourceFile, file_identity, find_files
 from mapjob.corpus.layouts import LAYOUTS, Layout
 from mapjob.corpus.reader import read_records, read_rows, renamed_rows
 from mapjob.corpus.recognise import check_columns, recognise, renames
 from mapjob.corpus.records import Record
-from mapjob.errors import InputError, RowError
+from mapjob.errors import IncompleteError, InputError, RowError
 
 HEAD_ROWS = 20
 
@@ -31,6 +31,7 @@ class Unit:
     file: str
     start: int
     stop: int
+    identity: str = ""  # of the file when it was planned
 
     @property
     def num_rows(self) -> int:
@@ -150,7 +151,19 @@ def _cut_all(files: list[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
 
 def _unit(file: SourceFile, start: int, stop: int) -> Unit:
     name = f"{file.path}\0{file.identity}\0{start}\0{stop}"
-    return Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop)
+    return Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop, file.identity)
+
+
+def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a unit. Raises IncompleteError when its file is no longer the one that was planned."""
+    table = read_rows(unit.file, unit.start, unit.stop, columns)
+    if unit.identity and file_identity(unit.file) != unit.identity:
+        raise IncompleteError(
+            "the file changed after the run had planned it",
+            f"{unit.file}, rows {unit.start} to {unit.stop}",
+            "run the same command again: it plans the file as it is now",
+        )
+    return table
 
 
 def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:

@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 6  # with the waits between them, half a minute to a minute: what a throttled bucket takes to calm down
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0
-S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}}
+# s3fs tries each request five times by itself; botocore underneath would multiply that.
+S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}}}
 _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|(?<=[?&])[^=&]*(?:key|secret|token|signature|sig)[^=&]*=[^&\s]*", re.I)
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}

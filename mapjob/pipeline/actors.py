@@ -8,8 +8,8 @@ import pyarrow as pa
 import torch
 
 from mapjob.corpus.identity import identity_table
-from mapjob.corpus.plan import Corpus
-from mapjob.corpus.reader import read_records, read_rows
+from mapjob.corpus.plan import Corpus, read_unit
+from mapjob.corpus.reader import read_records
 from mapjob.errors import MapjobError
 from mapjob.pipeline.stages import RECORDS, Todo, tokens_column, with_columns
 from mapjob.scoring.encode import Encoder, from_table, to_table
@@ -31,7 +31,7 @@ class ReadAndEncode:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus
-        table = read_rows(todo.unit.file, todo.unit.start, todo.unit.stop, corpus.own_columns)
+        table = read_unit(todo.unit, corpus.own_columns)
         records = read_records(table, corpus.spec, corpus.columns)
         wanted = {s.encoding.key for s in self._scorers if s.name in todo.missing}
         columns = {RECORDS: identity_table(table, records, corpus.columns) if RECORDS in todo.missing else None}

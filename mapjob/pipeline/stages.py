@@ -34,7 +34,7 @@ class Todo:
     @classmethod
     def of(cls, block: pa.Table) -> "Todo":
         assert block.num_rows == 1, "a block carries one unit"
-        unit = Unit(**{name: block[name][0].as_py() for name in ("id", "file", "start", "stop")})
+        unit = Unit(**{name: block[name][0].as_py() for name in ("id", "file", "start", "stop", "identity")})
         return cls(unit, tuple(json.loads(block["missing"][0].as_py())))
 
 

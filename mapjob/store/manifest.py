@@ -46,6 +46,7 @@ def manifest(config: Config, plan: Plan, families: dict[str, str], ranking: Rank
             "num_rows": plan.num_rows,
         },
         "fingerprints": families,
+        "units": [unit.id for unit in plan.units],
         "statistics": {
             "over_pairs": len(ranking.pairs),
             "abs_reward_margin": _described(np.abs(ranking.reward_margin), ranking.moments["reward"]),

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.corpus.control import sanitized
-from mapjob.corpus.plan import Plan, Unit
-from mapjob.corpus.reader import read_records, read_rows
+from mapjob.corpus.plan import Plan, Unit, read_unit
+from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import MapjobError, Reason
 from mapjob.ranking.order import I64
@@ -60,7 +60,7 @@ def pair_rows(
 ) -> pa.Table:
     """Picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
     pairs = ranking.pairs
-    table = read_rows(unit.file, unit.start, unit.stop).take(pa.array(pairs.position[picked] - first_row))
+    table = read_unit(unit).take(pa.array(pairs.position[picked] - first_row))
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     texts = [
         _pair_texts(plan, record, c, r) for record, c, r in zip(records, pairs.chosen[picked], pairs.rejected[picked])

@@ -2,11 +2,14 @@
 
 import os
 import tempfile
+import uuid
 from pathlib import PurePosixPath
+from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
 from mapjob.corpus.remote import explained, filesystem, retried
+from mapjob.errors import ConfigError
 
 SCRATCH = ".writing"
 # botocore has errors that are no OSError (no credentials, a connection that never came up).
@@ -31,6 +34,25 @@ class Storage:
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
+
+    def check_conditions(self) -> None:
+        """Raises ConfigError when the store would let one writer overwrite another: seen by trying, on a probe object.
+
+        A local disk's exclusive link is part of the system; object stores only promise to honour If-None-Match.
+        """
+        if self.is_local:
+            return
+        probe = f"{SCRATCH}/probe-{uuid.uuid4().hex}"
+        try:
+            honoured = self.create(probe, b"first") and not self.create(probe, b"second")
+        finally:
+            self.remove(probe)
+        if not honoured:
+            raise ConfigError(
+                "this store ignores If-None-Match, so two writers could overwrite each other",
+                self.url,
+                "use a store that honours conditional puts (AWS S3, GCS, R2, Ceph, Swift), or a shared disk",
+            )
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
@@ -126,6 +148,32 @@ class Storage:
         except STORAGE_ERRORS as error:
             raise explained(error, f"{self.url}/{folder}", "listed") from error
         return sorted({PurePosixPath(entry.rstrip("/")).name for entry in entries} - {SCRATCH})
+
+    def files(self, name: str) -> list[tuple[int, float]]:
+        """(bytes, time of change) of an object, or of every object below a folder; empty when there is none."""
+        path = self.path(name)
+        try:
+            self.fs.invalidate_cache()
+            found = retried(lambda: self.fs.find(path, detail=True))
+        except FileNotFoundError:
+            return []
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{name}", "listed") from error
+        return [(info["size"], _timestamp(info.get("mtime") or info.get("LastModified"))) for info in found.values()]
+
+    def remove(self, name: str) -> None:
+        """Remove an object, or a folder with all that is below it. Only for what no manifest names."""
+        try:
+            retried(lambda: self.fs.rm(self.path(name), recursive=True))
+        except FileNotFoundError:
+            return
+        except STORAGE_ERRORS as error:
+            raise explained(error, f"{self.url}/{name}", "removed") from error
+
+
+def _timestamp(modified: Any) -> float:
+    """Seconds since 1970 of what drivers give as the time of change."""
+    return modified.timestamp() if hasattr(modified, "timestamp") else float(modified or 0.0)
 
 
 def _is_precondition_failed(error: OSError) -> bool:

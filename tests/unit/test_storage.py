@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import Input
-from mapjob.corpus.files import filesystem, find_files
+from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import make_plan
 from mapjob.corpus.reader import read_rows
+from mapjob.corpus.remote import filesystem
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.storage import Storage
 

@@ -1,0 +1,56 @@
+"""`mapjob status`: the runs of an output folder, and what is new or missing since the newest."""
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+
+from mapjob.cli.options import Json, Verbose
+from mapjob.config import parse_config
+from mapjob.errors import MapjobError
+from mapjob.prepare import prepare
+from mapjob.store.output import Output
+
+
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the runs of an output folder, those that never finished, and what the newest run file would do now.
+
+    Example: mapjob status runs/demo
+    """
+    runs = Output(output).runs()
+    manifests = [run.manifest for run in runs if run.manifest is not None]
+    for manifest in manifests:
+        counts = manifest["counts"]
+        print(
+            f"{manifest['finished_at']}  {manifest['run_id']:<36}{counts['rows']:>12,} rows"
+            f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
+        )
+    unfinished = [run.run_id for run in runs if run.manifest is None]
+    for run_id in unfinished:
+        print(f"unfinished                 {run_id}: its run file, run again, completes or replaces it")
+    now = _since(manifests[-1]) if manifests else {}
+    for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
+        print(line)
+    if json:
+        print(json_module.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
+
+
+def _since(newest: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the corpus and the score store now, against the newest run: numbers, and `lines` for people."""
+    try:
+        job = prepare(parse_config(newest["config"]), newest["limit"])
+    except MapjobError as error:
+        return {"lines": [f"the newest run cannot be planned again: {error.what} ({error.where})"]}
+    then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
+    new = [unit for unit in job.plan.units if unit.id not in then]
+    lacking = {name: number for name, number in job.lacking().items() if number}
+    rows = sum(unit.num_rows for unit in new)
+    lines = [f"since then: {len(new)} new units ({rows:,} rows), {len(then - now)} gone"]
+    lines += [f"  {name}: {number} of {len(now)} units are not scored" for name, number in lacking.items()]
+    if not new and then == now and not lacking:
+        lines = ["since then: nothing new"]
+    return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": len(then - now), "lacking": lacking}

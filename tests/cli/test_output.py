@@ -1,0 +1,114 @@
+"""status, diff and clean on an output folder that grows, as a nightly job leaves it; SIGTERM in mid-run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import Mapjob
+from tests.cli.test_commands import last_json
+from tests.fakes import make_pairs, make_policy, write_corpus
+
+RunFile = Callable[..., Path]
+EXECUTION = {"rows_per_unit": 20}
+
+
+@pytest.fixture
+def nightly(run_file: RunFile, tmp_path: Path) -> Path:
+    """A run file over a corpus of its own, which a test may change."""
+    corpus = write_corpus(tmp_path / "corpus", make_pairs(60))
+    return run_file(input={"path": str(corpus), "columns": {"group": "source"}}, execution=EXECUTION)
+
+
+def test_a_corpus_that_grows(mapjob: Mapjob, nightly: Path, tmp_path: Path) -> None:
+    out, corpus = tmp_path / "out", tmp_path / "corpus"
+    first = last_json(mapjob("run", nightly, "--json"))
+    assert "since then: nothing new" in mapjob("status", out).stdout
+
+    pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
+    status = mapjob("status", out, "--json")
+    assert "since then: 2 new units (30 rows), 0 gone" in status.stdout
+    assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
+
+    ran = mapjob("run", nightly, "--json")
+    second = last_json(ran)
+    assert "4 units are scored already, 2 are not" in ran.stderr
+    assert second["counts"]["ranked"] == 90
+    assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
+    assert last_json(mapjob("status", out, "--json"))["runs"] == [first["run_id"], second["run_id"]]
+
+    difference = last_json(mapjob("diff", first["run_path"], second["run_path"], "--json"))
+    old, new = (selected(run["run_path"]) for run in (first, second))
+    assert set(difference["entered"]) == new.keys() - old.keys()
+    assert set(difference["left"]) == old.keys() - new.keys()
+    assert {pair: (a, b) for pair, a, b in difference["moved"]} == {
+        pair: (old[pair], new[pair]) for pair in old.keys() & new.keys() if old[pair] != new[pair]
+    }
+    assert difference["jaccard"] == len(old.keys() & new.keys()) / len(old.keys() | new.keys())
+    assert {name: sum(pair) for name, pair in difference["groups"].items()}.keys() == {"group 0", "group 1", "group 2"}
+
+    (corpus / "part-002.parquet").unlink()
+    assert last_json(mapjob("run", nightly, "--json"))["run_id"] == first["run_id"], "removed files leave the ranking"
+    assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
+
+
+def selected(run_path: str) -> dict[str, int]:
+    table = pq.read_table(Path(run_path) / "selected")
+    return dict(zip(table["pair_id"].to_pylist(), table["rank"].to_pylist()))
+
+
+def test_clean_removes_what_no_run_names(mapjob: Mapjob, nightly: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kept = last_json(mapjob("run", nightly, "--json"))
+    standing = {path for path in out.rglob("*") if path.is_file()}
+    left = [out / "runs/map-dead/selected/train-00000-of-00001.parquet", out / "scores/0000000000000000/unit.parquet"]
+    left += [next((out / "scores").glob("*")) / "0123456789abcdef0123.parquet", out / ".writing/tmp123"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left behind")
+
+    assert "nothing that no run names is older than 30 days" in mapjob("clean", out).stdout
+    asked = mapjob("clean", out, "--days", "0", input="n\n")
+    for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing"):
+        assert name in asked.stdout
+    assert all(path.exists() for path in left), "it asks first"
+    assert "removed 4" in mapjob("clean", out, "--days", "0", "--yes").stdout
+    assert {path for path in out.rglob("*") if path.is_file()} == standing
+    assert last_json(mapjob("run", nightly, "--json"))["run_path"] == kept["run_path"]
+
+
+def test_an_output_that_is_not_there(mapjob: Mapjob, tmp_path: Path) -> None:
+    for command in (["status"], ["clean"], ["diff", tmp_path / "none"]):
+        result = mapjob(*command, tmp_path / "none")
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+
+
+def test_sigterm_ends_a_run_that_goes_on_later(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", make_pairs(400))
+    slow = make_policy(tmp_path / "slow", hidden_size=256, num_hidden_layers=8)
+    path = run_file(
+        input={"path": str(corpus)}, models={"policy": {"path": str(slow)}}, execution={**EXECUTION, "rows_per_unit": 5}
+    )
+    command = [sys.executable, "-m", "mapjob", "run", str(path)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("scores/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 4, stderr
+    assert "told to end (SIGTERM)" in stderr
+    assert "Traceback" not in stderr
+    committed = len(list((tmp_path / "out").glob("scores/*/*.parquet")))
+    ran = mapjob("run", path, "--json")
+    assert last_json(ran)["counts"]["ranked"] == 400
+    assert "are scored already" in ran.stderr or committed < 3

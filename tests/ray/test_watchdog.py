@@ -1,0 +1,55 @@
+"""A run whose models never answer is ended by name, and is resumable."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from mapjob.corpus.plan import Unit
+from mapjob.errors import IncompleteError
+from mapjob.pipeline.graph import connect
+from mapjob.pipeline.stages import Todo
+from mapjob.pipeline.watchdog import Watchdog
+
+pytestmark = pytest.mark.ray
+TODO = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def handler_of_a_run() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    connect(None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def wait(seconds: float, watchdog: Watchdog) -> None:
+    """Wait as a run does; what ends the wait names the units."""
+    try:
+        with watchdog:
+            watchdog.seen("unit-0")
+            time.sleep(seconds)
+    except IncompleteError as error:
+        raise watchdog.stalled or error from None
+
+
+def test_a_stall_is_ended_and_names_its_units():
+    @ray.remote(num_cpus=1)
+    def never() -> None:
+        time.sleep(30)
+
+    task = never.remote()
+    time.sleep(2)
+    with pytest.raises(IncompleteError, match=r"no unit came back in 1 s.*1 of \d+ CPU") as caught:
+        wait(20, Watchdog(TODO, 1.0))
+    assert "shard.parquet, rows 10 to 20" in caught.value.where
+    assert "and 2 more" in caught.value.where
+    assert caught.value.exit_code == 4
+    ray.cancel(task, force=True)
+
+
+def test_waiting_for_nodes_is_no_stall():
+    time.sleep(1)
+    wait(3, Watchdog(TODO, 1.0))
