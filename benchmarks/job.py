@@ -23,7 +23,7 @@ from mapjob.config import Config, parse_config
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.prepare import prepare
 from mapjob.ranking.select import Ranking
-from mapjob.scoring.encode import Encoder
+from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pairs"
@@ -34,16 +34,16 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?", default=REAL_PAIRS, help="default: the developers' real pairs")
     parser.add_argument("policy", nargs="?")
     parser.add_argument("reward", nargs="?")
-    parser.add_argument("--limit", type=int, help="first rows only (default with the models made here: 160)")
-    parser.add_argument("--rows-per-unit", type=int, help="default with the models made here: 8")
+    parser.add_argument("--limit", type=int, help="first rows only (default with the models made here: 240)")
+    parser.add_argument("--rows-per-unit", type=int, help="default with the models made here: 6")
     parser.add_argument("--output", help="keep the scores here; a finished output is only ranked again")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
         if arguments.policy is None:
             arguments.policy, arguments.reward = make_models(Path(folder) / "models")
-            arguments.limit = arguments.limit or 160
-            arguments.rows_per_unit = arguments.rows_per_unit or 8
+            arguments.limit = arguments.limit or 240
+            arguments.rows_per_unit = arguments.rows_per_unit or 6
         figures = measure(arguments, Path(arguments.output or Path(folder) / "output"))
     for name, value in figures.items():
         print(f"{name:<32}{value:>14,.4g}" if isinstance(value, float) else f"{name:<32}{value:>14}")
@@ -57,9 +57,10 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     manifest = job.run(config, arguments.limit, print)
     wall_s = time.monotonic() - start
     rows, cores = manifest["counts"]["rows"], os.cpu_count() or 1
-    engine = engine_pairs_per_s(config, arguments.limit)
+    engine, one_by_one = bare_engine(config, arguments.limit)
     figures: dict[str, Any] = {"rows": rows, "cores": cores, "wall_s": wall_s}
     figures |= {"job_pairs_per_s": rows / wall_s, "engine_pairs_per_s": engine, "ratio": rows / wall_s / engine}
+    figures |= {"tokens": sum(manifest["spent"]["tokens"].values()), "tokens_one_by_one": one_by_one}
     for stage, seconds in manifest["spent"]["seconds"].items():
         figures[f"{stage}_s"] = seconds
     # Processor seconds inside the scorers over all that the cores could give from start to end.
@@ -85,22 +86,25 @@ def run_file(arguments: argparse.Namespace, output: Path) -> Config:
     return parse_config(tree)
 
 
-def engine_pairs_per_s(config: Config, limit: int | None) -> float:
-    """Pairs/s of policy and reward model, one after the other on all cores, on encoded records; nothing but scoring."""
+def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
+    """(pairs/s of policy and reward model, one after the other on all cores, on encoded records: nothing but scoring;
+    tokens of all sequences, each with its own prompt, as they are without packs and shared prompts)."""
     prepared = prepare(config, limit)
-    corpus, seconds = prepared.plan.corpus, 0.0
+    corpus, seconds, one_by_one = prepared.plan.corpus, 0.0, 0
     torch.set_num_threads(os.cpu_count() or 1)
     tables = [read_rows(u.file, u.start, u.stop, corpus.own_columns) for u in prepared.plan.units]
     units = [read_records(table, corpus.spec, corpus.columns) for table in tables]
     for spec in prepared.scorers:
         encoder, scorer = Encoder(spec.encoding, corpus.spec), Scorer(spec)
         encoded = [encoder.encode(records) for records in units]
+        good = [record for records in encoded for record in records if isinstance(record, Encoded)]
+        one_by_one += sum(len(record.prompt) + len(ids) for record in good for ids in record.completions)
         scorer.score(encoded[0])
         start = time.monotonic()
         for records in encoded:
             scorer.score(records)
         seconds += time.monotonic() - start
-    return prepared.plan.num_rows / seconds
+    return prepared.plan.num_rows / seconds, one_by_one
 
 
 def compare_with_authors(ranking: Ranking, config: Config) -> dict[str, int]:

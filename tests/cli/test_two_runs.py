@@ -1,0 +1,31 @@
+"""Two runs of one run file at the same time: both finish, in one result."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.cli.conftest import Mapjob
+
+
+def test_two_runs_at_once(mapjob: Mapjob, run_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = run_file(execution={"rows_per_unit": 6})
+    command = [sys.executable, "-m", "mapjob", "run", str(path), "--json"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    running = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
+    results = []
+    for process in running:
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        results.append(json.loads(stdout.strip().splitlines()[-1]))
+    assert results[0]["run_path"] == results[1]["run_path"]
+    alone = run_file(execution={"rows_per_unit": 6}, output={"path": str(tmp_path / "alone")})
+    expected = json.loads(mapjob("run", alone, "--json").stdout.strip().splitlines()[-1])
+    together, by_itself = (pq.read_table(Path(r["run_path"]) / "selected") for r in (results[0], expected))
+    assert together.equals(by_itself)
+    assert not list((tmp_path / "out" / ".writing").glob("*")), "no writer left anything unfinished"
