@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.cli.conftest import Mapjob
+from tests.cli.test_commands import last_json
 
 
 def test_two_runs_at_once(mapjob: Mapjob, run_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -24,8 +25,7 @@ def test_two_runs_at_once(mapjob: Mapjob, run_file: Callable[..., Path], tmp_pat
         assert process.returncode == 0, stderr
         results.append(json.loads(stdout.strip().splitlines()[-1]))
     assert results[0]["run_path"] == results[1]["run_path"]
-    alone = run_file(execution={"rows_per_unit": 6}, output={"path": str(tmp_path / "alone")})
-    expected = json.loads(mapjob("run", alone, "--json").stdout.strip().splitlines()[-1])
+    expected = last_json(mapjob("run", path, "--set", f"output.path={tmp_path / 'alone'}", "--json"))
     together, by_itself = (pq.read_table(Path(r["run_path"]) / "selected") for r in (results[0], expected))
     assert together.equals(by_itself)
     assert not list((tmp_path / "out" / ".writing").glob("*")), "no writer left anything unfinished"

@@ -11,7 +11,7 @@ from mapjob.prepare import Job, prepare
 def score_all(config: Config) -> Job:
     """Every stage of the graph, one after the other, over every unit of the corpus, into the run's score store."""
     job = prepare(config)
-    actors = [ScorerActor(spec, "auto", 1) for spec in job.scorers]
+    actors = [ScorerActor([spec], "auto", num_gpus=0) for spec in job.scorers]
     stages = [
         ReadAndEncode(job.plan.corpus, job.scorers),
         *actors,
