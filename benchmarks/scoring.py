@@ -42,7 +42,7 @@ from mapjob.scoring.scorers import Scorer
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 KIND = {"policy": "logps", "reward": "rewards"}
-SECONDS = 30  # of a scenario, after which optional peers, and batch 8 in later rounds, are left out
+SECONDS = 20  # of a scenario, after which optional peers, and batch 8 in later rounds, are left out
 
 
 def main() -> None:

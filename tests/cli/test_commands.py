@@ -1,11 +1,6 @@
 """plan, run, rank, show and config on a small corpus, in processes of their own."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,17 +64,3 @@ def test_config_check_prints_what_it_reads_back(mapjob: Mapjob, run_file: RunFil
 def test_config_schema_names_every_key(mapjob: Mapjob) -> None:
     schema = json.loads(mapjob("config", "schema").stdout)
     assert {"input", "output", "models", "scoring", "selection", "execution"} <= set(schema["properties"])
-
-
-def test_interrupt_exits_with_130_and_the_next_run_finishes(mapjob: Mapjob, run_file: RunFile) -> None:
-    path = run_file(execution={"rows_per_unit": 10})
-    environment = {**os.environ, "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "mapjob", "run", str(path)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    while "reward:" not in process.stderr.readline():
-        pass
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert last_json(mapjob("run", path, "--json"))["counts"]["ranked"] == 60
