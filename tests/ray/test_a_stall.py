@@ -1,4 +1,4 @@
-"""A run whose models never answer is ended by name, and is resumable."""
+"""A run whose models never answer is ended by name, and is resumable. First of its folder: the cluster must be idle."""
 
 import signal
 import time
