@@ -59,6 +59,7 @@ class Reason(StrEnum):
     TEMPLATE_ERROR = "template_error"
     NOT_FINITE = "not_finite"
     OUT_OF_MEMORY = "out_of_memory"
+    KILLED_PROCESS = "killed_process"
 
     @property
     def is_dropped(self) -> bool:
@@ -91,6 +92,7 @@ _EXPLANATIONS = {
     Reason.TEMPLATE_ERROR: "a model's chat template refuses these messages",
     Reason.NOT_FINITE: "a model returned NaN or infinity",
     Reason.OUT_OF_MEMORY: "the row does not fit on the device even alone",
+    Reason.KILLED_PROCESS: "the process that worked on the row died, each time it was tried",
 }
 
 

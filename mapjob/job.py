@@ -111,6 +111,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
     # Ray and torch are slow to import, and ranking needs neither.
     from mapjob.pipeline.graph import connect, missing, passes, score
     from mapjob.pipeline.progress import ScoringProgress
+    from mapjob.pipeline.signals import ended_by_signals
     from mapjob.scoring.models import check_architecture
 
     todo = missing(job.plan, job.records, job.scorers, job.store)
@@ -123,19 +124,21 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
     job.store.declare(job.records.fingerprint, job.records.covers)
     if len(todo) < len(job.plan.units):
         say(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
-    with spent.on("ray"):
-        cpus, gpus = connect(job.config.execution.address, verbose)
-    with spent.on("score"):
-        for scorers, share in passes(job.config.execution.schedule, job.scorers, todo):
-            title = " + ".join(s.name for s in scorers) or "reading"
-            with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
-                for receipt in score(job.config, job.plan.corpus, job.records, scorers, share, cpus, gpus):
-                    for name in receipt.engines.keys() - spent.engines.keys():
-                        say(receipt.engines[name])
-                    spent.engines |= receipt.engines
-                    progress.add(receipt)
-                    spent.tokens.update(receipt.tokens)
-                    spent.model_s.update(receipt.model_s)
+    with ended_by_signals() as listen:
+        with spent.on("ray"):
+            cpus, gpus = connect(job.config.execution.address, verbose)
+            listen()
+        with spent.on("score"):
+            for scorers, share in passes(job.config.execution.schedule, job.scorers, todo):
+                title = " + ".join(s.name for s in scorers) or "reading"
+                with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
+                    for receipt in score(job.config, job.plan.corpus, job.records, scorers, share, cpus, gpus):
+                        for name in receipt.engines.keys() - spent.engines.keys():
+                            say(receipt.engines[name])
+                        spent.engines |= receipt.engines
+                        progress.add(receipt)
+                        spent.tokens.update(receipt.tokens)
+                        spent.model_s.update(receipt.model_s)
 
 
 def ranked(job: Job) -> tuple[Scored, Ranking]:

@@ -27,7 +27,6 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
     groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
     return pa.table(
         {
-            "row": pa.array(range(table.num_rows), pa.int32()),
             "pair_id": ids,
             "content_key": pa.array(content, KEY),
             "prompt_key": pa.array([record.prompt_key if record else None for record in good], KEY),

@@ -1,5 +1,7 @@
 """The actors that hold tokenizers and models: thin shells around the reader, the encoders and the scorers."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
@@ -8,11 +10,13 @@ import pyarrow as pa
 import torch
 
 from mapjob.corpus.identity import identity_table
-from mapjob.corpus.plan import Corpus, read_unit
+from mapjob.corpus.plan import Corpus, Unit, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.errors import MapjobError
+from mapjob.corpus.records import Record
+from mapjob.errors import InputError, MapjobError, RowError
+from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
 from mapjob.pipeline.stages import RECORDS, Todo, tokens_column, with_columns
-from mapjob.scoring.encode import Encoder, from_table, to_table
+from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
 from mapjob.scoring.models import default_device, load_model
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
@@ -24,35 +28,67 @@ T = TypeVar("T")
 class ReadAndEncode:
     """unit -> its records' identity, and one encoding for each encoding spec among the scorers that it lacks."""
 
-    def __init__(self, corpus: Corpus, scorers: Sequence[ScorerSpec]):
-        self._corpus, self._scorers = corpus, scorers
+    def __init__(self, corpus: Corpus, scorers: Sequence[ScorerSpec], attempts: Attempts | SharedAttempts):
+        self._corpus, self._scorers, self._attempts = corpus, scorers, attempts
         specs = {s.encoding.key: s.encoding for s in scorers}
         self._encoders = built(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus
-        table = read_unit(todo.unit, corpus.own_columns)
+        table = self._read(todo.unit)
         records = read_records(table, corpus.spec, corpus.columns)
         wanted = {s.encoding.key for s in self._scorers if s.name in todo.missing}
         columns = {RECORDS: identity_table(table, records, corpus.columns) if RECORDS in todo.missing else None}
         for key, encoder in self._encoders().items():
-            columns[tokens_column(key)] = to_table(encoder.encode(records)) if key in wanted else None
+            columns[tokens_column(key)] = self._encoded(encoder, todo.unit, records) if key in wanted else None
         return with_columns(block, columns)
+
+    def _read(self, unit: Unit) -> pa.Table:
+        deaths, _ = self._attempts.begin(("read", unit.id))
+        if deaths >= DEATHS_OF_A_UNIT:
+            raise InputError(
+                f"reading these rows ended the process {deaths} times",
+                f"{unit.file}, rows {unit.start} to {unit.stop}",
+                "replace the file or take it out of input.path",
+            )
+        table = read_unit(unit, self._corpus.own_columns)
+        self._attempts.end(("read", unit.id))
+        return table
+
+    def _encoded(self, encoder: Encoder, unit: Unit, records: Sequence[Record | RowError]) -> pa.Table:
+        piece = ("encode", encoder.spec.key, unit.id)
+        return pa.concat_tables(survived(self._attempts, piece, records, lambda part: to_table(encoder.encode(part))))
 
 
 class ScorerActor:
     """unit with token ids -> unit with the columns of scorers that share a model; none for what it does not lack."""
 
-    def __init__(self, specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], num_gpus: float):
+    def __init__(
+        self,
+        specs: Sequence[ScorerSpec],
+        tokens_per_batch: int | Literal["auto"],
+        num_gpus: float,
+        attempts: Attempts | SharedAttempts,
+    ):
         if not num_gpus:
             torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
         elif num_gpus < 1:
             torch.cuda.set_per_process_memory_fraction(num_gpus)  # Ray's fractions keep no memory apart
+        self._attempts = attempts
         self._scorers = built(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        missing = Todo.of(block).missing
-        return with_columns(block, {s.spec.name: _score(s, block) for s in self._scorers() if s.spec.name in missing})
+        todo = Todo.of(block)
+        wanted = [scorer for scorer in self._scorers() if scorer.spec.name in todo.missing]
+        return with_columns(block, {s.spec.name: self._score(s, todo.unit, block) for s in wanted})
+
+    def _score(self, scorer: Scorer, unit: Unit, block: pa.Table) -> pa.Table:
+        records = from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer()))
+        parts = survived(self._attempts, (scorer.spec.name, unit.id), records, lambda part: _columns(scorer, part))
+        costs = [part.schema.metadata for part in parts]
+        cost = {"tokens": str(sum(int(c[b"tokens"]) for c in costs)), "engine": str(scorer)}
+        cost["model_s"] = str(sum(float(c[b"model_s"]) for c in costs))
+        return pa.concat_tables(parts).replace_schema_metadata(cost)
 
 
 def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> list[Scorer]:
@@ -61,13 +97,18 @@ def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"
     return [Scorer(spec, tokens_per_batch, device, model) for spec in specs]
 
 
-def _score(scorer: Scorer, block: pa.Table) -> pa.Table:
+def _columns(scorer: Scorer, records: Sequence[Encoded | RowError]) -> pa.Table:
+    """The scorer's columns of some rows; what that cost is the table's metadata."""
     # On CPU the pools share the cores, so only processor time says what a model took.
     clock = time.process_time if scorer.device.type == "cpu" else time.monotonic
     start = clock()
-    result = scorer.score(from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer())))
-    cost = {"tokens": str(result.num_tokens), "model_s": str(clock() - start), "engine": str(scorer)}
-    return result.table.replace_schema_metadata(cost)
+    try:
+        scored = scorer.score(records)
+    except torch.AcceleratorError as error:
+        # The device's context is lost, and with it all that this process has there; Ray starts a new process.
+        print(f"the device failed, this worker ends: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    return scored.table.replace_schema_metadata({"tokens": str(scored.num_tokens), "model_s": str(clock() - start)})
 
 
 def built(build: Callable[[], T]) -> Callable[[], T]:

@@ -4,10 +4,8 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +16,7 @@ from mapjob.config import Config
 from mapjob.corpus.plan import Corpus, Plan
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
+from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import RECORDS, Commit, Receipt, Todo
 from mapjob.pipeline.watchdog import Watchdog
@@ -62,22 +61,8 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     context.target_max_block_size = None  # a unit is never split
     context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
-    _end_on_sigterm()
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-
-
-def _end_on_sigterm() -> None:
-    """A spot machine's notice ends the run as any other interruption does: committed units stay. After ray.init, which
-    has a handler of its own."""
-
-    def end(*_: object) -> None:
-        raise IncompleteError(
-            "the run was told to end (SIGTERM)", "", "run the same command again: it goes on from what is committed"
-        )
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)
 
 
 def _knock(address: str) -> None:
@@ -134,10 +119,11 @@ def score(
     shared = _by_base(scorers)
     pools = scorer_pools([specs[0].name for specs in shared], config.execution.pools, cpus, gpus, len(todo))
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
-    units = _stage(units, ReadAndEncode, (corpus, scorers), encode_pool(cpus, gpus))
+    attempts = SharedAttempts()
+    units = _stage(units, ReadAndEncode, (corpus, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
         pool = pools[specs[0].name]
-        units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus), pool)
+        units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
     receipts = _stage(units, Commit, (config.output.path, records, scorers), commit_pool(cpus))
     watchdog = Watchdog(todo, config.execution.stall_after_s)
     try:

@@ -15,8 +15,9 @@ ENCODE_SHARE, COMMIT_SHARE = 0.15, 0.05
 
 
 def _finite_restarts() -> dict[str, int]:
-    """A unit that kills its process again and again must end the run, not hang it: Ray Data's default is forever."""
-    return {"max_restarts": 4, "max_task_retries": 4}
+    """Processes that die again and again must end the run, not hang it: Ray Data's default is forever. Two rows of a
+    large unit that kill whoever touches them are found within so many (attempts.py)."""
+    return {"max_restarts": 32, "max_task_retries": 32}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ class Commit:
         for name in todo.missing:
             table = from_ipc(block[name][0].as_buffer())
             assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
-            self._store.commit(self._fingerprints[name], todo.unit.id, table)
+            row = pa.array(range(table.num_rows), pa.int32())
+            self._store.commit(self._fingerprints[name], todo.unit.id, table.add_column(0, "row", row))
             reasons[name] = dict(Counter(reason for reason in table["reason"].to_pylist() if reason))
             cost = table.schema.metadata or {}
             if b"tokens" in cost:

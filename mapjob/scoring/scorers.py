@@ -152,10 +152,7 @@ class _Row:
 
 
 def _table(rows: list[_Row], kind: str) -> pa.Table:
-    columns = {
-        "row": pa.array(range(len(rows)), pa.int32()),
-        kind: pa.array([r.values for r in rows], pa.list_(pa.float64())),
-    }
+    columns = {kind: pa.array([r.values for r in rows], pa.list_(pa.float64()))}
     if kind == "logps":
         columns["num_tokens"] = pa.array([r.num_tokens for r in rows], pa.list_(pa.int32()))
     columns["truncated"] = pa.array([r.truncated for r in rows], pa.bool_())

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from mapjob.config import Config
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
+from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Todo
 from mapjob.prepare import Job, prepare
 
@@ -11,9 +12,10 @@ from mapjob.prepare import Job, prepare
 def score_all(config: Config) -> Job:
     """Every stage of the graph, one after the other, over every unit of the corpus, into the run's score store."""
     job = prepare(config)
-    actors = [ScorerActor([spec], "auto", num_gpus=0) for spec in job.scorers]
+    attempts = Attempts()
+    actors = [ScorerActor([spec], "auto", 0, attempts) for spec in job.scorers]
     stages = [
-        ReadAndEncode(job.plan.corpus, job.scorers),
+        ReadAndEncode(job.plan.corpus, job.scorers, attempts),
         *actors,
         Commit(config.output.path, job.records, job.scorers),
     ]

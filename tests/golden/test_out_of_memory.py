@@ -62,7 +62,7 @@ def test_a_completion_that_never_fits(monkeypatch, scorer):
     assert scored[LONG][name] is None
     assert scored[LONG]["reason"] == Reason.OUT_OF_MEMORY.value
     assert scored[LONG]["detail"] == OUT_OF_MEMORY.detail
-    others = [row for row in scored if row["row"] != LONG]
+    others = scored[:LONG] + scored[LONG + 1 :]
     assert [row["reason"] for row in others] == [None] * len(others)
     assert [row[name] for row in others] == expected[:LONG] + expected[LONG + 1 :]
 

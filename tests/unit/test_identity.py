@@ -27,7 +27,6 @@ def identity(**columns: str) -> pa.Table:
 
 def test_one_row_each_with_keys_or_a_reason():
     rows = identity().to_pylist()
-    assert [row["row"] for row in rows] == [0, 1, 2, 3]
     assert [row["num_completions"] for row in rows] == [2, 2, 2, None]
     assert [row["reason"] for row in rows] == [None, None, None, "null_field"]
     assert "prompt" in rows[3]["detail"]

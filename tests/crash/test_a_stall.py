@@ -1,6 +1,5 @@
-"""A run whose models never answer is ended by name, and is resumable. First of its folder: the cluster must be idle."""
+"""A run whose models never answer is ended by name, and is resumable."""
 
-import signal
 import time
 from collections.abc import Iterator
 
@@ -9,7 +8,7 @@ import ray
 
 from mapjob.corpus.plan import Unit
 from mapjob.errors import IncompleteError
-from mapjob.pipeline.graph import connect
+from mapjob.pipeline.signals import ended_by_signals
 from mapjob.pipeline.stages import Todo
 from mapjob.pipeline.watchdog import Watchdog
 
@@ -17,18 +16,17 @@ pytestmark = pytest.mark.ray
 TODO = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
 
 
-@pytest.fixture(autouse=True)
-def handler_of_a_run() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    connect(None)
+@pytest.fixture(scope="module", autouse=True)
+def idle_cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
-    signal.signal(signal.SIGTERM, before)
+    ray.shutdown()
 
 
 def wait(seconds: float, watchdog: Watchdog) -> None:
     """Wait as a run does; what ends the wait names the units."""
     try:
-        with watchdog:
+        with ended_by_signals(), watchdog:
             watchdog.seen("unit-0")
             time.sleep(seconds)
     except IncompleteError as error:
