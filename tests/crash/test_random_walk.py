@@ -1,0 +1,134 @@
+"""A cluster of four nodes on which processes, nodes and the driver are killed by a seeded schedule: nothing is lost.
+
+`MAPJOB_SCHEDULES=20 pytest -s tests/crash/test_random_walk.py` walks twenty schedules, `MAPJOB_SEED` one by its seed.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+import yaml
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray.cluster_utils import Cluster
+
+from tests.crash.test_kill_driver import num_files, published
+from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+
+pytestmark = pytest.mark.ray
+SEED = int(os.environ.get("MAPJOB_SEED", "0"))
+SEEDS = [SEED] if SEED else range(1, 1 + int(os.environ.get("MAPJOB_SCHEDULES", "2")))
+NUM_NODES, FAULTS_A_WALK, MOST_RUNS = 3, 5, 8
+NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+FAULTS = {"actor": 4, "worker": 2, "node": 2, "driver": 2}  # weights
+
+
+@dataclass
+class Walk:
+    """One run of the command, again and again until it is through, while faults happen by schedule."""
+
+    cluster: Cluster
+    run_file: Path
+    output: Path
+    dice: random.Random
+    exits: list[int] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> subprocess.Popen:
+        address = f"execution.address={self.cluster.address}"
+        command = [sys.executable, "-m", "mapjob", "run", str(self.run_file)]
+        command += ["--set", f"output.path={self.output}", "--set", address]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def finish(self, moments: list[int] = ()) -> None:
+        """Run until exit code 0; a fault as soon as so many files stand. Any other exit but 4 fails the test."""
+        moments, driver = list(moments), self.start()
+        for _ in range(MOST_RUNS):
+            while driver.poll() is None:
+                if moments and num_files(self.output) >= moments[0]:
+                    moments.pop(0)
+                    self.strike(driver)
+                time.sleep(0.02)
+            _, stderr = driver.communicate()
+            self.exits.append(driver.returncode)
+            assert driver.returncode in (0, 4, -signal.SIGKILL), stderr
+            if driver.returncode == 0:
+                return
+            driver = self.start()
+        raise AssertionError(f"not through after {MOST_RUNS} runs: exit codes {self.exits}")
+
+    def strike(self, driver: subprocess.Popen) -> None:
+        fault = self.dice.choices(list(FAULTS), list(FAULTS.values()))[0]
+        self.faults[fault] += 1
+        if fault == "driver":
+            driver.kill()
+        elif fault == "node":
+            self.cluster.remove_node(self.dice.choice(list(self.cluster.worker_nodes)), allow_graceful=False)
+            self.cluster.add_node(**NODE)
+        else:
+            processes = self.workers("ray::MapWorker" if fault == "actor" else "ray::")
+            if processes:
+                self.dice.choice(processes).kill()
+
+    def workers(self, title: str) -> list[psutil.Process]:
+        raylets = [node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid for node in self.cluster.worker_nodes]
+        children = [child for pid in raylets for child in psutil.Process(pid).children()]
+        return sorted((c for c in children if c.cmdline() and c.cmdline()[0].startswith(title)), key=lambda c: c.pid)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without work of its own and three nodes."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(NUM_NODES):
+        cluster.add_node(**NODE)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walk")
+    rows = make_pairs(120)
+    rows[50]["rejected"] = rows[50]["chosen"]
+    corpus = write_corpus(folder / "corpus", rows, num_files=3)
+    tree = config_tree(
+        corpus,
+        folder / "unused",
+        make_policy(folder / "policy"),
+        make_reward(folder / "reward"),
+        execution={"rows_per_unit": 5, "pools": {}},
+    )
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    Walk(cluster, run_file, output, random.Random(0)).finish()
+    return output
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_and_nothing_doubled(
+    cluster: Cluster, run_file: Path, undisturbed: Path, tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    walk = Walk(cluster, run_file, tmp_path / "out", dice)
+    walk.finish(sorted(dice.choices(range(num_files(undisturbed)), k=FAULTS_A_WALK)))
+    print(f"seed {seed}: {dict(walk.faults)}, exit codes {walk.exits}")
+    expected, found = published(undisturbed), published(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
