@@ -71,6 +71,14 @@ class Layout:
     keys_S: I64  # tokens that each segment sees
 
 
+@dataclass(frozen=True)
+class Padded:
+    """Prompts with one completion each as rows of equal length, right-padded, one after the other."""
+
+    reading: Reading
+    width: int
+
+
 def layout(pack: list[Group], multiple: int = 1) -> Layout:
     """The pack's layout, its length padded to a multiple; the padding is a segment of its own that nobody reads."""
     ids, positions, seen, queries, keys = [], [], [], [], []
@@ -99,8 +107,8 @@ def layout(pack: list[Group], multiple: int = 1) -> Layout:
     return Layout(_reading(ids_T, completions), positions_T, seen_K, np.array(queries), np.array(keys))
 
 
-def padded(sequences: list[Group], multiple: int = 1) -> tuple[Reading, int]:
-    """(prompts with one completion each as equally long rows, right-padded, one after the other; the rows' length)."""
+def padded(sequences: list[Group], multiple: int = 1) -> Padded:
+    """Sequences (groups of one completion) as a batch, its width a multiple."""
     longest = max(sequence.num_tokens for sequence in sequences)
     width = -(-longest // multiple) * multiple
     ids_BL = np.zeros((len(sequences), width), np.int64)
@@ -109,7 +117,7 @@ def padded(sequences: list[Group], multiple: int = 1) -> tuple[Reading, int]:
         (tokens,), (place,), size = sequence.completions, sequence.places, len(sequence.prompt)
         ids_BL[b, : sequence.num_tokens] = np.concatenate([sequence.prompt, tokens])
         completions.append((b * width, size, b * width + size, len(tokens), place))
-    return _reading(ids_BL.ravel(), completions), width
+    return Padded(_reading(ids_BL.ravel(), completions), width)
 
 
 def _reading(ids_T: I64, completions: list[tuple[int, int, int, int, int]]) -> Reading:

@@ -13,7 +13,7 @@ from mapjob.errors import Reason, RowError
 from mapjob.scoring.body import Body
 from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.layout import Reading, on_device
+from mapjob.scoring.layout import Layout, Padded, on_device
 from mapjob.scoring.models import default_device, load_model, wearing
 from mapjob.scoring.packing import Pack, halves, shared_prompts
 from mapjob.scoring.rewards import reward_head
@@ -85,7 +85,7 @@ class Scorer:
         """(places, scores) of a pack. One that does not fit is halved; a completion that does not fit alone failed."""
         try:
             with torch.inference_mode():
-                return [self._read(*self.body.states(pack), failed)]
+                return [self._read(self.body.lay(pack), failed)]
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
                 raise
@@ -96,20 +96,16 @@ class Scorer:
             return []
         return [scores for part in parts for scores in self._forward_halving(part, failed)]
 
-    def _logps(
-        self, states_TH: torch.Tensor, reading: Reading, failed: dict[int, RowError]
-    ) -> tuple[list[int], torch.Tensor]:
+    def _logps(self, laid: Layout | Padded, failed: dict[int, RowError]) -> tuple[list[int], torch.Tensor]:
         """Summed log-probability of each completion in nats: float32 log-softmax, float64 sums. Shape (C,)."""
-        rows_R, targets_R = (on_device(a, states_TH.device) for a in (reading.predicting_R, reading.targets_R))
-        head = self._head.weight.device
-        logps_R = self._head.token_logps(states_TH.index_select(0, rows_R).to(head), targets_R.to(head)).double()
+        reading, head = laid.reading, self._head.weight.device
+        states_RH = self.body.states(laid, reading.predicting_R).to(head)
+        logps_R = self._head.token_logps(states_RH, on_device(reading.targets_R, head)).double()
         return reading.places, torch.stack([own.sum() for own in logps_R.split(reading.num_scored_C.tolist())])
 
-    def _rewards(
-        self, states_TH: torch.Tensor, reading: Reading, failed: dict[int, RowError]
-    ) -> tuple[list[int], torch.Tensor]:
+    def _rewards(self, laid: Layout | Padded, failed: dict[int, RowError]) -> tuple[list[int], torch.Tensor]:
         """Reward of each completion, float64. Shape (C,)."""
-        places, rows = [], []
+        reading, places, rows = laid.reading, [], []
         for c, place in enumerate(reading.places):
             try:
                 rows.append([reading.token(c, i) for i in self._head.tokens(reading.sequence(c))])
@@ -118,8 +114,8 @@ class Scorer:
                 failed[place] = error
         if not rows:
             return [], torch.zeros(0)
-        rows_CN = on_device(np.array(rows), states_TH.device)
-        return places, self._head(states_TH[rows_CN])
+        states_RH = self.body.states(laid, np.concatenate(rows))
+        return places, self._head(states_RH.view(len(places), -1, states_RH.shape[1]))
 
     @torch.inference_mode()
     def _plain_pass(self, model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,16 +32,16 @@ def records() -> list[Encoded]:
 
 def with_memory_for(monkeypatch, scorer: Scorer, tokens: int) -> list[int]:
     """The scorer's device now holds packs of so many tokens. Fills the list with the tokens of packs that did fit."""
-    states, fitted = scorer.body.states, []
+    lay, fitted = scorer.body.lay, []
 
     def guarded(pack: Pack):
         num_tokens = sum(group.num_tokens for group in pack)
         if num_tokens > tokens:
             raise torch.OutOfMemoryError(f"{num_tokens} tokens")
         fitted.append(num_tokens)
-        return states(pack)
+        return lay(pack)
 
-    monkeypatch.setattr(scorer.body, "states", guarded)
+    monkeypatch.setattr(scorer.body, "lay", guarded)
     return fitted
 
 
@@ -77,6 +77,6 @@ def test_other_errors_are_not_mistaken_for_it(monkeypatch, scorer):
     def broken(pack: Pack):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(scorer.body, "states", broken)
+    monkeypatch.setattr(scorer.body, "lay", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         scorer.score(records())

@@ -110,7 +110,8 @@ def seen_by_each(packed: Layout) -> dict[int, list[int]]:
 
 @given(any_batch, multiples)
 def test_padded_rows(batch, multiple):
-    reading, width = padded(batch, multiple)
+    laid = padded(batch, multiple)
+    reading, width = laid.reading, laid.width
     longest = max(sequence.num_tokens for sequence in batch)
     assert width % multiple == 0
     assert longest <= width < longest + multiple
