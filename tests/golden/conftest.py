@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from mapjob.config import parse_config
 from mapjob.job import ranked
@@ -51,3 +52,26 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
     tree["execution"] = {"rows_per_unit": 150}
     scored, _ = ranked(score_all(parse_config(tree)))
     return scored.pairs
+
+
+@pytest.fixture(scope="session")
+def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
+    """Columns of 2,000 different real pairs as the small trained models score them, and their edit distances."""
+    from mapjob.metrics.dcrm import edit_distances
+    from tests.golden.stages_in_process import score_all
+
+    table = pq.read_table(shared / "data" / "alpaca_eval_pairs", columns=["prompt", "chosen", "rejected"])
+    chosen, rejected = pc.utf8_length(table["chosen"]), pc.utf8_length(table["rejected"])
+    length = pc.add(pc.utf8_length(table["prompt"]), pc.max_element_wise(chosen, rejected))
+    rows = table.filter(pc.less_equal(length, 450)).to_pylist()
+    rows = list({tuple(row.values()): row for row in rows if row["chosen"] != row["rejected"]}.values())
+    rows = evenly(rows, 2_000)
+    folder, models = tmp_path_factory.mktemp("metrics"), shared / "models" / "small"
+    tree = config_tree(write_corpus(folder / "corpus", rows), folder / "out", Path(), Path())
+    tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
+    tree["execution"] = {"rows_per_unit": 500}
+    pairs = ranked(score_all(parse_config(tree)))[0].pairs
+    tokenizer = AutoTokenizer.from_pretrained(models / "policy")
+    texts = [(rows[i]["chosen"], rows[i]["rejected"]) for i in pairs.position]
+    distances = [edit_distances([np.array(tokenizer(text)["input_ids"]) for text in sides])[0] for sides in texts]
+    return {**pairs.columns, "edit_distance": np.array(distances, float)}

@@ -1,0 +1,91 @@
+"""Margins that a training objective subtracts, one for each pair, from columns alone.
+
+An objective here is -log sigma(beta * d - margin) or close to it; each function says which. d is the difference of mean
+log-probabilities, g is DPO's log-ratio gap. In training the authors take mu and sigma over a batch; here they are those
+of the corpus (population sigma). All shapes (N,); ValueError for values that are not finite.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from mapjob.errors import ConfigError
+from mapjob.metrics.column import Column, finite
+from mapjob.metrics.statistics import F64, Moments
+
+# Past e^20 the objective is a straight line, so the gradient no longer depends on it; float32 holds both ends.
+LARGEST_EXPONENT = 20.0
+
+
+def amapo_margin(simpo_margin: F64, moments: Moments, beta: float = 2.0, beta_inside: bool = False) -> Column:
+    """beta * exp(mu * (mu - d) / sigma) where d < mu, else 0 (AMaPO, Deng et al. 2025, arXiv 2511.09385).
+
+    Objective: -log sigma(beta * d - margin), margin detached. moments: those of d. The code has beta in front, which
+    is the default; with beta_inside it multiplies mu in the exponent instead, as a note of the paper has it. With
+    mu < 0 the exponent changes its sign, and harder pairs get smaller margins: a warning says so. Exponents are held
+    within [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is 0.
+    """
+    (d,) = finite(simpo_margin=simpo_margin)
+    mu, sigma = moments.mean, moments.std
+    if sigma == 0:
+        return Column(np.zeros(len(d)), (f"AMaPO: every implicit margin is {mu:g}, so every margin is 0",))
+    exponent = (mu - d) / sigma * mu * (beta if beta_inside else 1.0)
+    below = d < mu
+    warnings = []
+    if mu < 0:
+        warnings.append(f"AMaPO: the mean implicit margin is {mu:.3g}, below 0, so harder pairs get smaller margins")
+    num_clipped = int((below & (np.abs(exponent) > LARGEST_EXPONENT)).sum())
+    if num_clipped:
+        warnings.append(f"AMaPO: {num_clipped:,} of {len(d):,} exponents were beyond 20 and count as 20")
+    exponential = np.exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    return Column(np.where(below, exponential if beta_inside else beta * exponential, 0.0), tuple(warnings))
+
+
+def alpha_dpo_margin(dpo_margin: F64, moments: Moments, gamma_beta_ratio: float, alpha: float = 0.1) -> Column:
+    """gamma/beta + alpha * (g - mu) / sigma (alpha-DPO, Wu et al. 2024, arXiv 2410.10148).
+
+    Objective: -log sigma(beta * (d - margin)): the margin is in units of d. moments: those of g; alpha 0.05 to 0.2.
+    With sigma = 0 every margin is gamma/beta.
+    """
+    (g,) = finite(dpo_margin=dpo_margin)
+    if moments.std == 0:
+        told = f"alpha-DPO: every DPO margin is {moments.mean:g}, so every margin is gamma/beta"
+        return Column(np.full(len(g), gamma_beta_ratio), (told,))
+    return Column(gamma_beta_ratio + alpha * ((g - moments.mean) / moments.std))
+
+
+def bpo_margin(
+    chosen_logps: F64,
+    rejected_logps: F64,
+    ref_chosen_logps: F64,
+    ref_rejected_logps: F64,
+    beta: float = 0.1,
+    alpha: float = 0.3,
+) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """(rho, chosen_binds): rho = min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref)) (BPO, arXiv 2506.03557).
+
+    The side that improved less; chosen_binds is True where that is the chosen one, also where both are equal. alpha
+    weighs the rejected side. Raises ConfigError where the policy equals its reference, which makes every rho 0.
+    """
+    s_w, s_l, ref_w, ref_l = finite(
+        chosen_logps=chosen_logps,
+        rejected_logps=rejected_logps,
+        ref_chosen_logps=ref_chosen_logps,
+        ref_rejected_logps=ref_rejected_logps,
+    )
+    if len(s_w) and (s_w == ref_w).all() and (s_l == ref_l).all():
+        raise ConfigError(
+            "every BPO margin is 0: the policy gives the same log-probabilities as the reference",
+            "models.reference",
+            "use the reference that the policy was trained from",
+        )
+    chosen, rejected = beta * (s_w - ref_w), -alpha * beta * (s_l - ref_l)
+    return np.minimum(chosen, rejected), chosen <= rejected
+
+
+def repo_loss(simpo_margin: F64, gamma: float = 0.5) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """(max(0, gamma - d), active), active where d < gamma (RePO, Wu et al. 2025, arXiv 2503.07426; gamma 0.4 to 0.6).
+
+    Pairs that are not active have no gradient: the share that is active says how much of the corpus would be used.
+    """
+    (d,) = finite(simpo_margin=simpo_margin)
+    return np.maximum(0.0, gamma - d), d < gamma

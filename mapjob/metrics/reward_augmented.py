@@ -1,0 +1,61 @@
+"""Reward-augmented preference data: every pair twice, once for each side's reward as the goal that the prompt states.
+
+Zhang et al. 2024, arXiv 2410.08067. Asked for the chosen side's reward, the chosen side is better; asked for the
+rejected side's, the rejected one is: the policy learns from both, and at the end is asked for the best.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mapjob.errors import ConfigError
+from mapjob.metrics.column import finite
+from mapjob.metrics.statistics import F64
+
+BEST_GOAL = 10.0
+
+
+@dataclass(frozen=True)
+class Goals:
+    """Rows of the expanded corpus, shape (M,), two for each pair that is used, in the order of the pairs."""
+
+    pair: npt.NDArray[np.int64]  # index of the pair
+    goal: F64  # in [1, 10]
+    swapped: npt.NDArray[np.bool_]  # True: the goal is the rejected side's reward, and the two sides change places
+    num_skipped: int  # pairs without two rows: equal rewards, or rewards that contradict the label
+
+
+def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
+    """Two rows for each pair, with goals 1 + 9 * (r - lowest) / (highest - lowest) over all rewards given, shape (N,).
+
+    Pairs whose label the rewards contradict are left out as the authors do; ties too, where no goal tells the sides
+    apart. Raises ConfigError where every reward is the same, ValueError for values that are not finite.
+    """
+    r_w, r_l = finite(chosen_reward=chosen_reward, rejected_reward=rejected_reward)
+    used = np.flatnonzero(r_w > r_l)
+    if not len(used):
+        raise ConfigError(
+            "no chosen side has a larger reward than its rejected side, so no goal can be set",
+            f"the rewards of {len(r_w)} pairs",
+            "check the reward model, or that chosen and rejected are not exchanged",
+        )
+    lowest, highest = min(r_w.min(), r_l.min()), max(r_w.max(), r_l.max())
+    rewards = np.stack([r_w[used], r_l[used]], axis=1).reshape(-1)
+    goal = 1.0 + 9.0 * ((rewards - lowest) / (highest - lowest))
+    return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(r_w) - len(used))
+
+
+def prompt_with_goal(prompt: str | list[dict[str, str]], goal: float, system_role: bool) -> str | list[dict[str, str]]:
+    """The prompt with the goal stated before it: in a system message, or before the first user turn of a model that has
+    no system role, or before a plain string. An older system message follows the goal in the same message.
+    """
+    stated = f"Answer so that your response would be rated {goal:.1f} on a scale from 1 (worst) to 10 (best)."
+    if isinstance(prompt, str):
+        return f"{stated}\n\n{prompt}"
+    role = "system" if system_role else "user"
+    place = next((i for i, turn in enumerate(prompt) if turn["role"] == role), None)
+    if place is None:
+        return [{"role": role, "content": stated}, *prompt]
+    turn = {"role": role, "content": f"{stated}\n\n{prompt[place]['content']}"}
+    return [*prompt[:place], turn, *prompt[place + 1 :]]

@@ -1,0 +1,166 @@
+"""Every metric and signal a second time: plain Python over rows, as the formulas are written, with no thought of speed.
+
+A row is a dict of floats. Functions of a whole corpus take the list of rows. Nothing here is shared with mapjob.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+Row = dict[str, float]
+
+
+def sigma(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def h(row: Row) -> float:
+    return row["chosen_reward"] - row["rejected_reward"]
+
+
+def d(row: Row) -> float:
+    return row["chosen_logps"] / row["chosen_num_tokens"] - row["rejected_logps"] / row["rejected_num_tokens"]
+
+
+def gains(row: Row) -> tuple[float, float]:
+    """s - s_ref of both sides."""
+    return row["chosen_logps"] - row["ref_chosen_logps"], row["rejected_logps"] - row["ref_rejected_logps"]
+
+
+def g(row: Row) -> float:
+    chosen, rejected = gains(row)
+    return chosen - rejected
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    middle = mean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
+
+
+# Selection
+
+
+def clipping_bound(margins: Sequence[float], divisor: float) -> int:
+    u = int(max(margins) / divisor)
+    largest = max(margins)
+    while True:
+        above = sum(1 for m in margins if u < m)
+        if above < largest - u or above < 30 or u > largest:
+            return u
+        u += 1
+
+
+def bees(sources: Sequence[tuple[Sequence[float], float]]) -> list[float]:
+    """sources: (margins, divisor of the search) of each."""
+    probabilities = []
+    for margins, divisor in sources:
+        u = clipping_bound(margins, divisor)
+        heights = [min(max(m, -2), u) + 2 for m in margins]
+        highest = max(heights)
+        probabilities.append([min(max(x / highest, 2**-20), 1 - 2**-20) for x in heights])
+    found = []
+    for ps in zip(*probabilities):
+        right, wrong = math.prod(ps), math.prod(1 - p for p in ps)
+        found.append(right / (right + wrong))
+    return found
+
+
+def dcrm(row: Row, scale: float) -> float:
+    apart = row["edit_distance"] + abs(row["chosen_logps"] - row["rejected_logps"])
+    return (sigma(scale * h(row)) - 0.5) / (apart + 1)
+
+
+def ifd_margin(row: Row) -> float:
+    def difficulty(side: str) -> float:
+        tokens = row[f"{side}_num_tokens"]
+        return math.exp(-row[f"{side}_logps"] / tokens) / math.exp(-row[f"unconditional_{side}_logps"] / tokens)
+
+    return difficulty("chosen") - difficulty("rejected")
+
+
+def beta_dpo_weight(rows: Sequence[Row], implicit: Callable[[Row], float]) -> list[float]:
+    values = [implicit(row) for row in rows]
+    mu, dev = mean(values), deviation(values)
+    return [math.exp(-0.5 * ((value - mu) / dev) ** 2) for value in values]
+
+
+def levenshtein(one: Sequence[int], other: Sequence[int]) -> int:
+    previous = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        current = [i]
+        for j, b in enumerate(other, 1):
+            current.append(min(previous[j] + 1, current[-1] + 1, previous[j - 1] + (a != b)))
+        previous = current
+    return previous[-1]
+
+
+# Signals
+
+
+def amapo(rows: Sequence[Row], beta: float, beta_inside: bool) -> list[float]:
+    ds = [d(row) for row in rows]
+    mu, dev = mean(ds), deviation(ds)
+    if beta_inside:
+        return [math.exp(((mu - x) / dev) * beta * mu) if x < mu else 0.0 for x in ds]
+    return [beta * math.exp(((mu - x) / dev) * mu) if x < mu else 0.0 for x in ds]
+
+
+def alpha_dpo(rows: Sequence[Row], ratio: float, alpha: float) -> list[float]:
+    gs = [g(row) for row in rows]
+    mu, dev = mean(gs), deviation(gs)
+    return [ratio + alpha * (x - mu) / dev for x in gs]
+
+
+def gamma_po(gaps: Sequence[float], gamma0: float, tau: float, rounds: int = 400) -> list[float]:
+    """The fixed point by damped iteration: half of the way, in logarithms, each round."""
+    gammas = [gamma0] * len(gaps)
+    for _ in range(rounds):
+        exponentials = [math.exp(-(gamma0 / tau) * sigma(x - gap)) for x, gap in zip(gammas, gaps)]
+        middle = mean(exponentials)
+        gammas = [math.sqrt(x * gamma0 * e / middle) for x, e in zip(gammas, exponentials)]
+    return gammas
+
+
+def gamma_po_by_exponentiated_gradient(gaps: Sequence[float], gamma0: float, tau: float) -> list[float]:
+    """The published procedure on one batch: 20 rounds from the uniform distribution, with a step of min(0.5 / tau, 1)."""
+    step, number = min(0.5 / tau, 1.0), len(gaps)
+    p = [1 / number] * number
+    for _ in range(20):
+        gammas = [gamma0 * number * x for x in p]
+        away = [gamma0 * sigma(gamma - gap) for gamma, gap in zip(gammas, gaps)]
+        slopes = [tau * (1 + math.log(number * x)) + pull for x, pull in zip(p, away)]
+        raised = [x * math.exp(-step * slope) for x, slope in zip(p, slopes)]
+        total = math.fsum(raised)
+        p = [x / total for x in raised]
+    return gammas
+
+
+def madpo(row: Row, c_max: float, c_min: float, rate: float, tau: float) -> float:
+    x = h(row)
+    c = c_min + (c_max - c_min) / (1 + ((c_max - 1) / (1 - c_min)) * math.exp(rate * (abs(x) - tau)))
+    return sigma(c * x) / sigma(x) if x > -tau else 1.0
+
+
+def bpo(row: Row, beta: float, alpha: float) -> tuple[float, bool]:
+    chosen, rejected = gains(row)
+    one, other = beta * chosen, -alpha * beta * rejected
+    return (one, True) if one <= other else (other, False)
+
+
+def repo(row: Row, gamma: float) -> tuple[float, bool]:
+    return max(0.0, gamma - d(row)), d(row) < gamma
+
+
+def mmpo(row: Row, gamma: float) -> tuple[float, bool]:
+    p = sigma(gamma * (row["chosen_reward"] - row["rejected_reward"]))
+    return (1 - p, True) if p < 0.5 else (p, False)
+
+
+def wpo(row: Row) -> float:
+    def mean_weight(side: str) -> float:
+        return (row[f"{side}_logps"] - row[f"collision_{side}_logps"]) / row[f"{side}_num_tokens"]
+
+    return min(1.0, math.exp(mean_weight("chosen") + mean_weight("rejected")))

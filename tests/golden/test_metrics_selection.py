@@ -1,0 +1,170 @@
+"""Selection metrics against plain Python loops over the same formulas, on 2,000 real scored pairs and on made ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mapjob.errors import ConfigError
+from mapjob.metrics.bees import EXPLICIT_DIVISOR, IMPLICIT_DIVISOR, bees, upper_bound
+from mapjob.metrics.dcrm import dcrm, edit_distances
+from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.ensemble import Ensemble
+from mapjob.metrics.statistics import Moments
+from tests.golden import plain_metrics as plain
+from tests.golden.columns import synthetic_columns
+from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, reward, rows_of, simpo
+
+
+@pytest.fixture(scope="module", params=["real", "made"])
+def columns(request) -> Columns:
+    """With made columns for what no scorer writes yet: log-probabilities without the prompt."""
+    if request.param == "real":
+        columns = dict(request.getfixturevalue("metric_columns"))
+        assert len(columns["chosen_reward"]) == 2_000
+    else:
+        columns = synthetic_columns(3_000)
+        columns["edit_distance"] = np.random.default_rng(1).integers(0, 500, 3_000).astype(float)
+    rng = np.random.default_rng(2)
+    for side in ("chosen", "rejected"):
+        lost = columns[f"{side}_num_tokens"] * rng.normal(0.4, 0.3, len(columns["chosen_reward"]))
+        columns[f"unconditional_{side}_logps"] = columns[f"{side}_logps"] - lost
+    return columns
+
+
+@pytest.fixture(scope="module")
+def rows(columns: Columns) -> list[plain.Row]:
+    return rows_of(columns)
+
+
+def test_margins(columns, rows):
+    assert_same(reward(columns), [plain.h(row) for row in rows])
+    assert_same(simpo(columns), [plain.d(row) for row in rows])
+    assert_same(dpo(columns), [plain.g(row) for row in rows])
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_bees(columns, rows, factor):
+    ours = bees({"reward": factor * reward(columns)}, dpo(columns))
+    explicit, implicit = [factor * plain.h(row) for row in rows], [plain.g(row) for row in rows]
+    assert_same(ours.values, plain.bees([(explicit, 1.5), (implicit, 2)]))
+    assert any("clips" in text for text in ours.warnings), "some DPO margins lie below -2"
+
+
+@pytest.mark.parametrize(("which", "divisor"), [("g", IMPLICIT_DIVISOR), ("h", EXPLICIT_DIVISOR)])
+def test_bees_clipping_search(columns, rows, which, divisor):
+    margin = {"g": dpo, "h": reward}[which](columns)
+    assert upper_bound(margin, divisor) == plain.clipping_bound(margin.tolist(), divisor)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_dcrm(columns, rows, scale):
+    c = columns
+    ours = dcrm(reward(c), c["edit_distance"], c["chosen_logps"], c["rejected_logps"], scale=scale)
+    assert_same(ours, [plain.dcrm(row, scale) for row in rows])
+
+
+def test_difficulty_gap(columns, rows):
+    assert_same(difficulty_gap(dpo(columns), beta=0.05), [-(0.05 * plain.g(row)) for row in rows])
+
+
+@pytest.mark.parametrize(("margin", "theirs"), [(simpo, plain.d), (dpo, plain.g)])
+def test_beta_dpo_weight(columns, rows, margin, theirs):
+    values = margin(columns)
+    assert_same(beta_dpo_weight(values, Moments.of(values)).values, plain.beta_dpo_weight(rows, theirs))
+
+
+def test_ifd_margin(columns, rows):
+    names = ("chosen_logps", "rejected_logps", "unconditional_chosen_logps", "unconditional_rejected_logps")
+    names += ("chosen_num_tokens", "rejected_num_tokens")
+    assert_same(ifd_margin(**{name: columns[name] for name in names}), [plain.ifd_margin(row) for row in rows])
+
+
+def three_models(c: Columns) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The reward model, and two more rewards of very different scale out of what the policy says."""
+    per_token = [c[f"{side}_logps"] / c[f"{side}_num_tokens"] for side in ("chosen", "rejected")]
+    return {
+        "skywork": (c["chosen_reward"], c["rejected_reward"]),
+        "armo": (0.01 * per_token[0], 0.01 * per_token[1]),
+        "length": (100 - c["chosen_num_tokens"], 100 - c["rejected_num_tokens"]),
+    }
+
+
+def test_ensemble(columns):
+    models = three_models(columns)
+    ours = Ensemble.of(
+        {name: chosen - rejected for name, (chosen, rejected) in models.items()},
+        {name: Moments.of(np.concatenate(sides)) for name, sides in models.items()},
+    )
+    z_scored = []
+    for sides in models.values():
+        chosen, rejected = (side.tolist() for side in sides)
+        mu, dev = plain.mean(chosen + rejected), plain.deviation(chosen + rejected)
+        z_scored.append([(one - mu) / dev - (other - mu) / dev for one, other in zip(chosen, rejected)])
+    by_pair = list(zip(*z_scored))
+    np.testing.assert_allclose(ours.mean, [plain.mean(values) for values in by_pair], rtol=RELATIVE, atol=1e-14)
+    np.testing.assert_allclose(ours.worst, [min(values) for values in by_pair], rtol=RELATIVE, atol=1e-14)
+    np.testing.assert_allclose(ours.disagreement, [plain.deviation(v) for v in by_pair], rtol=RELATIVE, atol=1e-14)
+    assert not ours.warnings
+
+
+def test_bees_of_several_reward_models(columns):
+    models = {name: chosen - rejected for name, (chosen, rejected) in three_models(columns).items()}
+    theirs = plain.bees([(margin.tolist(), 1.5) for margin in models.values()])
+    assert_same(bees(models).values, theirs)
+
+
+def test_edit_distance_of_real_texts(flawed_pairs):
+    """Bytes stand for tokens; some of these pairs have equal sides."""
+    for row in flawed_pairs[:60]:
+        sides = [list(row[side].encode()) for side in ("chosen", "rejected", "prompt")]
+        ours = edit_distances([np.array(side, np.int32) for side in sides])
+        theirs = [plain.levenshtein(sides[a], sides[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+        assert ours.tolist() == theirs
+
+
+# What the methods promise
+
+
+def test_bees_of_contradictory_pairs_is_one_half_and_never_first():
+    """Pairs 0 and 1: one source is entirely sure, the other surely against."""
+    explicit = np.array([40.0, -9.0, 12.0, 3.0, 1.0])
+    implicit = np.array([-9.0, 60.0, 30.0, 8.0, 0.5])
+    found = bees({"reward": explicit}, implicit).values
+    assert found[:2].tolist() == [0.5, 0.5]
+    assert found.argmax() == 2
+
+
+def test_bees_says_that_small_margins_have_no_bound():
+    margins_like_armo = np.random.default_rng(0).uniform(-0.1, 0.1, 500)
+    (warning,) = bees({"armo": margins_like_armo}).warnings
+    assert "no upper bound" in warning
+    assert "150" in warning
+    scaled = bees({"armo": 150 * margins_like_armo})
+    assert not any("no upper bound" in text for text in scaled.warnings)
+
+
+def test_bees_of_a_source_that_says_nothing_is_the_other_source():
+    explicit = np.random.default_rng(0).normal(0, 3, 400)
+    alone, beside = bees({"reward": explicit}), bees({"reward": explicit}, np.full(400, 7.0))
+    np.testing.assert_allclose(beside.values, alone.values, rtol=1e-15)
+    assert set(beside.warnings) - set(alone.warnings) == {
+        "BeeS: the implicit margin is the same for all pairs within its bounds"
+    }
+
+
+def test_a_reward_model_that_says_nothing_is_left_out():
+    telling, silent = np.array([1.0, -2.0, 0.5]), np.zeros(3)
+    moments = {"one": Moments.of(np.array([1.0, 2.0, 4.0])), "two": Moments.of(np.full(6, 3.0))}
+    both = Ensemble.of({"one": telling, "two": silent}, moments)
+    alone = Ensemble.of({"one": telling}, moments)
+    assert both.worst.tolist() == alone.worst.tolist()
+    assert "two" in both.warnings[0]
+    with pytest.raises(ConfigError, match="same reward"):
+        Ensemble.of({"two": silent}, moments)
+
+
+def test_dcrm_keeps_the_digits_of_small_margins():
+    margin = np.array([1e-12, -1e-12])
+    assert_same(dcrm(margin, np.array([3, 3]), np.zeros(2), np.zeros(2)), [1e-12 / 16, -1e-12 / 16])
+    assert math.copysign(1, dcrm(-margin, [3, 3], [0, 0], [0, 0])[0]) == -1
