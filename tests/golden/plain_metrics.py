@@ -125,7 +125,7 @@ def gamma_po(gaps: Sequence[float], gamma0: float, tau: float, rounds: int = 400
 
 
 def gamma_po_by_exponentiated_gradient(gaps: Sequence[float], gamma0: float, tau: float) -> list[float]:
-    """The published procedure on one batch: 20 rounds from the uniform distribution, with a step of min(0.5 / tau, 1)."""
+    """The published procedure on one batch: 20 rounds from the uniform distribution, in steps of min(0.5 / tau, 1)."""
     step, number = min(0.5 / tau, 1.0), len(gaps)
     p = [1 / number] * number
     for _ in range(20):

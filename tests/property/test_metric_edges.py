@@ -4,6 +4,7 @@ The oracle is arithmetic of 60 digits (mpmath), which knows no overflow and no c
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -76,7 +77,7 @@ def test_sigmoid(given_columns):
 def test_dcrm(given_columns, scale, distance):
     h, s_w, s_l = given_columns
     exact = [
-        (mp_sigma(scale * x) - mpf("0.5")) / (distance + abs(w - l) + 1) for x, w, l in zip(of(h), of(s_w), of(s_l))
+        (mp_sigma(scale * x) - mpf("0.5")) / (distance + abs(w - u) + 1) for x, w, u in zip(of(h), of(s_w), of(s_l))
     ]
     ours = dcrm(h, np.full(len(h), distance), s_w, s_l, scale=scale)
     assert_close(ours, exact)
@@ -107,8 +108,8 @@ def test_ifd_margin(given_columns, n_w, n_l):
     counts = {"chosen_num_tokens": np.full(len(s_w), n_w), "rejected_num_tokens": np.full(len(s_w), n_l)}
     ours = ifd_margin(s_w, s_l, u_w, u_l, **counts)
     assert np.isfinite(ours).all()
-    for value, w, l, without_w, without_l in zip(ours.tolist(), *map(of, given_columns), strict=True):
-        sides = mpmath.exp((without_w - w) / n_w), mpmath.exp((without_l - l) / n_l)
+    for value, w, u, without_w, without_u in zip(ours.tolist(), *map(of, given_columns), strict=True):
+        sides = mpmath.exp((without_w - w) / n_w), mpmath.exp((without_u - u) / n_l)
         # The difference has the digits of the larger of the two perplexity ratios.
         assert abs(mpf(value) - (sides[0] - sides[1])) <= mpf("1e-12") * max(sides)
 
@@ -152,9 +153,9 @@ def test_bpo_margin(given_columns):
             bpo_margin(s_w, s_l, ref_w, ref_l)
         return
     rho, chosen_binds = bpo_margin(s_w, s_l, ref_w, ref_l, beta=0.1, alpha=0.3)
-    for value, binds, w, l, rw, rl in zip(rho.tolist(), chosen_binds, *map(of, given_columns), strict=True):
-        chosen, rejected = mpf(0.1) * (w - rw), -mpf(0.3) * mpf(0.1) * (l - rl)
-        nearly = mpf("1e-9") * (abs(chosen) + abs(rejected)) + mpf("1e-15") * (abs(w) + abs(l) + abs(rw) + abs(rl))
+    for value, binds, w, u, rw, ru in zip(rho.tolist(), chosen_binds, *map(of, given_columns), strict=True):
+        chosen, rejected = mpf(0.1) * (w - rw), -mpf(0.3) * mpf(0.1) * (u - ru)
+        nearly = mpf("1e-9") * (abs(chosen) + abs(rejected)) + mpf("1e-15") * (abs(w) + abs(u) + abs(rw) + abs(ru))
         assert abs(mpf(value) - min(chosen, rejected)) <= nearly
         assert binds == (chosen <= rejected) or abs(chosen - rejected) <= nearly
 
@@ -195,9 +196,9 @@ def test_wpo_weight(given_columns, n_w, n_l):
     counts["rejected_num_tokens"] = np.full(len(given_columns[0]), n_l)
     ours = wpo_weight(*given_columns, **counts)
     assert np.isfinite(ours).all()
-    for value, w, l, q_w, q_l in zip(ours.tolist(), *map(of, given_columns), strict=True):
-        log_weight = min(mpf(0), (w - q_w) / n_w + (l - q_l) / n_l)
-        size = abs(w) + abs(q_w) + abs(l) + abs(q_l)  # what rounding of the sums may cost
+    for value, w, u, q_w, q_u in zip(ours.tolist(), *map(of, given_columns), strict=True):
+        log_weight = min(mpf(0), (w - q_w) / n_w + (u - q_u) / n_l)
+        size = abs(w) + abs(q_w) + abs(u) + abs(q_u)  # what rounding of the sums may cost
         if size < 1e5:
             assert abs(mpf(value) - mpmath.exp(log_weight)) <= mpf("1e-9") * mpmath.exp(log_weight) + mpf("1e-300")
             assert value > 0 or log_weight < SMALLEST_EXPONENT
@@ -233,7 +234,7 @@ def test_bees(given_columns):
     assert ((ours.values > 0) & (ours.values < 1 + 1e-15)).all()
     # Larger on both sides is never worse.
     order = np.lexsort((implicit, explicit))
-    for i, j in zip(order, order[1:]):
+    for i, j in pairwise(order):
         if implicit[i] <= implicit[j]:
             assert ours.values[i] <= ours.values[j] * (1 + 1e-12)
 
@@ -258,8 +259,8 @@ def test_bees_of_constant_sources_says_nothing(models):
 
 def test_many_sure_models_stay_within_the_numbers():
     margin = np.array([-50.0, 0.0, 50.0])
-    values = bees({f"model {i}": margin for i in range(60)}).values
-    assert 0 < values[0] < 1e-300
+    values = bees({f"model {i}": margin for i in range(50)}).values
+    assert 0 < values[0] < 1e-290
     assert values[2] == 1.0
     assert bees({"one": margin}).values[0] == pytest.approx(CLAMP)
 
@@ -346,10 +347,12 @@ def test_what_is_no_number_is_refused_with_its_row(taker, bad):
         TAKERS[taker](np.array([1.0, bad, 3.0]))
 
 
-@pytest.mark.parametrize("taker", set(TAKERS) - {"difficulty_gap", "repo_loss", "madpo_weight", "mmpo_target"})
+OF_TWO_COLUMNS = ["bees", "bees, implicit", "dcrm", "dcrm, distance", "ifd_margin", "ifd_margin, tokens", "ensemble"]
+OF_TWO_COLUMNS += ["bpo_margin", "wpo_weight", "reward_goals"]
+
+
+@pytest.mark.parametrize("taker", OF_TWO_COLUMNS)
 def test_columns_of_different_lengths_are_refused(taker):
-    if taker in ("beta_dpo_weight", "amapo_margin", "alpha_dpo_margin", "gamma_po_margin"):
-        pytest.skip("takes one column")
     with pytest.raises(ValueError, match="shapes"):
         TAKERS[taker](np.array([1.0, 2.0]))
 
