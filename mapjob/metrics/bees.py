@@ -62,9 +62,10 @@ def probability(margin: F64, divisor: float, name: str) -> Column:
     if upper > margin.max():
         scale = "margins as small as ArmoRM's need a factor of about 150"
         warnings.append(f"BeeS found no upper bound for the {name}, whose largest is {margin.max():.3g}: {scale}")
-    faint = int(((height > 0) & (height < CLAMP * height.max())).sum())
-    if faint:
-        warnings.append(f"BeeS cannot tell {faint:,} pairs apart by the {name}: the largest is a million times theirs")
+    if height.max() * CLAMP > 1:
+        faint = int(((height > 0) & (height < CLAMP * height.max())).sum())
+        largest = f"beside the largest, {margin.max():.3g}"
+        warnings.append(f"BeeS cannot tell {faint:,} of {len(margin):,} pairs apart by the {name}, {largest}")
     return Column(height / height.max(), tuple(warnings))
 
 

@@ -144,6 +144,13 @@ def test_bees_says_that_small_margins_have_no_bound():
     assert not any("no upper bound" in text for text in scaled.warnings)
 
 
+def test_bees_tells_of_one_margin_beside_which_all_others_are_nothing():
+    margin = np.append(np.linspace(-1, 20, 99), 1e9)
+    told = [text for text in bees({"reward": margin}).warnings if "apart" in text]
+    assert told == ["BeeS cannot tell 99 of 100 pairs apart by the margin of reward, beside the largest, 1e+09"]
+    assert not any("apart" in text for text in bees({"reward": margin[:-1]}).warnings)
+
+
 def test_bees_of_a_source_that_says_nothing_is_the_other_source():
     explicit = np.random.default_rng(0).normal(0, 3, 400)
     alone, beside = bees({"reward": explicit}), bees({"reward": explicit}, np.full(400, 7.0))

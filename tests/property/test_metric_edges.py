@@ -223,6 +223,8 @@ def test_bees_search_is_the_step_by_step_one(values, repeats, divisor):
 def test_bees_search_takes_many_steps_where_many_margins_are_large():
     """A hundred margins at 90 and one at 100: bounds from 50 on leave out too many, until fewer than 30 are above."""
     assert upper_bound(np.array([90.0] * 100 + [100.0]), 2.0) == 90.0
+    assert upper_bound(np.array([9.0] * 29 + [10.0]), 2.0) == 9.0, "30 above 5 are not few"
+    assert upper_bound(np.array([9.0] * 28 + [10.0]), 2.0) == 5.0, "29 are"
     assert upper_bound(np.array([0.04, 0.1] * 50), 1.5) == 1.0, "above the largest: no bound was found"
 
 
