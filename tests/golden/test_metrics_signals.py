@@ -173,6 +173,11 @@ def test_constant_margins_say_so():
         assert "0.25" in ours.warnings[0]
 
 
+def test_amapo_has_no_margin_at_the_mean_itself():
+    d = np.array([0.0, 1.0, 2.0])
+    assert (amapo_margin(d, Moments.of(d)).values > 0).tolist() == [True, False, False]
+
+
 def test_amapo_tells_of_a_negative_mean_and_counts_what_it_clips():
     d = np.random.default_rng(0).normal(-0.5, 1, 500)
     assert any("below 0" in text for text in amapo_margin(d, Moments.of(d)).warnings)
@@ -188,6 +193,13 @@ def test_a_policy_that_is_its_reference_has_no_bpo_margin():
     logps = np.array([-3.0, -4.0])
     with pytest.raises(ConfigError, match="reference"):
         bpo_margin(logps, logps - 1, logps, logps - 1)
+
+
+def test_the_chosen_side_binds_where_both_sides_improved_alike():
+    unchanged, improved = np.array([-3.0, -4.0]), np.array([-3.0, -2.0])
+    rho, chosen_binds = bpo_margin(improved, unchanged, unchanged, unchanged)
+    assert rho.tolist() == [0.0, 0.0]
+    assert chosen_binds.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("c_max", "c_min"), [(1.0, None), (0.5, 0.2), (2.0, 1.0), (2.0, 0.0)])
