@@ -79,7 +79,7 @@ _DROPPED = {
 }
 
 _EXPLANATIONS = {
-    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row",
+    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row; under relabel, also the other way round",
     Reason.IDENTICAL_COMPLETIONS: "chosen and rejected are the same text, so every margin is 0",
     Reason.OVERLENGTH: "prompt and completion are longer than scoring.max_length tokens",
     Reason.CONTROL_TOKENS: "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",

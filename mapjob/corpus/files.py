@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mapjob.corpus.footer import read_footer
 from mapjob.corpus.remote import explained, filesystem, is_transient, retried
+from mapjob.corpus.views import without_views
 from mapjob.errors import ConfigError, InputError
 
 FOOTER_THREADS = 16
@@ -70,18 +72,18 @@ def _inspect(url: str) -> SourceFile:
     fs, path = filesystem(url)
 
     def look() -> tuple[str, pq.FileMetaData]:
-        with fs.open(path, "rb") as file:
-            return file_identity(url), pq.read_metadata(file)
+        with fs.open(path, "rb", cache_type="none") as file:
+            return file_identity(url), read_footer(file, url)
 
     try:
         identity, metadata = retried(look)
-    except (pa.ArrowException, OSError) as error:
+        schema = without_views(metadata.schema.to_arrow_schema())
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if is_transient(error) or isinstance(error, PermissionError):
             raise explained(error, url, "read") from error
         raise InputError(
             f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
         ) from None
-    schema = metadata.schema.to_arrow_schema()
     for name in schema.names:
         if schema.names.count(name) > 1:
             raise InputError(f"two columns are called {name!r}", url, "rename one of them")

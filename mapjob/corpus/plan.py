@@ -103,7 +103,8 @@ def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limi
     schema = _common_schema(files)
     head = _head(files)
     if source.layout == "auto":
-        layout, why = recognise(schema, renamed_rows(head, source.columns), source.columns, where)
+        rows = [row for row in renamed_rows(head, source.columns) if row is not None]
+        layout, why = recognise(schema, rows, source.columns, where)
     else:
         layout, why = source.layout, "as the run file says"
     for file in files:

@@ -7,26 +7,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config import Columns
+from mapjob.corpus.footer import read_footer
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.recognise import renames
 from mapjob.corpus.records import Record, checked
 from mapjob.corpus.remote import explained, filesystem, is_transient, retried
+from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
+
+BATCH_ROWS = 1000
+BUFFER_BYTES = 1 << 20  # of each column, so also the size of a request to object storage
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows [start, stop) of a file, decoding only the row groups that hold them. Raises InputError with the place."""
+    """Rows [start, stop) of a file, page checksums verified where the file has them.
+
+    Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError with the place.
+    """
     fs, path = filesystem(url)
 
-    def read() -> tuple[pa.Table, int]:
-        with fs.open(path, "rb") as handle:
-            file = pq.ParquetFile(handle)
-            groups, first = _groups(file.metadata, start, stop)
-            return file.read_row_groups(groups, columns=list(columns) if columns is not None else None), first
+    def read() -> pa.Table:
+        with fs.open(path, "rb", cache_type="none") as handle:
+            metadata = read_footer(handle, url)
+            # Without pre_buffer a large row group is neither fetched nor held as a whole.
+            file = pq.ParquetFile(
+                handle, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
+            )
+            return _rows(file, start, stop, list(columns) if columns is not None else None)
 
     try:
-        table, first = retried(read)
-    except (pa.ArrowException, OSError) as error:
+        table = retried(read)
+        table = table.cast(without_views(table.schema))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if is_transient(error):
             raise explained(error, url, "read") from error
         raise InputError(
@@ -34,7 +46,6 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
             f"{url}, rows {start} to {stop}",
             "replace the file or take it out of input.path",
         ) from None
-    table = table.slice(start - first, stop - start)
     if table.num_rows != stop - start:
         raise InputError(
             f"{table.num_rows} rows instead of {stop - start}",
@@ -42,6 +53,21 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
             "was the file replaced?",
         )
     return table
+
+
+def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:
+    groups, row = _groups(file.metadata, start, stop)
+    batches = []
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns) if groups else ():
+        if row + batch.num_rows > start:
+            batches.append(batch.slice(max(0, start - row), stop - max(start, row)))
+        row += batch.num_rows
+        if row >= stop:
+            break
+    if batches:
+        return pa.Table.from_batches(batches)
+    schema = file.schema_arrow
+    return schema.empty_table() if columns is None else schema.empty_table().select(columns)
 
 
 def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
@@ -57,32 +83,31 @@ def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int]
     return groups, first
 
 
-def renamed_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any]]:
-    """Rows as dicts under the layout's own column names. Raises UnicodeDecodeError for text that is not UTF-8."""
+def renamed_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any] | None]:
+    """Rows as dicts under the layout's own column names; None for a row with text that is not UTF-8."""
     names = renames(columns)
     # A column that has a layout's name by chance gives way to the one that the run file names.
     table = table.select([name for name in table.column_names if name not in names or name in names.values()])
     own = {name: layout_name for layout_name, name in names.items()}
-    return table.rename_columns([own.get(name, name) for name in table.column_names]).to_pylist()
+    return python_rows(table.rename_columns([own.get(name, name) for name in table.column_names]))
+
+
+def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:
+    """Rows as dicts; None for a row with text that is not UTF-8, which writers other than Arrow let pass."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        if table.num_rows == 1:
+            return [None]
+    return [row for index in range(table.num_rows) for row in python_rows(table.slice(index, 1))]
 
 
 def read_records(table: pa.Table, layout: Layout, columns: Columns) -> list[Record | RowError]:
     """One Record for each row, in order; where there is none, the RowError that says why."""
     names = renames(columns)
-    wanted = [names.get(name, name) for name in layout.columns]
-    table = table.select(wanted)
-    try:
-        rows: list[dict[str, Any] | None] = list(renamed_rows(table, columns))
-    except UnicodeDecodeError:
-        rows = [_row_or_none(table.slice(index, 1), columns) for index in range(table.num_rows)]
+    wanted = [*(names.get(name, name) for name in layout.columns), *filter(None, (columns.id, columns.group))]
+    rows = renamed_rows(table.select(list(dict.fromkeys(wanted))), columns)
     return [RowError(Reason.INVALID_UTF8) if row is None else _record(row, layout) for row in rows]
-
-
-def _row_or_none(table: pa.Table, columns: Columns) -> dict[str, Any] | None:
-    try:
-        return renamed_rows(table, columns)[0]
-    except UnicodeDecodeError:
-        return None
 
 
 def _record(row: dict[str, Any], layout: Layout) -> Record | RowError:

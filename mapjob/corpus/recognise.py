@@ -44,7 +44,8 @@ def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) 
 
 
 def check_columns(layout: str, schema: pa.Schema, columns: Columns, where: str) -> None:
-    """Raises ConfigError when the layout, or the run file, names a column that the corpus lacks."""
+    """Raises ConfigError when the layout, or the run file, names a column that the corpus lacks, and InputError when
+    one of the layout's columns is of a type that holds no text in any row."""
     renamed = renames(columns)
     needed = [renamed.get(name, name) for name in LAYOUTS[layout].columns]
     needed += [name for name in (columns.id, columns.group, *renamed.values()) if name]
@@ -55,6 +56,22 @@ def check_columns(layout: str, schema: pa.Schema, columns: Columns, where: str) 
                 where,
                 f"its columns are: {', '.join(schema.names)}",
             )
+    for name in LAYOUTS[layout].columns:
+        field = schema.field(renamed.get(name, name))
+        if not _may_hold_text(field.type):
+            raise InputError(
+                f"the column {field.name!r}, read as {name}, is of the type {field.type}, which is neither text nor "
+                "a list of messages",
+                where,
+                "write it as a string column, or name another one in input.columns",
+            )
+
+
+def _may_hold_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    kinds = pa.types.is_string, pa.types.is_large_string, pa.types.is_nested, pa.types.is_null
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _is_whole_dialogue(chosen: object) -> bool:

@@ -33,7 +33,7 @@ class Pairs:
     position: I64  # of the row in the whole corpus
     unit: I64  # index of its unit in the plan
     pair_id: pa.Array
-    content_key: npt.NDArray[np.uint64]
+    content_key: npt.NDArray[np.uint64]  # of the chosen and of the rejected side, each with its prompt
     prompt_key: npt.NDArray[np.uint64]
     chosen: I64  # index of the chosen completion in its record
     rejected: I64
@@ -60,7 +60,8 @@ class Pairs:
                     np.where(where, self.columns[one], self.columns[other]),
                 )
         chosen, rejected = np.where(where, self.rejected, self.chosen), np.where(where, self.chosen, self.rejected)
-        return replace(self, columns=columns, chosen=chosen, rejected=rejected)
+        key = np.where(where[:, None], self.content_key[:, ::-1], self.content_key)
+        return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def rank_pairs(pairs: Pairs, selection: Selection) -> Ranking:
     Raises ConfigError where the metric has no meaning on this corpus: nothing to rank, a policy that equals its
     reference, constant margins, a calibration without a solution.
     """
-    repeats = is_repeat(pairs.content_key)
+    repeats = is_repeat(pairs.content_key, either_way=selection.on_disagreement == "relabel")
     dropped = {Reason.DUPLICATE: pairs.take(repeats)}
     pairs = pairs.take(~repeats)
     contradicts = margins.reward_margin(pairs.columns["chosen_reward"], pairs.columns["rejected_reward"]) < 0

@@ -8,7 +8,7 @@ from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
 from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def _pairs(families: dict[str, pa.Table], position: I64, unit: I64, layout: str)
         values = _flat(families["reference"], "logps", offsets)
         columns["ref_chosen_logps"] = gather(values, offsets, chosen)
         columns["ref_rejected_logps"] = gather(values, offsets, rejected)
-    content, prompt = _keys(identity["content_key"]), _keys(identity["prompt_key"])
+    keys, first = _flat(identity, "completion_keys", offsets), offsets[:-1]
+    content, prompt = np.stack([keys[first + chosen], keys[first + rejected]], axis=1), _keys(identity["prompt_key"])
     pair_id = identity["pair_id"].combine_chunks()
     return Pairs(position, unit, pair_id, content, prompt, chosen, rejected, columns)
 

@@ -31,13 +31,14 @@ def test_one_row_each_with_keys_or_a_reason():
     assert [row["reason"] for row in rows] == [None, None, None, "null_field"]
     assert "prompt" in rows[3]["detail"]
     assert rows[0]["prompt_key"] == rows[1]["prompt_key"] != rows[2]["prompt_key"]
-    assert len({row["content_key"] for row in rows}) == 4
-    assert rows[3]["content_key"] is rows[3]["prompt_key"] is rows[3]["pair_id"] is None
+    assert rows[0]["completion_keys"] == rows[1]["completion_keys"][::-1]
+    assert not set(rows[0]["completion_keys"]) & set(rows[2]["completion_keys"])
+    assert rows[3]["completion_keys"] is rows[3]["prompt_key"] is rows[3]["pair_id"] is None
 
 
 def test_pair_id_is_the_content_key_in_hex():
-    for row in identity().to_pylist()[:3]:
-        assert row["pair_id"] == row["content_key"].hex()
+    for row, record in zip(identity().to_pylist()[:3], read_records(TABLE, LAYOUTS["trl"], Columns())):
+        assert row["pair_id"] == record.content_key.hex()
 
 
 def test_the_corpus_own_id_and_group_become_text():
