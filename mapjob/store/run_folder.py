@@ -75,7 +75,13 @@ class RunFolder:
         data = self._storage.read(name)
         if data is None:
             raise MapjobError("a file of the run is missing", f"{self.url}/{name}", "run the same command again")
-        return from_parquet(data, columns)
+        try:
+            return from_parquet(data, columns)
+        except (pa.ArrowException, OSError) as error:
+            where = f"{self.url}/{name}"
+            raise MapjobError(
+                f"a file of the run is damaged: {error}", where, "restore it, or remove the run folder and run again"
+            ) from None
 
 
 def _holds(data: bytes, table: pa.Table) -> bool:

@@ -1,5 +1,6 @@
 """The run folder: tables adopted or refused, the manifest as the commit, latest.json, and finding a run again."""
 
+import io
 import json
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.run_folder import RunFolder, open_run
 from mapjob.store.storage import Storage
+from mapjob.store.tables import sealed
 
 TABLE = pa.table(
     {"pair_id": ["a", "b"], "score": [1.5, float("nan")], "kind": pa.array(["x", "x"]).dictionary_encode()}
@@ -30,7 +32,9 @@ def test_an_equal_table_in_other_bytes_is_adopted(tmp_path):
     folder = RunFolder(str(tmp_path), "map-1")
     folder.put_table("errors/part-00000.parquet", table)
     file = tmp_path / "runs" / "map-1" / "errors" / "part-00000.parquet"
-    pq.write_table(table, file, compression="none")
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="none")
+    file.write_bytes(sealed(buffer.getvalue()))
     folder.put_table("errors/part-00000.parquet", table)
     assert pq.read_metadata(file).row_group(0).column(0).compression == "UNCOMPRESSED"
 
