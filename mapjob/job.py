@@ -113,6 +113,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
     from mapjob.pipeline.progress import ScoringProgress
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.scoring.models import check_architecture
+    from mapjob.scoring.tokenizers import check_vocabulary
 
     todo = missing(job.plan, job.records, job.scorers, job.store)
     if not todo:
@@ -120,6 +121,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
         return
     for scorer in job.scorers:
         check_architecture(scorer)
+        check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
     job.store.declare(job.records.fingerprint, job.records.covers)
     if len(todo) < len(job.plan.units):

@@ -16,6 +16,7 @@ from mapjob.corpus.control import control_pattern, sanitized
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.records import Message, Record, Text
 from mapjob.errors import ModelError, Reason, RowError
+from mapjob.scoring.overlength import LengthBound
 from mapjob.scoring.spec import EncodingSpec
 from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 
@@ -45,6 +46,7 @@ class Encoder:
         if spec.style == "raw" and self._tokenizer.eos_token is None:
             raise ModelError("the tokenizer has no EOS token to end plain text", spec.files.path, "set its eos_token")
         self._rendered: dict[tuple, str] = {}
+        self._bound = LengthBound(self._tokenizer, spec.scoring.max_length)
         self._control = control_pattern(spec.markers or special_tokens(self._tokenizer))
 
     def encode(self, records: Sequence[Record | RowError]) -> list[Encoded | RowError]:
@@ -69,7 +71,11 @@ class Encoder:
 
     def _render(self, record: Record) -> list[str]:
         """The text of the prompt, then of the prompt with each completion."""
-        return self._chat_texts(record) if self.spec.style == "chat" else self._raw_texts(record)
+        texts = self._chat_texts(record) if self.spec.style == "chat" else self._raw_texts(record)
+        # keep_start takes the start of any completion.
+        if self.spec.scoring.overlength == "drop" and any(map(self._bound.is_exceeded, texts[1:])):
+            raise RowError(Reason.OVERLENGTH, f"{max(map(len, texts)):,} characters")
+        return texts
 
     def _chat_texts(self, record: Record) -> list[str]:
         chat = self._layout.to_chat(record)

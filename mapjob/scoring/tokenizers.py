@@ -24,6 +24,18 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         ) from None
 
 
+def check_vocabulary(name: str, files: ModelFiles) -> None:
+    """Raises ModelError when the tokenizer can write ids for which the model has no embedding."""
+    size = files.config.get("vocab_size")
+    token, largest = max(load_tokenizer(files).get_vocab().items(), key=lambda entry: entry[1])
+    if size is not None and largest >= size:
+        raise ModelError(
+            f"the tokenizer is larger than the model's embedding: {token!r} is token {largest}, the model has {size}",
+            f"models.{name}.path: {files.path}",
+            "give the model its own tokenizer, or resize its embedding and train it",
+        )
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Every string that this tokenizer reads as a control token when it meets it in text, sorted."""
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
