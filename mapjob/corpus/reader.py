@@ -16,7 +16,7 @@ from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
 
 BATCH_ROWS = 1000
-BUFFER_BYTES = 1 << 20  # of each column, so also the size of a request to object storage
+BUFFER_BYTES = 4 << 20  # of each column, so also the size of a request to object storage
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
