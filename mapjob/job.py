@@ -37,7 +37,8 @@ def run(config: Config, limit: int | None = None, say: Say = lambda _: None, ver
         job.run_folder.point_latest()
         say(f"this run is finished already: {job.run_folder.url}")
         return finished
-    Storage(config.output.path).check_conditions()
+    if not config.output.content_names:
+        Storage(config.output.path).check_conditions()
     _score(job, spent, say, verbose)
     return _rank_and_publish(job, spent, say)
 
@@ -168,18 +169,20 @@ def check_error_rate(job: Job, scored: Scored) -> None:
 
 
 def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
-    config, plan, folder = job.config, job.plan, job.run_folder
+    config, plan = job.config, job.plan
     with spent.on("rank"):
         scored, ranking = ranked(job)
         errors = error_rows(plan, scored.errors, ranking.dropped)
         refused = [scored.errors["position"].to_numpy(), *(pairs.position for pairs in ranking.dropped.values())]
         check_complete(plan, ranking.pairs.position, refused)
+    folder = job.run_folder_of(scored)
     for warning in ranking.scale.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
         publish_selected(plan, ranking, config.selection.metric, job.control, folder)
         publish_errors(errors, folder)
     body = manifest(
+        folder.run_id,
         config,
         plan,
         job.families,

@@ -12,6 +12,7 @@ from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_sp
 from mapjob.store.manifest import run_id
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
+from mapjob.store.scored import Scored
 from mapjob.store.storage import Storage
 
 
@@ -31,8 +32,25 @@ class Job:
         return {"records": self.records.fingerprint} | {s.name: s.fingerprint for s in self.scorers}
 
     @property
+    def run_id(self) -> str:
+        return run_id(self.config, self.plan, self.families)
+
+    @property
     def run_folder(self) -> RunFolder:
-        return RunFolder(self.config.output.path, run_id(self.config, self.plan, self.families))
+        """Where this run is or will be. Under content_names its name goes on with a hash of its scores."""
+        output = self.config.output
+        if output.content_names:
+            for name in Storage(output.path).names("runs"):
+                folder = RunFolder(output.path, name)
+                if name.startswith(f"{self.run_id}-") and folder.manifest is not None:
+                    return folder
+        return RunFolder(output.path, self.run_id)
+
+    def run_folder_of(self, scored: Scored) -> RunFolder:
+        """The folder to publish these scores to."""
+        if not self.config.output.content_names:
+            return self.run_folder
+        return RunFolder(self.config.output.path, f"{self.run_id}-{scored.digest}", conditional=False)
 
     @property
     def control(self) -> re.Pattern[str] | None:
@@ -52,7 +70,8 @@ def prepare(config: Config, limit: int | None = None) -> Job:
     check_output_is_apart(config)
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
-    return Job(config, plan, RecordsSpec(plan.corpus), scorers, ScoreStore(config.output.path), limit)
+    store = ScoreStore(config.output.path, config.output.content_names)
+    return Job(config, plan, RecordsSpec(plan.corpus), scorers, store, limit)
 
 
 def check_output_is_apart(config: Config) -> None:

@@ -2,12 +2,17 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from mapjob.corpus.remote import filesystem
+from tests.storage.rclone import KEYS as RCLONE_KEYS
+from tests.storage.rclone import rclone
+from tests.storage.swift import KEYS as SWIFT_KEYS
+from tests.storage.swift import swift, why_not
 
 # One thread a process, set before torch is imported: tiny models gain nothing from more, and on a busy machine threads
 # that wait for each other cost minutes.
@@ -36,19 +41,58 @@ def s3_endpoint():
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def swift_endpoint(tmp_path_factory):
+    """OpenStack Swift: a real S3 server, which checks signatures and keeps objects on the disk."""
+    folder = tmp_path_factory.mktemp("swift")
+    if reason := why_not(folder):
+        pytest.skip(reason)
+    with swift(folder) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory):
+    """`rclone serve s3`: it ignores If-None-Match."""
+    with rclone(tmp_path_factory.mktemp("rclone")) as endpoint:
+        yield endpoint
+
+
 @pytest.fixture
 def bucket(s3_endpoint, monkeypatch, tmp_path):
-    """URL of a fresh bucket, with the environment that s3fs needs to reach it."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    forget_filesystems()
-    fs, path = filesystem(f"s3://{tmp_path.name.replace('_', '-').lower()[:50]}")
+    """URL of a fresh bucket of moto, with the environment that reaches it."""
+    yield from fresh_bucket(monkeypatch, tmp_path.name, s3_endpoint, "testing", "testing")
+
+
+@pytest.fixture
+def swift_bucket(swift_endpoint, monkeypatch, tmp_path):
+    """URL of a fresh bucket of Swift, with the environment that reaches it."""
+    yield from fresh_bucket(monkeypatch, tmp_path.name, swift_endpoint, *SWIFT_KEYS)
+
+
+@pytest.fixture
+def careless_bucket(rclone_endpoint, monkeypatch, tmp_path):
+    """URL of a fresh bucket of a server that puts over what stands, with the environment that reaches it."""
+    yield from fresh_bucket(monkeypatch, tmp_path.name, rclone_endpoint, *RCLONE_KEYS)
+
+
+def fresh_bucket(monkeypatch: pytest.MonkeyPatch, name: str, endpoint: str, key: str, secret: str) -> Iterator[str]:
+    """The URL of a new bucket, while the environment has what reaches its server."""
+    reach_s3(monkeypatch, endpoint, key, secret)
+    fs, path = filesystem(f"s3://{name.replace('_', '-').lower()[:50]}")
     fs.mkdir(path)
     yield f"s3://{path}"
+    forget_filesystems()
+
+
+def reach_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str, key: str, secret: str) -> None:
+    """From here on s3:// is this server, in this process and in those that it starts."""
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     forget_filesystems()
 
 

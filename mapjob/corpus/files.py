@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.corpus.footer import read_footer
-from mapjob.corpus.remote import explained, filesystem, is_transient, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import ConfigError, InputError
 
@@ -44,7 +44,7 @@ def listed(url: str) -> list[str]:
     """The Parquet files under a folder or glob, as URLs. Listing is tried again where the storage has a bad moment."""
     try:
         return retried(lambda: _names(url))
-    except OSError as error:
+    except STORAGE_ERRORS as error:
         raise explained(error, url, "listed") from error
 
 
@@ -71,15 +71,16 @@ def _is_hidden(name: str, root: str) -> bool:
 def _inspect(url: str) -> SourceFile:
     fs, path = filesystem(url)
 
-    def look() -> tuple[str, pq.FileMetaData]:
+    def look() -> pq.FileMetaData:
         with fs.open(path, "rb", cache_type="none") as file:
-            return file_identity(url), read_footer(file, url)
+            return read_footer(file, url)
 
+    identity = file_identity(url)
     try:
-        identity, metadata = retried(look)
+        metadata = retried(look)
         schema = without_views(metadata.schema.to_arrow_schema())
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if is_transient(error) or isinstance(error, PermissionError):
+    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
+        if not is_of_content(error):
             raise explained(error, url, "read") from error
         raise InputError(
             f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
@@ -94,7 +95,10 @@ def _inspect(url: str) -> SourceFile:
 def file_identity(url: str) -> str:
     """What changes with the content of a file: its etag where there is one, else size and time of change."""
     fs, path = filesystem(url)
-    info = fs.info(path)
+    try:
+        info = retried(lambda: fs.info(path))
+    except STORAGE_ERRORS as error:
+        raise explained(error, url, "read") from error
     etag = info.get("ETag") or info.get("etag")
     return str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
 

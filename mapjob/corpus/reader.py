@@ -11,7 +11,7 @@ from mapjob.corpus.footer import read_footer
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.recognise import renames
 from mapjob.corpus.records import Record, checked
-from mapjob.corpus.remote import explained, filesystem, is_transient, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
 
@@ -38,8 +38,8 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
     try:
         table = retried(read)
         table = table.cast(without_views(table.schema))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if is_transient(error):
+    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
+        if not is_of_content(error):
             raise explained(error, url, "read") from error
         raise InputError(
             f"the rows cannot be read: {str(error).strip().splitlines()[0]}",

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 
@@ -17,11 +18,21 @@ T = TypeVar("T")
 
 ATTEMPTS = 6  # with the waits between them, half a minute to a minute: what a throttled bucket takes to calm down
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0
-# s3fs tries each request five times by itself; botocore underneath would multiply that.
-S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}}}
+# s3fs tries each request five times by itself; botocore underneath would multiply that. A listing that is kept would
+# hide what other processes write, and that a file was replaced.
+S3_OPTIONS = {
+    "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
+    "use_listings_cache": False,
+}
+# botocore has errors that are no OSError (no credentials, a connection that never came up).
+STORAGE_ERRORS = (OSError, BotoCoreError)
 _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|(?<=[?&])[^=&]*(?:key|secret|token|signature|sig)[^=&]*=[^&\s]*", re.I)
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
-_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}
+_TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
+_TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
+# Of a conditional put beside another one, and of a multipart put whose last answer was lost: put again, both are clear.
+_TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"}
+_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 
 
 def redacted(text: str) -> str:
@@ -67,16 +78,26 @@ def retried(work: Callable[[], T]) -> T:
     raise AssertionError("the last attempt returns or raises")
 
 
+def answer(error: BaseException | None) -> tuple[int, str]:
+    """(HTTP status, error code) that an object store answered with; (0, "") for an error that is no answer."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # botocore's
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return status, str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return 0, ""
+
+
 def is_transient(error: BaseException | None) -> bool:
     """Whether the same request may succeed in a while: throttling, server errors, timeouts, broken connections."""
+    status, code = answer(error)
+    if status:
+        return code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501)  # 501: never will
     if error is None or isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)):
         return False
     if isinstance(error, (TimeoutError, ConnectionError, socket.gaierror)):
         return True
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or response.get("Error", {}).get("Code") in _TRANSIENT_CODES
     # Drivers wrap what their HTTP libraries raise, and each of those has names of its own for the same few faults.
     if type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "urllib3", "http", "httpx", "fsspec"):
         return "Credentials" not in type(error).__name__ and "Param" not in type(error).__name__
@@ -85,20 +106,53 @@ def is_transient(error: BaseException | None) -> bool:
     return is_transient(error.__cause__)
 
 
+def is_of_content(error: Exception) -> bool:
+    """Whether an error of reading is about what the file holds: pyarrow raises OSError too, without a number."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    return not (isinstance(error, BotoCoreError) or answer(error)[0] or is_transient(error)) and (
+        not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+    )
+
+
 def explained(error: Exception, url: str, verb: str) -> MapjobError:
-    """What went wrong with an object, for people; `verb` is what could not be done to it."""
+    """What went wrong with an object, for people; `verb` is what could not be done to it.
+
+    A ConfigError where the same command would fail again; an IncompleteError where it goes on once the storage is well.
+    """
     url = redacted(url)
     what = redacted(str(getattr(error, "strerror", None) or error).strip().split("\n")[0])
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        return ConfigError(
-            f"not allowed: this object cannot be {verb} ({what})", url, "check the credentials and the rights"
+    status, code = answer(error)
+    number = getattr(error, "errno", None)
+    again = "run the same command again: it goes on from what is committed"
+    if code in _EXPIRED_CODES:
+        return IncompleteError(
+            f"the credentials expired: this object could not be {verb} ({what})", url, f"renew them, then {again}"
         )
-    if isinstance(error, FileNotFoundError):
-        return ConfigError(f"no such folder or bucket: this object cannot be {verb}", url, "create it, or mend the URL")
     if is_transient(error):
         return IncompleteError(
             f"the storage did not answer in {ATTEMPTS} attempts: this object could not be {verb} ({what})",
             url,
-            "run the same command again when it is well: it goes on from what is committed",
+            f"when it is well, {again}",
         )
-    return MapjobError(f"{what}: this object could not be {verb}", url, "mend it, run again")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return IncompleteError(
+            f"the storage is full: this object could not be {verb} ({what})", url, f"make room, then {again}"
+        )
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        return ConfigError(
+            f"not allowed: this object cannot be {verb} ({what})",
+            url,
+            "check the credentials (did they expire?) and the rights",  # an answer to HEAD says no more than 403
+        )
+    if isinstance(error, FileNotFoundError):
+        return ConfigError(f"no such folder or bucket: this object cannot be {verb}", url, "create it, or mend the URL")
+    if number == errno.EROFS:
+        return ConfigError(f"this object cannot be {verb} ({what})", url, "name a place that can be written to")
+    if (
+        400 <= status < 500
+        or isinstance(error, (NotADirectoryError, IsADirectoryError))
+        or "Param" in type(error).__name__
+    ):
+        return ConfigError(f"this object cannot be {verb} ({what})", url, "check the URL and what stands there")
+    return IncompleteError(f"this object could not be {verb} ({what})", url, f"mend the storage, then {again}")

@@ -124,7 +124,7 @@ def score(
     for specs in shared:
         pool = pools[specs[0].name]
         units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = _stage(units, Commit, (config.output.path, records, scorers), commit_pool(cpus))
+    receipts = _stage(units, Commit, (config.output, records, scorers), commit_pool(cpus))
     watchdog = Watchdog(todo, config.execution.stall_after_s)
     try:
         with watchdog:

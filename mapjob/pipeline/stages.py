@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mapjob.config import Output
 from mapjob.corpus.plan import Unit
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 from mapjob.store.score_store import ScoreStore
@@ -53,8 +54,8 @@ class Receipt:
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
-    def __init__(self, store_url: str, records: RecordsSpec, scorers: Sequence[ScorerSpec]):
-        self._store = ScoreStore(store_url)
+    def __init__(self, output: Output, records: RecordsSpec, scorers: Sequence[ScorerSpec]):
+        self._store = ScoreStore(output.path, output.content_names)
         self._fingerprints = {RECORDS: records.fingerprint} | {s.name: s.fingerprint for s in scorers}
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -32,10 +32,12 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     return f"{config.selection.metric}-{fingerprint(covers)}"
 
 
-def manifest(config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any) -> dict[str, Any]:
+def manifest(
+    run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
+) -> dict[str, Any]:
     """Plain JSON values. `measured` is what the job counted: counts, flags, warnings, spent (seconds, tokens)."""
     return {
-        "run_id": run_id(config, plan, families),
+        "run_id": run_id,
         "mapjob": mapjob.__version__,
         "config": config.model_dump(mode="json"),
         "corpus": {

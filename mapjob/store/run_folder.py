@@ -16,11 +16,14 @@ CARD = "README.md"
 
 
 class RunFolder:
-    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again."""
+    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again.
 
-    def __init__(self, output_url: str, run_id: str):
+    Without `conditional` (see Storage) the run id must hold a hash of what the folder is made from.
+    """
+
+    def __init__(self, output_url: str, run_id: str, conditional: bool = True):
         self.run_id = run_id
-        self._output = Storage(output_url)
+        self._output = Storage(output_url, conditional=conditional)
         self._storage = self._output.below("runs", run_id)
         self.url = self._storage.url
 

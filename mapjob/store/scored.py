@@ -1,5 +1,6 @@
 """The columns of a whole plan out of the score store: scored pairs as arrays, and every other row with its reason."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mapjob.ranking.order import I64
 from mapjob.ranking.pairing import best_worst, gather, labelled
 from mapjob.ranking.select import Pairs
 from mapjob.store.score_store import ScoreStore
+from mapjob.store.tables import to_ipc
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class Scored:
     pairs: Pairs
     errors: pa.Table
     flags: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any score or reason: another machine's scores give another selection."""
+        hashed = hashlib.sha256(to_ipc(self.errors.combine_chunks()))
+        for name in sorted(self.pairs.columns):
+            hashed.update(name.encode())
+            hashed.update(np.ascontiguousarray(self.pairs.columns[name]))
+        return hashed.hexdigest()[:16]
 
 
 def load_scored(plan: Plan, records: str, scorers: dict[str, str], store: ScoreStore) -> Scored:

@@ -1,63 +1,69 @@
 """Create-only puts on a local disk and on object storage: a name, once written, holds one finished object for good."""
 
+import errno
 import os
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
-
-from mapjob.corpus.remote import explained, filesystem, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, answer, explained, filesystem, retried
 from mapjob.errors import ConfigError
 
 SCRATCH = ".writing"
-# botocore has errors that are no OSError (no credentials, a connection that never came up).
-STORAGE_ERRORS = (OSError, BotoCoreError)
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+ELSE = (
+    "use a store that honours conditional puts (AWS S3, GCS, R2, Ceph, Swift) or a disk with hard links, "
+    "or set output.unconditional: content_names"
+)
 
 
 class Storage:
     """Objects below one root URL. Reads and writes whole objects; nothing is streamed into a final name.
 
     On a local disk unfinished files live in `.writing/` of the root, so that a killed writer leaves nothing elsewhere.
+    Without `conditional`, for a store that cannot put create-only, `create` looks and then puts: only for names that
+    hold their content, so that a writer who comes in between can put nothing else there.
     """
 
-    def __init__(self, url: str, scratch: str | None = None):
+    def __init__(self, url: str, scratch: str | None = None, conditional: bool = True):
         self.url = url.rstrip("/")
+        self.conditional = conditional
         self.fs, root = filesystem(self.url)
         self.root = root.rstrip("/")
         self.is_local = "file" in self.fs.protocol
         self._scratch = scratch or f"{self.root}/{SCRATCH}"
 
     def below(self, *parts: str) -> "Storage":
-        return Storage("/".join([self.url, *parts]), self._scratch)
+        return Storage("/".join([self.url, *parts]), self._scratch, self.conditional)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
     def check_conditions(self) -> None:
-        """Raises ConfigError when the store would let one writer overwrite another: seen by trying, on a probe object.
+        """Raises ConfigError when one writer could overwrite another here: seen by trying, on a probe object.
 
-        A local disk's exclusive link is part of the system; object stores only promise to honour If-None-Match.
+        Object stores only promise to honour If-None-Match, and not every disk has hard links.
         """
-        if self.is_local:
-            return
         probe = f"{SCRATCH}/probe-{uuid.uuid4().hex}"
-        try:
-            honoured = self.create(probe, b"first") and not self.create(probe, b"second")
-        finally:
+        overwritten = self.create(probe, b"first") and self.create(probe, b"second")
+        with suppress(ConfigError):  # a run needs no right to remove anything
             self.remove(probe)
-        if not honoured:
+        if overwritten:
             raise ConfigError(
-                "this store ignores If-None-Match, so two writers could overwrite each other",
-                self.url,
-                "use a store that honours conditional puts (AWS S3, GCS, R2, Ceph, Swift), or a shared disk",
+                "this store ignores If-None-Match, so two writers could overwrite each other", self.url, ELSE
             )
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
+        if not self.conditional:
+            if self.read(name) is not None:
+                return False
+            self.replace(name, data)
+            return True
         try:
-            return self._link_new_file(name, data) if self.is_local else self._put_if_absent(name, data)
+            return retried(lambda: (self._link_new_file if self.is_local else self._put_if_absent)(name, data))
         except STORAGE_ERRORS as error:
             raise explained(error, f"{self.url}/{name}", "written") from error
 
@@ -69,6 +75,14 @@ class Storage:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                raise ConfigError(
+                    f"this disk has no hard links ({error.strerror}), so two writers could overwrite each other",
+                    self.url,
+                    ELSE,
+                ) from error
+            raise
         finally:
             os.unlink(temporary)
         folder = os.open(path.parent, os.O_RDONLY)
@@ -97,37 +111,36 @@ class Storage:
     def _put_if_absent(self, name: str, data: bytes) -> bool:
         # A put that is tried again after a broken answer may meet its own first try. It then looks taken, and whoever
         # asked finds what it wanted to write, and adopts it.
-        def put() -> bool:
-            try:
-                self.fs.pipe_file(self.path(name), data, mode="create")
-                return True
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if _is_precondition_failed(error):
-                    return False
-                raise
-
-        if not retried(put):
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
             return False
+        except OSError as error:
+            # S3 answers 412 to If-None-Match on an existing key; drivers word it differently.
+            if answer(error)[0] == 412 or "preconditions" in str(error).lower():
+                return False
+            raise
         self.fs.invalidate_cache(self.fs._parent(self.path(name)))
         return True
 
     def replace(self, name: str, data: bytes) -> None:
         """Put an object over whatever has this name, whole. Only for the one pointer that ever moves."""
         try:
-            if not self.is_local:
-                retried(lambda: self.fs.pipe_file(self.path(name), data))
-                return
-            path = PurePosixPath(self.path(name))
-            temporary = self._write_scratch(path, data)
-            try:
-                os.replace(temporary, path)
-            except OSError:
-                os.unlink(temporary)
-                raise
+            retried(
+                lambda: self._rename_over(name, data) if self.is_local else self.fs.pipe_file(self.path(name), data)
+            )
         except STORAGE_ERRORS as error:
             raise explained(error, f"{self.url}/{name}", "written") from error
+
+    def _rename_over(self, name: str, data: bytes) -> None:
+        path = PurePosixPath(self.path(name))
+        temporary = self._write_scratch(path, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(FileNotFoundError):  # renamed, and only the answer was lost
+                os.unlink(temporary)
+            raise
 
     def read(self, name: str) -> bytes | None:
         """The whole object, or None when there is none."""
@@ -174,10 +187,3 @@ class Storage:
 def _timestamp(modified: Any) -> float:
     """Seconds since 1970 of what drivers give as the time of change."""
     return modified.timestamp() if hasattr(modified, "timestamp") else float(modified or 0.0)
-
-
-def _is_precondition_failed(error: OSError) -> bool:
-    """S3 answers 412 to If-None-Match on an existing key; servers and drivers word it differently."""
-    response = getattr(error.__cause__, "response", None) or {}
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status == 412 or "preconditions" in str(error).lower()

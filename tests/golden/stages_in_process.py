@@ -17,7 +17,7 @@ def score_all(config: Config) -> Job:
     stages = [
         ReadAndEncode(job.plan.corpus, job.scorers, attempts),
         *actors,
-        Commit(config.output.path, job.records, job.scorers),
+        Commit(config.output, job.records, job.scorers),
     ]
     for unit in job.plan.units:
         block = pa.Table.from_pylist([Todo(unit, tuple(job.families)).row])

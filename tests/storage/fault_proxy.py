@@ -4,6 +4,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-# 503: before anything is done; lost: done, but the answer never comes; reset: neither; cut: half of the body comes.
-Fault = Literal["503", "403", "lost", "reset", "cut"]
+# 503: before anything is done; lost: done, but the answer never comes; reset: in the middle of the request; cut: half
+# of the answer's body comes; slow: the answer comes late; stall: when nobody waits for it any more.
+Fault = Literal["503", "403", "expired", "lost", "reset", "cut", "slow", "stall"]
+REFUSALS = {"503": (503, "SlowDown"), "403": (403, "AccessDenied"), "expired": (403, "ExpiredToken")}
+SLOW_S, STALL_S = 0.3, 4.0
 PASSED_ON = (
     "content-length",
     "etag",
@@ -62,19 +66,22 @@ class FaultProxy:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.num_requests += 1
         fault = self.faults.popleft() if self.faults else self.always
-        body = _body(request)
-        if fault in ("503", "403"):
-            code = {"503": "SlowDown", "403": "AccessDenied"}[fault]
-            _send(request, int(fault), [], f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
-            return
+        body = _body(request, half=fault == "reset")
         if fault == "reset":
             _reset(request)
+            return
+        if fault in REFUSALS:
+            status, code = REFUSALS[fault]
+            _send(request, status, [], f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
             return
         status, headers, data = self._forward(request, body)
         if fault == "lost":
             _reset(request)
         elif fault == "cut" and data:
             _send(request, status, headers, data, sent=len(data) // 2)
+        elif fault in ("slow", "stall"):
+            time.sleep(STALL_S if fault == "stall" else SLOW_S)
+            _send(request, status, headers, data)
         else:
             _send(request, status, headers, data)
 
@@ -89,11 +96,11 @@ class FaultProxy:
         return response.status, kept, data
 
 
-def _body(request: BaseHTTPRequestHandler) -> bytes:
+def _body(request: BaseHTTPRequestHandler, half: bool) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         request.send_response_only(100)
         request.end_headers()
-    return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    return request.rfile.read(int(request.headers.get("Content-Length") or 0) // (2 if half else 1))
 
 
 def _send(

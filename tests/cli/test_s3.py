@@ -1,0 +1,44 @@
+"""A corpus and an output on a real S3 server, real Ray, real models: the result is that of the same run on a disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from datasets import load_dataset
+
+from mapjob.corpus.remote import filesystem
+from tests.cli.conftest import Mapjob
+from tests.cli.test_commands import last_json
+
+
+def test_a_nightly_on_s3(
+    mapjob: Mapjob, run_file: Callable[..., Path], files: dict[str, Path], swift_bucket: str, tmp_path: Path
+) -> None:
+    fs, bucket = filesystem(swift_bucket)
+    shards = sorted(files["corpus"].glob("*.parquet"))
+    on_disk = run_file(execution={"rows_per_unit": 20})
+    on_s3 = ["--set", f"input.path={swift_bucket}/corpus", "--set", f"output.path={swift_bucket}/out"]
+
+    fs.put(str(shards[0]), f"{bucket}/corpus/{shards[0].name}")
+    first = last_json(mapjob("run", on_disk, *on_s3, "--json"))
+    assert first["counts"]["rows"] == 30
+    assert "nothing new" in mapjob("status", f"{swift_bucket}/out").stdout
+
+    fs.put(str(shards[1]), f"{bucket}/corpus/{shards[1].name}")
+    status = last_json(mapjob("status", f"{swift_bucket}/out", "--json"))
+    assert (status["new_units"], status["new_rows"]) == (2, 30)
+    ran = mapjob("run", on_disk, *on_s3, "--json")
+    second = last_json(ran)
+    assert "2 units are scored already, 2 are not" in ran.stderr
+    ranked = last_json(mapjob("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
+
+    here = [last_json(mapjob("run", on_disk, "--json"))]
+    here.append(last_json(mapjob("rank", on_disk, "--set", "selection.alpha=2.5", "--json")))
+    for there, local in zip((second, ranked), here):
+        folder = tmp_path / there["run_id"]
+        fs.get(there["run_path"], str(folder), recursive=True)
+        assert pq.read_table(folder / "selected").equals(pq.read_table(Path(local["run_path"]) / "selected"))
+        assert there["counts"] == local["counts"]
+        selected = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        assert selected.num_rows == there["counts"]["selected"]
+        assert selected["rank"][:] == list(range(1, selected.num_rows + 1))

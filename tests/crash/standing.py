@@ -1,0 +1,27 @@
+"""What stands below an output, in a form that is equal for equal results."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from mapjob.config import Config
+from mapjob.store.storage import SCRATCH, Storage
+
+
+def standing(config: Config) -> dict[str, str]:
+    """The MD5 of every file below the output, and what the manifest says beyond times and place."""
+    storage = Storage(config.output.path)
+    digests = {}
+    for path, info in storage.fs.find(storage.root, detail=True).items():
+        name = path.removeprefix(f"{storage.root}/")
+        if name.endswith("manifest.json"):
+            manifest = json.loads(storage.read(name) or b"")
+            del manifest["finished_at"], manifest["spent"], manifest["config"]["output"]
+            digests[name] = json.dumps(manifest)
+        elif not name.startswith(f"{SCRATCH}/"):
+            digests[name] = info["ETag"].strip('"') if "ETag" in info else _md5(Path(path))
+    return digests
+
+
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes()).hexdigest()

@@ -1,0 +1,82 @@
+"""Each storage call of a run fails once, or is the last of its process: the same command ends in the same files."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapjob.config import Config, parse_config
+from mapjob.errors import MapjobError
+from tests.crash.interrupted import PUTS, Calls, Mode, killed
+from tests.crash.standing import standing
+from tests.crash.without_ray import run
+from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+
+MEMORY = Path("/dev/shm")  # a disk that syncs at once, where there is one
+
+Outputs = Callable[[], Config]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run file over two units, one row of which is dropped."""
+    folder = tmp_path_factory.mktemp("every_call")
+    rows = make_pairs(12)
+    rows[5]["rejected"] = rows[5]["chosen"]
+    corpus = write_corpus(folder / "corpus", rows, num_files=2)
+    policy, reward = make_policy(folder / "policy"), make_reward(folder / "reward")
+    return config_tree(corpus, folder / "unused", policy, reward, execution={"rows_per_unit": 6})
+
+
+@pytest.fixture(params=["disk", "disk, content_names", "swift"])
+def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Outputs]:
+    """Each call gives the run file with another empty output of one kind."""
+    place, _, unconditional = request.param.partition(", ")
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        root = folder if place == "disk" else request.getfixturevalue("swift_bucket")
+        paths = (f"{root}/{number}" for number in range(10_000))
+        yield lambda: parse_config(
+            {**tree, "output": {"path": next(paths), "unconditional": unconditional or "refuse"}}
+        )
+
+
+@pytest.mark.parametrize("mode", ["kill", "broken", "busy", "lost"])
+def test_every_call(outputs: Outputs, mode: Mode, capsys: pytest.CaptureFixture) -> None:
+    config, calls = outputs(), Calls()
+    with calls.counted():
+        run(config)
+    expected = standing(config)
+    tried = [at for at, name in enumerate(calls.names, 1) if mode != "lost" or name in PUTS]
+    for at in tried:
+        config, where = outputs(), f"{mode} at call {at}, {calls.names[at - 1]}"
+        finished = disturbed(config, at, mode)
+        check_whole(standing(config), expected, where)
+        assert finished or mode in ("kill", "broken"), where
+        run(config)
+        assert standing(config) == expected, where
+    with capsys.disabled():
+        print(f"\n{config.output.path.rpartition('/')[0]}: {mode} at each of {len(tried)} calls")
+
+
+def disturbed(config: Config, at: int, mode: Mode) -> bool:
+    """Whether a run finished although something befell its `at`-th storage call."""
+    if mode == "kill":
+        return not killed(lambda: run(config), at)
+    try:
+        with Calls(at, mode).counted():
+            run(config)
+    except MapjobError as raised:
+        error = raised
+    else:
+        return True
+    assert all([error.where, error.do, error.exit_code > 1]), error
+    return False
+
+
+def check_whole(found: dict[str, str], expected: dict[str, str], where: str) -> None:
+    """Whatever stands is whole, and the manifest comes after all that it stands for."""
+    assert found.items() <= expected.items(), where
+    if any(name.endswith("manifest.json") for name in found):
+        assert found.keys() >= expected.keys() - {"latest.json"}, where
