@@ -2,7 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import fsspec
@@ -74,6 +76,28 @@ def swift_bucket(swift_endpoint, monkeypatch, tmp_path):
 def careless_bucket(rclone_endpoint, monkeypatch, tmp_path):
     """URL of a fresh bucket of a server that puts over what stands, with the environment that reaches it."""
     yield from fresh_bucket(monkeypatch, tmp_path.name, rclone_endpoint, *RCLONE_KEYS)
+
+
+SmallDisk = Callable[[str], AbstractContextManager[Path]]
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> SmallDisk:
+    """`with small_disk("size=64k") as folder`: a disk in memory, mounted with these options."""
+
+    @contextmanager
+    def mounted(options: str) -> Iterator[Path]:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"this user cannot mount a disk: {done.stderr.decode().strip()}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+
+    return mounted
 
 
 def fresh_bucket(monkeypatch: pytest.MonkeyPatch, name: str, endpoint: str, key: str, secret: str) -> Iterator[str]:

@@ -30,8 +30,7 @@ _SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|(?<=[?&])[^=&]*(?:key|secret|token
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
-# Of a conditional put beside another one, and of a multipart put whose last answer was lost: put again, both are clear.
-_TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"}
+_TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted"}  # of two puts of one name at the same moment
 _EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 
 

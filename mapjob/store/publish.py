@@ -12,6 +12,7 @@ from mapjob.corpus.control import sanitized
 from mapjob.corpus.plan import Plan, Unit, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
+from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.ranking.order import I64
 from mapjob.ranking.select import Pairs, Ranking
@@ -48,7 +49,10 @@ def publish_selected(
             table = pair_rows(plan, unit, ranking, kept[places], first_row[index], metric, control)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
                 part = Path(folder) / f"{number}-{index}"
-                part.write_bytes(to_ipc(table.filter(pa.array(places // ROWS_PER_FILE == number))))
+                try:
+                    part.write_bytes(to_ipc(table.filter(pa.array(places // ROWS_PER_FILE == number))))
+                except OSError as error:
+                    raise explained(error, str(part), "written") from error
                 waiting[number].append(part)
         for number, parts in enumerate(waiting):
             table = pa.concat_tables([from_ipc(part.read_bytes()) for part in parts]).sort_by("rank").combine_chunks()

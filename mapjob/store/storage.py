@@ -1,8 +1,5 @@
 """Create-only puts on a local disk and on object storage: a name, once written, holds one finished object for good."""
 
-import errno
-import os
-import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -10,9 +7,9 @@ from typing import Any
 
 from mapjob.corpus.remote import STORAGE_ERRORS, answer, explained, filesystem, retried
 from mapjob.errors import ConfigError
+from mapjob.store.disk import NoHardLinks, create_file, replace_file
 
 SCRATCH = ".writing"
-NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
 ELSE = (
     "use a store that honours conditional puts (AWS S3, GCS, R2, Ceph, Swift) or a disk with hard links, "
     "or set output.unconditional: content_names"
@@ -51,9 +48,10 @@ class Storage:
         with suppress(ConfigError):  # a run needs no right to remove anything
             self.remove(probe)
         if overwritten:
-            raise ConfigError(
-                "this store ignores If-None-Match, so two writers could overwrite each other", self.url, ELSE
-            )
+            raise self._cannot_create("this store ignores If-None-Match")
+
+    def _cannot_create(self, why: str) -> ConfigError:
+        return ConfigError(f"{why}, so two writers could overwrite each other", self.url, ELSE)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
@@ -63,84 +61,50 @@ class Storage:
             self.replace(name, data)
             return True
         try:
-            return retried(lambda: (self._link_new_file if self.is_local else self._put_if_absent)(name, data))
+            return retried(lambda: self._create_file(name, data) if self.is_local else self._put_if_absent(name, data))
+        except NoHardLinks as error:
+            raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error
         except STORAGE_ERRORS as error:
             raise explained(error, f"{self.url}/{name}", "written") from error
 
-    def _link_new_file(self, name: str, data: bytes) -> bool:
-        """A finished, synced temporary file gets its final name by an exclusive hard link."""
-        path = PurePosixPath(self.path(name))
-        temporary = self._write_scratch(path, data)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno in NO_LINKS:
-                raise ConfigError(
-                    f"this disk has no hard links ({error.strerror}), so two writers could overwrite each other",
-                    self.url,
-                    ELSE,
-                ) from error
-            raise
-        finally:
-            os.unlink(temporary)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return True
-
-    def _write_scratch(self, path: PurePosixPath, data: bytes) -> str:
-        """A finished, synced file in the scratch folder, and the folder that `path` will stand in."""
-        os.makedirs(path.parent, exist_ok=True)
-        os.makedirs(self._scratch, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self._scratch)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # temporary files are private; a shared store is read by others
-        except OSError:  # a full disk, say
-            os.unlink(temporary)
-            raise
-        return temporary
+    def _create_file(self, name: str, data: bytes) -> bool:
+        return create_file(PurePosixPath(self.path(name)), data, self._scratch)
 
     def _put_if_absent(self, name: str, data: bytes) -> bool:
         # A put that is tried again after a broken answer may meet its own first try. It then looks taken, and whoever
         # asked finds what it wanted to write, and adopts it.
         try:
-            self.fs.pipe_file(self.path(name), data, mode="create")
+            self._put(name, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
             # S3 answers 412 to If-None-Match on an existing key; drivers word it differently.
             if answer(error)[0] == 412 or "preconditions" in str(error).lower():
                 return False
+            if answer(error)[0] == 501:
+                raise self._cannot_create("this store does not know If-None-Match") from error
             raise
         self.fs.invalidate_cache(self.fs._parent(self.path(name)))
         return True
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Put an object over whatever has this name, whole. Only for the one pointer that ever moves."""
+    def _put(self, name: str, data: bytes, mode: str = "overwrite") -> None:
         try:
-            retried(
-                lambda: self._rename_over(name, data) if self.is_local else self.fs.pipe_file(self.path(name), data)
-            )
+            self.fs.pipe_file(self.path(name), data, mode=mode)
+        except FileNotFoundError as error:
+            if answer(error)[1] in ("NoSuchKey", "NoSuchUpload"):
+                # A large object goes in parts. When the answer to the last request is lost, no upload is found to end.
+                raise ConnectionError("the answer to a put in parts was lost") from None
+            raise
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object over whatever has this name, whole. Only for a pointer that moves, or a name of the content."""
+        try:
+            retried(lambda: self._replace_file(name, data) if self.is_local else self._put(name, data))
         except STORAGE_ERRORS as error:
             raise explained(error, f"{self.url}/{name}", "written") from error
 
-    def _rename_over(self, name: str, data: bytes) -> None:
-        path = PurePosixPath(self.path(name))
-        temporary = self._write_scratch(path, data)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            with suppress(FileNotFoundError):  # renamed, and only the answer was lost
-                os.unlink(temporary)
-            raise
+    def _replace_file(self, name: str, data: bytes) -> None:
+        replace_file(PurePosixPath(self.path(name)), data, self._scratch)
 
     def read(self, name: str) -> bytes | None:
         """The whole object, or None when there is none."""

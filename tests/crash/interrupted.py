@@ -1,12 +1,13 @@
 """Storage calls that go wrong: the k-th of a run meets an error, loses its answer, or is the last of its process.
 
-A storage call is what `store/storage.py` and `corpus/remote.py` ask of a file system: methods of fsspec's file systems,
-and for puts on the local disk the functions of `os` and `tempfile`, down to the write of a temporary file.
+A storage call is what `store/storage.py`, `store/disk.py` and `corpus/remote.py` ask of a file system: methods of
+fsspec's file systems, and for puts on the local disk the functions of `os` and `tempfile`, down to the write.
 """
 
 import errno
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import fsspec
 import pytest
 
 import mapjob.corpus.remote as remote
-import mapjob.store.storage as storage
+import mapjob.store.disk as disk
 from tests.conftest import forget_filesystems
 
 # kill: SIGKILL instead of the call, or in the middle of a write. broken: an error that no waiting mends. busy: one that
@@ -44,8 +45,8 @@ class Calls:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fsspec.core, "url_to_fs", url_to_fs)
-            patch.setattr(storage, "os", _Counted(os, self))
-            patch.setattr(storage, "tempfile", _Counted(storage.tempfile, self))
+            patch.setattr(disk, "os", _Counted(os, self))
+            patch.setattr(disk, "tempfile", _Counted(tempfile, self))
             patch.setattr(remote, "FIRST_WAIT_S", 0.001)
             remote.filesystem.cache_clear()
             yield

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from mapjob import job
 from mapjob.config import Config
@@ -20,10 +21,11 @@ _scored: dict[tuple[str, ...], pa.Table] = {}
 
 
 def run(config: Config) -> dict[str, Any]:
-    """`job.run` without Ray. Puts the graph of this process out of use."""
-    graph.connect = lambda address, verbose: (1.0, 0.0)
-    graph.score = score
-    return job.run(config)
+    """`job.run` without Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(graph, "score", score)
+        return job.run(config)
 
 
 def score(

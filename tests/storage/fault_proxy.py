@@ -14,8 +14,13 @@ from urllib.parse import urlsplit
 
 # 503: before anything is done; lost: done, but the answer never comes; reset: in the middle of the request; cut: half
 # of the answer's body comes; slow: the answer comes late; stall: when nobody waits for it any more.
-Fault = Literal["503", "403", "expired", "lost", "reset", "cut", "slow", "stall"]
-REFUSALS = {"503": (503, "SlowDown"), "403": (403, "AccessDenied"), "expired": (403, "ExpiredToken")}
+Fault = Literal["503", "403", "501", "expired", "lost", "reset", "cut", "slow", "stall"]
+REFUSALS = {
+    "503": (503, "SlowDown"),
+    "403": (403, "AccessDenied"),
+    "501": (501, "NotImplemented"),
+    "expired": (403, "ExpiredToken"),
+}
 SLOW_S, STALL_S = 0.3, 4.0
 PASSED_ON = (
     "content-length",

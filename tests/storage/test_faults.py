@@ -1,8 +1,10 @@
 """Storage behind a server that spoils requests: what it wrote and read is as if nothing had happened, or it says so."""
 
+import boto3
 import pytest
 
 import mapjob.corpus.remote as remote
+from mapjob.corpus.files import file_identity
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.store.storage import Storage
 from tests.conftest import forget_filesystems
@@ -56,6 +58,39 @@ def test_a_refusal_is_not_tried_again(proxy, bucket):
     with pytest.raises(ConfigError, match="not allowed"):
         Storage(f"{bucket}/out").create("one", DATA)
     assert proxy.num_requests <= 2
+
+
+def test_what_another_process_writes_after_a_listing_is_read(bucket):
+    storage = Storage(f"{bucket}/out")
+    storage.create("folder/one", DATA)
+    assert storage.names("folder") == ["one"]
+    other = boto3.client("s3")
+    other.put_object(Bucket=bucket.removeprefix("s3://"), Key="out/folder/two", Body=b"2")
+    assert storage.read("folder/two") == b"2"
+    identity = file_identity(f"{bucket}/out/folder/two")
+    other.put_object(Bucket=bucket.removeprefix("s3://"), Key="out/folder/two", Body=b"another")
+    assert file_identity(f"{bucket}/out/folder/two") != identity
+
+
+@pytest.mark.parametrize("faults", [["lost"], ["503", "lost", "reset"]])
+def test_the_probe_is_not_deceived_by_lost_answers(proxy, bucket, faults):
+    proxy.faults.extend(faults)
+    Storage(f"{bucket}/out").check_conditions()
+
+
+def test_an_expired_token_is_resumable(proxy, bucket):
+    proxy.always = "expired"
+    with pytest.raises(IncompleteError, match="the credentials expired") as caught:
+        Storage(f"{bucket}/out").create("one", DATA)
+    assert "renew them" in caught.value.do
+    assert proxy.num_requests <= 2
+
+
+def test_a_store_that_does_not_know_conditions_says_so_at_once(proxy, bucket):
+    proxy.always = "501"
+    with pytest.raises(ConfigError, match="content_names"):
+        Storage(f"{bucket}/out").check_conditions()
+    assert proxy.num_requests <= 4
 
 
 def test_conditions_are_probed(proxy, bucket):
