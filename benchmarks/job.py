@@ -25,6 +25,7 @@ from mapjob.prepare import prepare
 from mapjob.ranking.select import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
+from mapjob.store.scored import Scored
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pairs"
 
@@ -71,8 +72,8 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     job.rank(other, arguments.limit)
     figures["rank_other_alpha_s"] = time.monotonic() - start
 
-    _, ranking = job.ranked(prepare(config, arguments.limit))
-    return figures | compare_with_authors(ranking, config)
+    scored, ranking = job.ranked(prepare(config, arguments.limit))
+    return figures | compare_with_authors(scored, ranking, config)
 
 
 def run_file(arguments: argparse.Namespace, output: Path) -> Config:
@@ -107,9 +108,10 @@ def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
     return prepared.plan.num_rows / seconds, one_by_one
 
 
-def compare_with_authors(ranking: Ranking, config: Config) -> dict[str, int]:
+def compare_with_authors(scored: Scored, ranking: Ranking, config: Config) -> dict[str, int]:
     """How many pairs their z-scored top 40 % and ours do not share; 0 means the same set."""
-    columns = ranking.pairs.columns
+    units = [unit.pairs.take(np.isin(unit.pairs.position, ranking.pairs.position)) for unit in scored.units.read()]
+    columns = {name: np.concatenate([pairs.columns[name] for pairs in units]) for name in units[0].columns}
     a = np.maximum(columns["chosen_reward"], columns["rejected_reward"])
     a = a - np.minimum(columns["chosen_reward"], columns["rejected_reward"])
     chosen_mean = columns["chosen_logps"] / columns["chosen_num_tokens"]

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.prepare import Job, describe, prepare
+from mapjob.ranking.order import I64
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
-from mapjob.store.manifest import count_rows, manifest
-from mapjob.store.publish import check_complete, error_rows, pair_rows, publish_errors, publish_selected
+from mapjob.store.manifest import count_reasons, count_rows, manifest
+from mapjob.store.publish import check_complete, pair_rows, publish_errors, publish_selected
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import Scored, count_reasons, load_scored
+from mapjob.store.scored import Scored, ScoredUnits, load_scored
 from mapjob.store.storage import Storage
 
 Say = Callable[[str], None]
@@ -69,16 +69,24 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
             path_of(manifest),
             "run the run file again for a ranking of what stands there now",
         )
-    _, ranking = ranked(job)
-    picked = np.flatnonzero(pc.equal(ranking.pairs.pair_id, which).to_numpy(zero_copy_only=False))[:1]
+    scored, ranking = ranked(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         picked = ranking.order[int(which) - 1 : int(which)]
+    else:
+        picked = np.flatnonzero(np.isin(ranking.pairs.position, scored.units.positions(which)))[:1]
     if not len(picked):
         return None
-    unit = int(ranking.pairs.unit[picked[0]])
-    first_row = int(job.plan.first_rows[unit])
-    metric = job.config.selection.metric
-    return pair_rows(job.plan, job.plan.units[unit], ranking, picked, first_row, metric, job.control).to_pylist()[0]
+    return picked_rows(job, scored, ranking, picked)[0]
+
+
+def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
+    """Rows as a selection would hold them, of the pairs at these indices of the ranking, in this order."""
+    rank, metric = ranking.rank, job.config.selection.metric
+    unit_of = np.searchsorted(job.plan.first_rows, ranking.pairs.position[picked], side="right") - 1
+    return [
+        pair_rows(job.plan, unit, ranking, index, rank[index], metric, job.control).to_pylist()[0]
+        for index, unit in zip(np.split(picked, len(picked)), scored.units.read(unit_of))
+    ]
 
 
 def path_of(manifest: dict[str, Any]) -> str:
@@ -146,21 +154,21 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
 
 def ranked(job: Job) -> tuple[Scored, Ranking]:
     """The scored corpus and its ranking, from the score store."""
-    scorers = {s.name: s.fingerprint for s in job.scorers}
-    scored = load_scored(job.plan, job.records.fingerprint, scorers, job.store)
+    selection = job.config.selection
+    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection)
     check_error_rate(job, scored)
-    return scored, rank_pairs(scored.pairs, job.config.selection)
+    return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
 
 
 def check_error_rate(job: Job, scored: Scored) -> None:
     """Raises InputError when more rows are broken than the run file allows."""
-    reasons = count_reasons(scored.errors)
-    broken = {reason: number for reason, number in reasons.items() if not reason.is_dropped}
-    share = sum(broken.values()) / job.plan.num_rows
+    broken = {reason: positions for reason, positions in scored.refused.items() if not reason.is_dropped}
+    share = sum(map(len, broken.values())) / job.plan.num_rows
     if share > job.config.max_error_rate:
-        first = next(row for row in scored.errors.to_pylist() if row["reason"] in broken)
-        file, row = job.plan.locate(first["position"])
-        listed = ", ".join(f"{number:,} {reason}" for reason, number in broken.items())
+        position = min(int(positions[0]) for positions in broken.values())
+        first = scored.units.row(position)
+        file, row = job.plan.locate(position)
+        listed = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
         raise InputError(
             f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
@@ -172,15 +180,14 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     config, plan = job.config, job.plan
     with spent.on("rank"):
         scored, ranking = ranked(job)
-        errors = error_rows(plan, scored.errors, ranking.dropped)
-        refused = [scored.errors["position"].to_numpy(), *(pairs.position for pairs in ranking.dropped.values())]
-        check_complete(plan, ranking.pairs.position, refused)
+        refused = scored.refused | ranking.dropped
+        check_complete(plan, ranking.pairs.position, list(refused.values()))
     folder = job.run_folder_of(scored)
     for warning in ranking.scale.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
-        publish_selected(plan, ranking, config.selection.metric, job.control, folder)
-        publish_errors(errors, folder)
+        publish_selected(scored.units, ranking, config.selection.metric, job.control, folder)
+        publish_errors(scored.units, refused, folder)
     body = manifest(
         folder.run_id,
         config,
@@ -189,7 +196,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         ranking,
         models={s.name: {"weights": s.files.weights_hash, "tokenizer": s.files.tokenizer_hash} for s in job.scorers},
         limit=job.limit,
-        counts=count_rows(plan, ranking, count_reasons(errors)),
+        counts=count_rows(plan, ranking, count_reasons(refused)),
         flags=scored.flags,
         warnings=ranking.scale.warnings,
         spent=spent.as_json,

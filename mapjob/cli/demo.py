@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from mapjob import job
 from mapjob.cli.options import Json, Verbose, print_result, say
 from mapjob.config import load_config
 from mapjob.prepare import prepare
+
+EXTREMES = 6  # pairs of each end of the ranking that are shown
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
@@ -28,8 +31,9 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     config = load_config(run_file)
     manifest = job.run(config, say=say, verbose=verbose)
     prepared = prepare(config)
-    _, ranking = job.ranked(prepared)
-    print_extremes(prepared.plan, ranking, config.selection.metric)
+    scored, ranking = job.ranked(prepared)
+    ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
+    print_extremes(job.picked_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
     run_path = job.path_of(manifest)
     print_result(manifest, run_path, json)

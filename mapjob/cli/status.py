@@ -26,12 +26,12 @@ def status(
     for manifest in manifests:
         counts = manifest["counts"]
         print(
-            f"{manifest['finished_at']}  {manifest['run_id']:<36}{counts['rows']:>12,} rows"
+            f"{manifest['finished_at'][:19]}Z  {manifest['run_id']:<36}{counts['rows']:>12,} rows"
             f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
         )
     unfinished = [run.run_id for run in runs if run.manifest is None]
     for run_id in unfinished:
-        print(f"unfinished                 {run_id}: its run file, run again, completes or replaces it")
+        print(f"unfinished            {run_id}: its run file, run again, completes or replaces it")
     now = _since(manifests[-1]) if manifests else {}
     for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
         print(line)

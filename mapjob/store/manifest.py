@@ -11,6 +11,7 @@ from mapjob.config import Config, fingerprint
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
+from mapjob.ranking.order import I64
 from mapjob.ranking.select import Ranking
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -82,3 +83,10 @@ def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict
         "label_disagreements": int((ranking.reward_margin < 0).sum()),
         "no_reward_margin": int((ranking.reward_margin == 0).sum()),
     }
+
+
+def count_reasons(refused: dict[Reason, I64]) -> dict[Reason, int]:
+    """Rows by reason, the most frequent first, then by the first row of each. refused: positions by reason."""
+    found = {reason: positions for reason, positions in refused.items() if len(positions)}
+    by_number = sorted(found, key=lambda reason: (-len(found[reason]), found[reason][0]))
+    return {reason: len(found[reason]) for reason in by_number}

@@ -9,24 +9,29 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.corpus.control import sanitized
-from mapjob.corpus.plan import Plan, Unit, read_unit
+from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.ranking.order import I64
-from mapjob.ranking.select import Pairs, Ranking
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.select import Ranking
 from mapjob.store.run_folder import RunFolder
+from mapjob.store.scored import ScoredUnit, ScoredUnits
 from mapjob.store.tables import from_ipc, to_ipc
 
 ROWS_PER_FILE = 50_000
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TRL_COLUMNS = ("prompt", "chosen", "rejected")
+ERRORS = pa.schema(
+    {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}
+)
 
 
 def publish_selected(
-    plan: Plan, ranking: Ranking, metric: str, control: re.Pattern[str] | None, run: RunFolder
+    units: ScoredUnits, ranking: Ranking, metric: str, control: re.Pattern[str] | None, run: RunFolder
 ) -> None:
     """Write the selection as `selected/train-*.parquet`, in rank order across files.
 
@@ -36,19 +41,17 @@ def publish_selected(
     """
     kept = ranking.kept
     num_files = max(1, -(-len(kept) // ROWS_PER_FILE))
-    in_corpus_order = np.argsort(ranking.pairs.position[kept], kind="stable")  # places in the selection
-    edges = np.searchsorted(ranking.pairs.unit[kept][in_corpus_order], np.arange(len(plan.units) + 1))
-    first_row = plan.first_rows
+    in_corpus_order = np.argsort(kept)  # places in the selection
+    edges = np.searchsorted(ranking.pairs.position[kept[in_corpus_order]], units.plan.first_rows)
+    # An empty selection still has a file; its columns are those of the first unit.
+    with_rows = np.flatnonzero(np.diff(edges)) if len(kept) else [0]
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
         waiting: list[list[Path]] = [[] for _ in range(num_files)]
-        for index, unit in enumerate(plan.units):
-            places = in_corpus_order[edges[index] : edges[index + 1]]
-            # An empty selection still has a file; its columns are those of the first unit.
-            if not len(places) and (len(kept) or index):
-                continue
-            table = pair_rows(plan, unit, ranking, kept[places], first_row[index], metric, control)
+        for unit in units.read(with_rows):
+            places = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
+            table = pair_rows(units.plan, unit, ranking, kept[places], ranking.kept_rank[places], metric, control)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
-                part = Path(folder) / f"{number}-{index}"
+                part = Path(folder) / f"{number}-{unit.index}"
                 try:
                     part.write_bytes(to_ipc(table.filter(pa.array(places // ROWS_PER_FILE == number))))
                 except OSError as error:
@@ -60,20 +63,28 @@ def publish_selected(
 
 
 def pair_rows(
-    plan: Plan, unit: Unit, ranking: Ranking, picked: I64, first_row: int, metric: str, control: re.Pattern[str] | None
+    plan: Plan,
+    unit: ScoredUnit,
+    ranking: Ranking,
+    picked: I64,
+    ranks: I64,
+    metric: str,
+    control: re.Pattern[str] | None,
 ) -> pa.Table:
-    """Picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
-    pairs = ranking.pairs
-    table = read_unit(unit).take(pa.array(pairs.position[picked] - first_row))
+    """Picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours.
+
+    picked: index in ranking.pairs. ranks: of the picked, 1 = best.
+    """
+    position = ranking.pairs.position[picked]
+    pairs = unit.pairs.take(np.searchsorted(unit.pairs.position, position))
+    table = read_unit(plan.units[unit.index]).take(pa.array(position - unit.first_row))
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
-    texts = [
-        _pair_texts(plan, record, c, r) for record, c, r in zip(records, pairs.chosen[picked], pairs.rejected[picked])
-    ]
+    texts = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
     if control is not None:
         texts = [tuple(sanitized(text, control) for text in row) for row in texts]
     kind = MESSAGES if plan.corpus.style == "chat" else pa.string()
     columns: dict[str, Any] = {name: pa.array([row[i] for row in texts], kind) for i, name in enumerate(TRL_COLUMNS)}
-    ours = _our_columns(ranking, picked, metric)
+    ours = _our_columns(ranking, pairs, picked, ranks, metric)
     columns |= _own_columns(plan, table, {*TRL_COLUMNS, *ours})
     return pa.table(columns | ours)
 
@@ -105,56 +116,47 @@ def _own_columns(plan: Plan, table: pa.Table, taken: set[str]) -> dict[str, pa.C
     return own
 
 
-def _our_columns(ranking: Ranking, picked: I64, metric: str) -> dict[str, pa.Array]:
-    pairs = ranking.pairs
-    columns: dict[str, Any] = {
-        "pair_id": pairs.pair_id.take(pa.array(picked)),
-        "rank": ranking.rank[picked],
-        "map_score": ranking.map_score[picked],
-    }
+def _our_columns(ranking: Ranking, pairs: Pairs, picked: I64, ranks: I64, metric: str) -> dict[str, pa.Array]:
+    columns: dict[str, Any] = {"rank": ranks, "map_score": ranking.map_score[picked]}
     if metric != "map":
         columns[metric] = ranking.score[picked]
     for name, values in pairs.columns.items():
-        columns[name] = values[picked].astype(np.int64) if name.endswith("num_tokens") else values[picked]
+        columns[name] = values.astype(np.int64) if name.endswith("num_tokens") else values
     columns["reward_margin"] = ranking.reward_margin[picked]
     columns["implicit_margin"] = ranking.implicit_margin[picked]
     columns["label_agrees"] = ranking.reward_margin[picked] > 0
-    return {
-        name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-        for name, values in columns.items()
-    }
+    return {"pair_id": pairs.pair_id, **{name: pa.array(values) for name, values in columns.items()}}
 
 
-def error_rows(plan: Plan, errors: pa.Table, dropped: dict[Reason, Pairs]) -> pa.Table:
-    """One row for each row that is not ranked, in corpus order: pair_id, file, row, reason, detail; no text.
+def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder) -> None:
+    """Write `errors/part-*.parquet`: a row for each row that is not ranked, in corpus order; no text.
 
-    errors: what scoring refused (position, pair_id, reason, detail). dropped: what fell by a rule of the ranking.
+    refused: positions by reason, of what scoring refused and what fell by a rule of the ranking. There is always at
+    least one file, so that an empty one says: no errors.
     """
-    parts = [errors.select(["position", "pair_id", "reason", "detail"])]
-    for reason, pairs in dropped.items():
-        nothing = pa.nulls(len(pairs), pa.string())
-        reasons = pa.array([reason.value] * len(pairs), pa.string())
-        parts.append(pa.table([pairs.position, pairs.pair_id, reasons, nothing], parts[0].column_names))
-    table = pa.concat_tables(parts).sort_by("position")
-    position = table["position"].to_numpy()
-    first_row = plan.first_rows
-    unit = np.searchsorted(first_row, position, side="right") - 1
-    starts = np.array([u.start for u in plan.units])
-    return pa.table(
-        {
-            "pair_id": table["pair_id"],
-            "file": pa.array([plan.units[i].file for i in unit], pa.string()),
-            "row": pa.array(starts[unit] + position - first_row[unit], pa.int64()),
-            "reason": table["reason"],
-            "detail": table["detail"],
-        }
-    )
+    reasons = np.repeat(np.arange(len(refused)), [len(positions) for positions in refused.values()])
+    positions = np.concatenate([np.zeros(0, np.int64), *refused.values()])
+    order = np.argsort(positions)
+    reasons, positions = reasons[order], positions[order]
+    edges = np.searchsorted(positions, units.plan.first_rows)
+    number, waiting = 0, ERRORS.empty_table()
+    for unit in units.read(np.flatnonzero(np.diff(edges))):
+        own = slice(edges[unit.index], edges[unit.index + 1])
+        names = [list(refused)[reason].value for reason in reasons[own]]
+        waiting = pa.concat_tables([waiting, error_rows(units.plan, unit, positions[own] - unit.first_row, names)])
+        while waiting.num_rows >= ROWS_PER_FILE:
+            run.put_table(f"errors/part-{number:05}.parquet", waiting.slice(0, ROWS_PER_FILE).combine_chunks())
+            number, waiting = number + 1, waiting.slice(ROWS_PER_FILE)
+    if waiting.num_rows or not number:
+        run.put_table(f"errors/part-{number:05}.parquet", waiting.combine_chunks())
 
 
-def publish_errors(errors: pa.Table, run: RunFolder) -> None:
-    """Write `errors/part-*.parquet`; there is always at least one file, so that an empty one says: no errors."""
-    for number, start in enumerate(range(0, max(1, errors.num_rows), ROWS_PER_FILE)):
-        run.put_table(f"errors/part-{number:05}.parquet", errors.slice(start, ROWS_PER_FILE).combine_chunks())
+def error_rows(plan: Plan, unit: ScoredUnit, rows: I64, reasons: list[str]) -> pa.Table:
+    """The refused rows of a unit: pair_id, file, row, reason, detail. rows: their places in the unit."""
+    source = plan.units[unit.index]
+    refused = unit.rows.take(pa.array(rows))
+    columns = [refused["pair_id"], [source.file] * len(rows), source.start + rows, reasons, refused["detail"]]
+    return pa.table(columns, schema=ERRORS)
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:

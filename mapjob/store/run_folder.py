@@ -51,7 +51,7 @@ class RunFolder:
 
     def commit(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the manifest, once, and point latest.json here. Returns the manifest that stands."""
-        manifest = {**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        manifest = {**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}
         self._storage.create(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         self.point_latest()
         stands = self.manifest

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -59,15 +60,19 @@ class ScoreStore:
 
     def read(self, fingerprint: str, unit_id: str) -> pa.Table:
         """A unit's columns, row-aligned with the unit. Raises MapjobError when the file is missing or not its own."""
-        return self.read_all(fingerprint, [unit_id])[0]
+        return next(self.read_all(fingerprint, [unit_id]))
 
-    def read_all(self, fingerprint: str, unit_ids: Sequence[str]) -> list[pa.Table]:
-        """The columns of many units, in the order asked for; raises as `read` does."""
+    def read_all(self, fingerprint: str, unit_ids: Iterable[str]) -> Iterator[pa.Table]:
+        """The columns of many units, in the order asked for; a few are read ahead, however many there are."""
         files = self.files(fingerprint) if self._content_names else {}
         with ThreadPoolExecutor(READ_THREADS) as threads:
-            return list(
-                threads.map(lambda unit_id: self._read_unit(fingerprint, unit_id, files.get(unit_id)), unit_ids)
-            )
+            ahead: deque[Future[pa.Table]] = deque()
+            for unit_id in unit_ids:
+                ahead.append(threads.submit(self._read_unit, fingerprint, unit_id, files.get(unit_id)))
+                if len(ahead) == READ_THREADS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def _read_unit(self, fingerprint: str, unit_id: str, names: list[str] | None) -> pa.Table:
         tables = [self._read_file(fingerprint, unit_id, name) for name in names or [f"{unit_id}{SUFFIX}"]]

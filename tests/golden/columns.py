@@ -1,11 +1,15 @@
-"""Scored columns as plain arrays, and the Pairs that ranking takes them in."""
+"""Scored columns as plain arrays, the Pairs that ranking takes them in, and the ranking of all of them at once."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mapjob.ranking.select import Pairs
+from mapjob.config import Selection
+from mapjob.ranking import select
+from mapjob.ranking.pairs import Pairs, gathered
+from mapjob.ranking.select import Ranking
 
 
 def synthetic_columns(num: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -34,3 +38,23 @@ def pairs_of(columns: dict[str, Any], rows_per_unit: int = 700) -> Pairs:
         rejected=np.ones(num, np.int64),
         columns={name: np.asarray(values, float) for name, values in columns.items()},
     )
+
+
+def rank_pairs(pairs: Pairs, selection: Selection) -> Ranking:
+    """The ranking of pairs that are all of the corpus; only their positions need to ascend."""
+    ranked = gathered([pairs], len(pairs), selection)
+    ids = dict(zip(pairs.position.tolist(), pairs.pair_id.to_pylist()))
+    return select.rank_pairs(ranked, selection, lambda positions: pa.array([ids[i] for i in positions.tolist()]))
+
+
+def whole(units: Iterable[Pairs]) -> Pairs:
+    """The pairs of all units as one."""
+    parts = list(units)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    names = ("position", "unit", "content_key", "prompt_key", "chosen", "rejected")
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    pair_id = pa.concat_arrays([part.pair_id for part in parts])
+    return Pairs(**{name: joined(name) for name in names}, pair_id=pair_id, columns=columns)

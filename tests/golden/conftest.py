@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from mapjob.config import parse_config
 from mapjob.job import ranked
-from mapjob.ranking.select import Pairs
+from mapjob.ranking.pairs import Pairs
 from tests.fakes import config_tree, write_corpus
+from tests.golden.columns import whole
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,7 +52,7 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
     tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
     tree["execution"] = {"rows_per_unit": 150}
     scored, _ = ranked(score_all(parse_config(tree)))
-    return scored.pairs
+    return whole(unit.pairs for unit in scored.units.read())
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +71,8 @@ def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
     tree = config_tree(write_corpus(folder / "corpus", rows), folder / "out", Path(), Path())
     tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
     tree["execution"] = {"rows_per_unit": 500}
-    pairs = ranked(score_all(parse_config(tree)))[0].pairs
+    scored, _ = ranked(score_all(parse_config(tree)))
+    pairs = whole(unit.pairs for unit in scored.units.read())
     tokenizer = AutoTokenizer.from_pretrained(models / "policy")
     texts = [(rows[i]["chosen"], rows[i]["rejected"]) for i in pairs.position]
     distances = [edit_distances([np.array(tokenizer(text)["input_ids"]) for text in sides])[0] for sides in texts]

@@ -14,8 +14,9 @@ import pytest
 
 from mapjob.config import Keep, Selection
 from mapjob.errors import Reason
-from mapjob.ranking.select import Pairs, Ranking, rank_pairs
-from tests.golden.columns import pairs_of, synthetic_columns
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.select import Ranking
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 ALPHAS = [0.25, 1.0, 2.5]
 RATIOS = [0.4, 0.25]

@@ -8,8 +8,7 @@ import pytest
 
 from mapjob.config import Selection
 from mapjob.metrics.calibration import log_odds_slope
-from mapjob.ranking.select import rank_pairs
-from tests.golden.columns import pairs_of, synthetic_columns
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 TOLERANCE = 1e-9
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mapjob.config import Selection
-from mapjob.ranking.select import Pairs, rank_pairs
-from tests.golden.columns import pairs_of, synthetic_columns
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.select import Ranking
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 
 @pytest.fixture(scope="module", params=["real", "synthetic"])
@@ -17,20 +18,22 @@ def pairs(request) -> Pairs:
     return request.getfixturevalue("scored_pairs")
 
 
-def rows(pairs: Pairs) -> list[dict[str, float]]:
+def rows(pairs: Pairs, ranking: Ranking) -> list[dict[str, float]]:
+    """The columns of the pairs that are ranked, in corpus order."""
+    pairs = pairs.take(np.isin(pairs.position, ranking.pairs.position))
     return [dict(zip(pairs.columns, map(float, values))) for values in zip(*pairs.columns.values())]
 
 
 def test_reward_margin(pairs):
     ranking = rank_pairs(pairs, Selection())
-    expected = [row["chosen_reward"] - row["rejected_reward"] for row in rows(ranking.pairs)]
+    expected = [row["chosen_reward"] - row["rejected_reward"] for row in rows(pairs, ranking)]
     assert ranking.reward_margin.tolist() == expected
 
 
 def test_simpo_margin(pairs):
     ranking = rank_pairs(pairs, Selection())
     expected = []
-    for row in rows(ranking.pairs):
+    for row in rows(pairs, ranking):
         mean_chosen = row["chosen_logps"] / row["chosen_num_tokens"]
         mean_rejected = row["rejected_logps"] / row["rejected_num_tokens"]
         expected.append(mean_chosen - mean_rejected)
@@ -40,7 +43,7 @@ def test_simpo_margin(pairs):
 def test_dpo_margin(pairs):
     ranking = rank_pairs(pairs, Selection(implicit="dpo"))
     expected = []
-    for row in rows(ranking.pairs):
+    for row in rows(pairs, ranking):
         gain_chosen = row["chosen_logps"] - row["ref_chosen_logps"]
         gain_rejected = row["rejected_logps"] - row["ref_rejected_logps"]
         expected.append(gain_chosen - gain_rejected)

@@ -9,10 +9,9 @@ import pytest
 from mapjob.config import Columns, Selection, parse_config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
-from mapjob.ranking.select import rank_pairs
 from mapjob.scoring.spec import scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward
-from tests.golden.columns import pairs_of, synthetic_columns
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mapjob.config import Selection
-from mapjob.ranking.select import Pairs, Ranking, rank_pairs
-from tests.golden.columns import pairs_of, synthetic_columns
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.select import Ranking
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 NUM = 20_000
 

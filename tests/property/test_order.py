@@ -14,7 +14,8 @@ from mapjob.ranking.caps import within_cap
 from mapjob.ranking.duplicates import is_repeat
 from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order
 from mapjob.ranking.pairing import best_worst, gather, labelled
-from mapjob.ranking.select import Pairs, Ranking, rank_pairs
+from mapjob.ranking.pairs import Pairs, gathered
+from mapjob.ranking.select import Ranking, rank_pairs
 
 # Few distinct values, so that ties are the rule; both zeros; neighbours that differ by one ulp.
 scores = st.sampled_from([-0.0, 0.0, 1.0, -1.0, 1.0000000000000002, 1e300, -1e300, 5e-324]) | st.floats(-2, 2)
@@ -26,7 +27,8 @@ def order_of(rows: list, chunks: int = 1) -> list[int]:
     values, names, no_margin = (list(column) for column in zip(*rows)) if rows else ([], [], [])
     edges = np.linspace(0, len(names), chunks + 1).astype(int)
     pair_ids = pa.chunked_array([pa.array(names[a:b], pa.string()) for a, b in pairwise(edges)])
-    return rank_order(np.array(values, float), pair_ids, np.array(no_margin, bool)).tolist()
+    ids = lambda index: pair_ids.take(pa.array(index))  # noqa: E731
+    return rank_order(np.array(values, float), ids, np.array(no_margin, bool)).tolist()
 
 
 def brute_force_order(rows: list) -> list[int]:
@@ -39,10 +41,18 @@ def test_order_is_margin_then_score_then_id_then_position(rows, chunks):
 
 
 @given(scored_rows)
-def test_order_of_a_plain_array_of_ids(rows):
-    values, names, no_margin = (list(column) for column in zip(*rows)) if rows else ([], [], [])
-    order = rank_order(np.array(values, float), pa.array(names, pa.string()), np.array(no_margin, bool))
+def test_only_pairs_that_tie_are_asked_for_their_id(rows):
+    keys = Counter((row[2], row[0] + 0.0) for row in rows)
+    asked = []
+
+    def pair_ids(index: np.ndarray) -> pa.Array:
+        asked.append(index.tolist())
+        return pa.array([rows[i][1] for i in index], pa.string())
+
+    order = rank_order(np.array([row[0] for row in rows]), pair_ids, np.array([row[2] for row in rows], bool))
     assert order.tolist() == brute_force_order(rows)
+    tied = [i for i, row in enumerate(rows) if keys[row[2], row[0] + 0.0] > 1]
+    assert asked == ([tied] if tied else [])
 
 
 @given(scored_rows.filter(bool), st.randoms(use_true_random=False))
@@ -55,8 +65,8 @@ def test_the_ranked_rows_do_not_depend_on_corpus_order(rows, order):
 @given(scored_rows.filter(bool))
 def test_order_leaves_its_input_as_it_was(rows):
     values = np.array([row[0] for row in rows])
-    before = values.copy()
-    rank_order(values, pa.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+    before, ids = values.copy(), pa.array([row[1] for row in rows])
+    rank_order(values, lambda index: ids.take(pa.array(index)), np.array([row[2] for row in rows]))
     assert values.tobytes() == before.tobytes()
 
 
@@ -87,7 +97,8 @@ def pairs_of(rows: list[dict]) -> Pairs:
 
 def ranked(rows: list[dict], keep: dict, **more) -> Ranking:
     selection = Selection(metric="explicit", scale="raw", keep=Keep(**keep), **more)
-    return rank_pairs(pairs_of(rows), selection)
+    pairs = pairs_of(rows)
+    return rank_pairs(gathered([pairs], len(pairs), selection), selection, lambda at: pairs.pair_id.take(pa.array(at)))
 
 
 pair_rows = st.lists(

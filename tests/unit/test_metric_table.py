@@ -6,7 +6,7 @@ import pytest
 
 from mapjob.config import Selection
 from mapjob.metrics import adaptive_margins, gamma_po, map, reward_augmented, table, weights
-from mapjob.ranking.select import SIDES
+from mapjob.ranking.pairs import SIDES
 
 METHODS = {**table.METRICS, **table.SIGNALS, **{f"pairing {name}": method for name, method in table.PAIRINGS.items()}}
 OPTIONAL = {*table.UNCONDITIONAL, *table.COLLISION, *table.DISTANCE}

@@ -15,9 +15,11 @@ from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, Reason
-from mapjob.ranking.select import Pairs, Ranking, rank_pairs
+from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.store import publish
 from mapjob.store.run_folder import RunFolder
+from mapjob.store.scored import ScoredUnits, load_scored
+from tests.scored_units import scored_units
 
 OURS = [
     *("pair_id", "rank", "map_score", "chosen_reward", "rejected_reward", "chosen_logps", "rejected_logps"),
@@ -41,30 +43,20 @@ def make(path: str, style: str = "raw", rows_per_unit: int = 3, **keys: Any) -> 
     return make_plan(Input(path=path, plain_text=style, **keys), False, rows_per_unit)
 
 
-def pairs_of(plan: Plan, margins: np.ndarray | None = None, sides: tuple[int, int] = (0, 1)) -> Pairs:
-    """Every row of the plan as a pair; the row at position i has the reward margin margins[i]."""
-    num = plan.num_rows
-    margins = np.random.default_rng(0).permutation(num) + 1.0 if margins is None else margins
-    columns = {"chosen_reward": margins / 2, "rejected_reward": -margins / 2}
-    columns |= {"chosen_logps": -np.arange(num) - 1.5, "rejected_logps": np.full(num, -2.0)}
-    columns |= {"chosen_num_tokens": np.full(num, 3.0), "rejected_num_tokens": np.full(num, 4.0)}
-    key = np.stack([np.arange(num), np.zeros(num)], axis=1).astype(np.uint64)
-    unit = np.repeat(np.arange(len(plan.units)), [u.num_rows for u in plan.units])
-    chosen, rejected = (np.full(num, side, np.int64) for side in sides)
-    ids = pa.array([f"id {i}" for i in range(num)], pa.string())
-    return Pairs(np.arange(num), unit, ids, key, key, chosen, rejected, columns)
+Ranked = tuple[ScoredUnits, Ranking]
 
 
-def rank(pairs: Pairs, metric: str = "explicit", **keep: Any) -> Ranking:
-    return rank_pairs(pairs, Selection(metric=metric, scale="raw", keep=Keep(**keep or {"ratio": 1.0})))
+def rank(units: ScoredUnits, metric: str = "explicit", **keep: Any) -> Ranked:
+    selection = Selection(metric=metric, scale="raw", keep=Keep(**keep or {"ratio": 1.0}))
+    return units, rank_pairs(load_scored(units, selection).pairs, selection, units.pair_ids)
 
 
 def published(
-    tmp_path: Path, plan: Plan, ranking: Ranking, metric: str = "map", control: re.Pattern[str] | None = None
+    tmp_path: Path, ranked: Ranked, metric: str = "map", control: re.Pattern[str] | None = None
 ) -> list[pa.Table]:
     """The tables of selected/, file by file."""
     run = RunFolder(str(tmp_path / "out"), "run")
-    publish.publish_selected(plan, ranking, metric, control, run)
+    publish.publish_selected(*ranked, metric, control, run)
     return [run.read_table(name) for name in run.tables("selected")]
 
 
@@ -76,22 +68,21 @@ def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files
     monkeypatch.setattr(publish, "ROWS_PER_FILE", rows_per_file)
     rows = rows_of(30)
     plan = make(write(tmp_path / "corpus", rows[:11], rows[11:12], rows[12:]))
-    ranking = rank(pairs_of(plan), count=20)
-    tables = published(tmp_path, plan, ranking)
+    ranked = rank(scored_units(plan), count=20)
+    tables = published(tmp_path, ranked)
     names = sorted(file.name for file in (tmp_path / "out" / "runs" / "run" / "selected").iterdir())
     assert names == [f"train-{i:05}-of-{num_files:05}.parquet" for i in range(num_files)]
     assert all(table.num_rows <= rows_per_file for table in tables)
     selected = pa.concat_tables(tables).to_pylist()
     assert [row["rank"] for row in selected] == list(range(1, 21))
-    expected = sorted(range(30), key=lambda i: -ranking.reward_margin[i])[:20]
+    expected = sorted(range(30), key=lambda i: -ranked[1].reward_margin[i])[:20]
     assert [row["number"] for row in selected] == expected
 
 
 def test_every_column_belongs_to_its_row(tmp_path):
     rows = rows_of(12)
     plan = make(write(tmp_path / "corpus", rows[:5], rows[5:]))
-    ranking = rank(pairs_of(plan))
-    (table,) = published(tmp_path, plan, ranking)
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     assert table.column_names == ["prompt", "chosen", "rejected", "number", *OURS]
     for row in table.to_pylist():
         i = row["number"]
@@ -108,20 +99,20 @@ def test_every_column_belongs_to_its_row(tmp_path):
 
 def test_a_metric_other_than_map_has_a_column_of_its_own(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(5)))
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)), metric="explicit")
+    (table,) = published(tmp_path, rank(scored_units(plan)), metric="explicit")
     assert table["explicit"].to_pylist() == table["reward_margin"].to_pylist()
 
 
 def test_label_agrees_is_the_sign_of_the_margin(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(3)))
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan, np.array([2.0, -1.0, 0.0]))))
+    (table,) = published(tmp_path, rank(scored_units(plan, np.array([2.0, -1.0, 0.0]))))
     assert dict(zip(table["number"].to_pylist(), table["label_agrees"].to_pylist())) == {0: True, 1: False, 2: False}
 
 
 def test_relabelled_pairs_are_written_with_their_sides_exchanged(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(3)))
-    selection = Selection(metric="explicit", scale="raw", keep=Keep(ratio=1.0), on_disagreement="relabel")
-    (table,) = published(tmp_path, plan, rank_pairs(pairs_of(plan, np.array([2.0, -1.0, 0.5])), selection))
+    units = scored_units(plan, np.array([2.0, -1.0, 0.5]), on_disagreement="relabel")
+    (table,) = published(tmp_path, rank(units))
     rows = {row["number"]: row for row in table.to_pylist()}
     assert (rows[0]["chosen"], rows[0]["rejected"]) == ("c 0", "r 0")
     assert (rows[1]["chosen"], rows[1]["rejected"]) == ("r 1", "c 1")
@@ -132,17 +123,17 @@ def test_relabelled_pairs_are_written_with_their_sides_exchanged(tmp_path):
 @pytest.mark.parametrize("style", ["raw", "chat"])
 def test_an_empty_selection_has_one_empty_file_with_every_column(tmp_path, style):
     plan = make(write(tmp_path / "corpus", rows_of(5)), style)
-    (full,) = published(tmp_path / "full", plan, rank(pairs_of(plan)))
-    (empty,) = published(tmp_path, plan, rank(pairs_of(plan), count=0))
+    (full,) = published(tmp_path / "full", rank(scored_units(plan)))
+    (empty,) = published(tmp_path, rank(scored_units(plan), count=0))
     assert empty.num_rows == 0
     assert empty.schema == full.schema
 
 
 def test_publishing_again_writes_the_same_bytes(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(9)))
-    published(tmp_path / "a", plan, rank(pairs_of(plan)))
-    published(tmp_path / "b", plan, rank(pairs_of(plan)))
-    published(tmp_path / "b", plan, rank(pairs_of(plan)))  # on top of what stands: adopted
+    published(tmp_path / "a", rank(scored_units(plan)))
+    published(tmp_path / "b", rank(scored_units(plan)))
+    published(tmp_path / "b", rank(scored_units(plan)))  # on top of what stands: adopted
     one, other = (next((tmp_path / x / "out").rglob("*.parquet")).read_bytes() for x in "ab")
     assert one == other
 
@@ -153,7 +144,7 @@ def test_publishing_again_writes_the_same_bytes(tmp_path):
 def test_an_own_column_whose_name_is_taken_is_renamed(tmp_path):
     path = write(tmp_path / "corpus", rows_of(4, rank="theirs", map_score=0.5, label_agrees=None, margin=1.0))
     plan = make(path)
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     own = ["number", "input_rank", "input_map_score", "input_label_agrees", "margin"]
     assert table.column_names == ["prompt", "chosen", "rejected", *own, *OURS]
     assert table["input_rank"].to_pylist() == ["theirs"] * 4
@@ -163,9 +154,9 @@ def test_an_own_column_whose_name_is_taken_is_renamed(tmp_path):
 def test_a_selection_of_a_selection_of_a_selection_loses_no_column(tmp_path):
     """rank of the second pass becomes input_rank, though input_rank of the first pass is there already."""
     plan = make(write(tmp_path / "corpus", [{**row, "rank": "first"} for row in rows_of(4)]))
-    (once,) = published(tmp_path / "once", plan, rank(pairs_of(plan)))
+    (once,) = published(tmp_path / "once", rank(scored_units(plan)))
     again = make(write(tmp_path / "again", once))
-    (twice,) = published(tmp_path / "twice", again, rank(pairs_of(again)))
+    (twice,) = published(tmp_path / "twice", rank(scored_units(again)))
     assert len(set(twice.column_names)) == len(twice.column_names)
     assert "first" in [value for name in twice.column_names for value in twice[name].to_pylist()]
     assert len(twice.column_names) == len(once.column_names) + len(OURS)
@@ -174,7 +165,7 @@ def test_a_selection_of_a_selection_of_a_selection_loses_no_column(tmp_path):
 def test_own_columns_that_some_files_lack_or_hold_in_another_type(tmp_path):
     files = [rows_of(3, score=1), rows_of(3, score=1.5), rows_of(3, source="forum"), rows_of(3, score=None)]
     plan = make(write(tmp_path / "corpus", *files), rows_per_unit=2)
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     assert table.schema.field("score").type == pa.float64()
     scores = table.sort_by([("pair_id", "ascending")])
     assert sorted(filter(None, scores["score"].to_pylist())) == [1.0] * 3 + [1.5] * 3
@@ -203,7 +194,7 @@ def test_own_columns_of_any_type_come_through(tmp_path, monkeypatch, column):
     monkeypatch.setattr(publish, "ROWS_PER_FILE", 4)
     table = pa.Table.from_pylist(rows_of(6)).append_column("own", column)
     plan = make(write(tmp_path / "corpus", table.slice(0, 2), table.slice(2)), rows_per_unit=2)
-    selected = pa.concat_tables(published(tmp_path, plan, rank(pairs_of(plan))))
+    selected = pa.concat_tables(published(tmp_path, rank(scored_units(plan))))
     read_back = dict(zip(selected["number"].to_pylist(), selected["own"].to_pylist()))
     assert [read_back[i] for i in range(6)] == column.to_pylist()
     assert selected.schema.field("own").type == column.type
@@ -212,12 +203,12 @@ def test_own_columns_of_any_type_come_through(tmp_path, monkeypatch, column):
 def test_structs_that_differ_between_files_get_their_common_fields(tmp_path):
     files = [rows_of(2, meta={"a": 1}), rows_of(2, meta={"b": "x", "a": 2}), rows_of(2, meta=None)]
     plan = make(write(tmp_path / "corpus", *files))
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     values = [value for value in table["meta"].to_pylist() if value is not None]
     assert sorted(values, key=lambda value: value["a"]) == [{"a": 1, "b": None}] * 2 + [{"a": 2, "b": "x"}] * 2
 
 
-def test_two_own_columns_of_one_name_are_refused_before_anything_is_scored(tmp_path):
+def test_two_own_columns_of_one_name_are_refused_before_anything_is_scored_units(tmp_path):
     """Parquet allows them, no data set library does. Found out when publishing, it would cost the whole scoring."""
     table = pa.Table.from_pylist(rows_of(4)).append_column("number", pa.array([9, 8, 7, 6]))
     path = write(tmp_path / "corpus", table)
@@ -236,13 +227,13 @@ def said(text: str) -> list[dict]:
 
 def test_strings_stay_strings_under_raw(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(2)), "raw")
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     assert {table.schema.field(name).type for name in publish.TRL_COLUMNS} == {pa.string()}
 
 
 def test_strings_become_messages_under_chat(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(2)), "chat")
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     row = next(row for row in table.to_pylist() if row["number"] == 1)
     assert row["prompt"] == [{"role": "user", "content": "p 1"}]
     assert (row["chosen"], row["rejected"]) == (said("c 1"), said("r 1"))
@@ -284,7 +275,7 @@ CORPORA: dict[str, tuple[dict, str, Any, Any, Any]] = {
 def test_each_layout_is_written_as_trl_reads_it(tmp_path, name):
     row, style, prompt, chosen, rejected = CORPORA[name]
     plan = make(write(tmp_path / "corpus", [{"source": "s", **row}]), style)
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     (written,) = table.to_pylist()
     assert (written["prompt"], written["chosen"], written["rejected"]) == (prompt, chosen, rejected)
     assert table.column_names == ["prompt", "chosen", "rejected", "source", *OURS]
@@ -293,7 +284,7 @@ def test_each_layout_is_written_as_trl_reads_it(tmp_path, name):
 def test_the_prompt_beside_ultrafeedback_dialogues_is_kept_under_another_name(tmp_path):
     row = {"prompt": "p", "chosen": [TURN, *said("c")], "rejected": [TURN, *said("r")]}
     plan = make(write(tmp_path / "corpus", [row]))
-    (written,) = published(tmp_path, plan, rank(pairs_of(plan)))[0].to_pylist()
+    (written,) = published(tmp_path, rank(scored_units(plan)))[0].to_pylist()
     assert written["prompt"] == [TURN]
     assert written["input_prompt"] == "p"
 
@@ -302,7 +293,7 @@ def test_renamed_columns_are_replaced_by_the_trainers_names(tmp_path):
     row = {"question": "p", "good": "c", "bad": "r", "prompt": "another thing"}
     columns = Columns(prompt="question", chosen="good", rejected="bad")
     plan = make(write(tmp_path / "corpus", [row]), columns=columns.model_dump())
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan)))
+    (table,) = published(tmp_path, rank(scored_units(plan)))
     (written,) = table.to_pylist()
     assert (written["prompt"], written["chosen"], written["rejected"]) == ("p", "c", "r")
     assert written["input_prompt"] == "another thing"
@@ -313,7 +304,7 @@ def test_renamed_columns_are_replaced_by_the_trainers_names(tmp_path):
 def test_candidates_are_written_as_the_pair_that_was_ranked(tmp_path, style):
     rows = [{"prompt": f"p {i}", "responses": [{"text": f"{i} {k}", "model": "m"} for k in range(4)]} for i in range(5)]
     plan = make(write(tmp_path / "corpus", rows), style)
-    (table,) = published(tmp_path, plan, rank(pairs_of(plan, sides=(3, 1))))
+    (table,) = published(tmp_path, rank(scored_units(plan, sides=(3, 1))))
     assert "responses" not in table.column_names
     for row in table.to_pylist():
         i = int(row["pair_id"].removeprefix("id "))
@@ -324,7 +315,7 @@ def test_candidates_are_written_as_the_pair_that_was_ranked(tmp_path, style):
 
 def test_what_is_published_reads_back_as_the_records_that_were_scored(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(6)), "chat")
-    published(tmp_path, plan, rank(pairs_of(plan)))
+    published(tmp_path, rank(scored_units(plan)))
     again = make(str(tmp_path / "out" / "runs" / "run" / "selected"), "auto")
     assert (again.corpus.layout, again.corpus.style) == ("trl", "chat")
     table = read_rows(again.units[0].file, 0, 1)
@@ -346,7 +337,7 @@ def test_control_tokens_are_broken_up_where_scoring_broke_them_up(tmp_path, styl
     }
     plan = make(write(tmp_path / "corpus", [row]), style)
     control = control_pattern(["<|end", "<|end|>", "<|user|>"])
-    (written,) = published(tmp_path, plan, rank(pairs_of(plan)), control=control)[0].to_pylist()
+    (written,) = published(tmp_path, rank(scored_units(plan)), control=control)[0].to_pylist()
     texts = [
         written[name] if style == "raw" else written[name][0]["content"] for name in ("prompt", "chosen", "rejected")
     ]
@@ -363,20 +354,24 @@ def test_no_markers_match_nothing():
 # Errors and the account of rows
 
 
+def errors_of(tmp_path: Path, units: ScoredUnits, refused: dict[Reason, list[int]]) -> list[pa.Table]:
+    """The tables of errors/, file by file."""
+    run = RunFolder(str(tmp_path / "out"), "run")
+    publish.publish_errors(units, {reason: np.array(rows, np.int64) for reason, rows in refused.items()}, run)
+    return [run.read_table(name) for name in run.tables("errors")]
+
+
 def test_error_rows_name_file_and_row_in_corpus_order(tmp_path):
     rows = rows_of(14)
     plan = make(write(tmp_path / "corpus", rows[:9], rows[9:]))
-    pairs = pairs_of(plan)
-    errors = pa.table(
-        {
-            "position": [1, 12],
-            "pair_id": pa.array([None, "id 12"], pa.string()),
-            "reason": ["null_field", "overlength"],
-            "detail": ["prompt is null", "9000 tokens"],
-        }
-    )
-    dropped = {Reason.DUPLICATE: pairs.take(np.array([13, 8])), Reason.DISAGREEMENT: pairs.take(np.array([9]))}
-    table = publish.error_rows(plan, errors, dropped)
+    units = scored_units(plan, reasons={1: ("null_field", "prompt is null"), 12: ("overlength", "9000 tokens")})
+    refused = load_scored(units, Selection()).refused
+    assert {reason: rows.tolist() for reason, rows in refused.items()} == {
+        Reason.NULL_FIELD: [1],
+        Reason.OVERLENGTH: [12],
+    }
+    dropped = {Reason.DUPLICATE: [8, 13], Reason.DISAGREEMENT: [9]}
+    (table,) = errors_of(tmp_path, units, refused | dropped)
     first, second = (str(tmp_path / "corpus" / f"part-{i}.parquet") for i in range(2))
     assert [tuple(row.values()) for row in table.to_pylist()] == [
         (None, first, 1, "null_field", "prompt is null"),
@@ -390,36 +385,30 @@ def test_error_rows_name_file_and_row_in_corpus_order(tmp_path):
     assert table.column_names == ["pair_id", "file", "row", "reason", "detail"]
 
 
-def no_errors() -> pa.Table:
-    text = pa.array([], pa.string())
-    return pa.table({"position": pa.array([], pa.int64()), "pair_id": text, "reason": text, "detail": text})
-
-
 def test_no_errors_are_one_empty_file(tmp_path):
-    plan = make(write(tmp_path / "corpus", rows_of(3)))
-    run = RunFolder(str(tmp_path / "out"), "run")
-    publish.publish_errors(publish.error_rows(plan, no_errors(), {}), run)
-    assert run.tables("errors") == ["errors/part-00000.parquet"]
-    assert run.read_table("errors/part-00000.parquet").num_rows == 0
+    units = scored_units(make(write(tmp_path / "corpus", rows_of(3))))
+    (table,) = errors_of(tmp_path, units, {})
+    assert table.num_rows == 0
+    assert table.column_names == ["pair_id", "file", "row", "reason", "detail"]
 
 
-def test_many_errors_fill_several_files_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("num", "sizes"), [(9, [4, 4, 1]), (8, [4, 4]), (3, [3])])
+def test_many_errors_fill_several_files_in_order(tmp_path, monkeypatch, num, sizes):
     monkeypatch.setattr(publish, "ROWS_PER_FILE", 4)
-    plan = make(write(tmp_path / "corpus", rows_of(9)))
-    run = RunFolder(str(tmp_path / "out"), "run")
-    table = publish.error_rows(plan, no_errors(), {Reason.DUPLICATE: pairs_of(plan)})
-    publish.publish_errors(table, run)
-    parts = [run.read_table(name) for name in run.tables("errors")]
-    assert [part.num_rows for part in parts] == [4, 4, 1]
-    assert pa.concat_tables(parts).to_pylist() == table.to_pylist()
+    units = scored_units(make(write(tmp_path / "corpus", rows_of(num))))
+    parts = errors_of(tmp_path, units, {Reason.DISAGREEMENT: [2], Reason.DUPLICATE: [i for i in range(num) if i != 2]})
+    assert [part.num_rows for part in parts] == sizes
+    rows = pa.concat_tables(parts)
+    assert rows["row"].to_pylist() == list(range(num))
+    assert rows["reason"].to_pylist() == ["disagreement" if i == 2 else "duplicate" for i in range(num)]
 
 
 def test_a_row_that_cannot_be_read_any_more_ends_the_publishing(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(3)))
-    ranking = rank(pairs_of(plan))
+    ranked = rank(scored_units(plan))
     write(tmp_path / "corpus", [{**row, "rejected": row["chosen"]} for row in rows_of(3)])
     with pytest.raises(MapjobError, match="changed after the run had planned it"):
-        published(tmp_path, plan, ranking)
+        published(tmp_path, ranked)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.store.output import Output
 from mapjob.store.run_folder import RunFolder, open_run
 from mapjob.store.storage import Storage
 from mapjob.store.tables import sealed
@@ -99,6 +100,16 @@ def test_latest_points_to_the_run_that_was_committed_last(root):
     assert latest(root) == {"run_id": "map-1", "run_path": "runs/map-1"}
     RunFolder(root, "map-2").commit({})
     assert latest(root) == {"run_id": "map-2", "run_path": "runs/map-2"}
+
+
+def test_runs_of_one_second_keep_their_order(tmp_path):
+    """Another alpha ranks in less than a second."""
+    names = [f"map-{i}" for i in (5, 3, 9, 1, 7)]
+    for name in names:
+        RunFolder(str(tmp_path), name).commit({})
+    assert [run.run_id for run in Output(str(tmp_path)).runs()] == names
+    RunFolder(str(tmp_path), "map-9").point_latest()
+    assert latest(str(tmp_path))["run_id"] == "map-7"
 
 
 def test_latest_moves_forward_only(root):

@@ -1,0 +1,83 @@
+"""A corpus that grows by a shard: what the second night costs beside the first.
+
+    python -m benchmarks.nightly [--rows N] [--json]
+
+Sixteen shards of real pairs with small trained models, and `mapjob run`; then a seventeenth shard, and `mapjob run`
+again. The second night scores the units of the new shard and no other, and ranks all seventeen.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+SHARED = Path(__file__).parents[2] / "shared"
+NUM_SHARDS = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=250, help="of each shard")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mapjob-nightly-") as folder:
+        figures = two_nights(Path(folder), arguments.rows)
+    for name, value in figures.items():
+        print(f"{name:<32}{value:>14,.4g}" if isinstance(value, float) else f"{name:<32}{value:>14,}")
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def two_nights(folder: Path, rows: int) -> dict[str, Any]:
+    corpus, output, run_file = folder / "corpus", folder / "output", folder / "run.yaml"
+    tree = {"input": {"path": str(corpus)}, "output": {"path": str(output)}}
+    tree["models"] = {name: {"path": str(SHARED / "models" / "small" / name)} for name in ("policy", "reward")}
+    run_file.write_text(yaml.safe_dump(tree))
+    pairs = pq.read_table(SHARED / "data" / "alpaca_eval_pairs")
+    corpus.mkdir()
+
+    def add_shard(number: int) -> None:
+        pq.write_table(pairs.slice(number * rows, rows), corpus / f"night-{number:02}.parquet")
+
+    for number in range(NUM_SHARDS):
+        add_shard(number)
+    first_s, first = timed_run(run_file)
+    scored_first = column_files(output)
+    add_shard(NUM_SHARDS)
+    second_s, second = timed_run(run_file)
+    scored_again = {file: time for file, time in column_files(output).items() if scored_first.get(file) != time}
+    figures: dict[str, Any] = {"first_s": first_s, "first_pairs": first["counts"]["rows"]}
+    figures["first_units"] = num_units(first)
+    figures |= {"second_s": second_s, "second_pairs_ranked_over": second["counts"]["rows"]}
+    figures["new_units"] = num_units(second) - num_units(first)
+    figures["second_units_scored"] = len({file.name for file in scored_again})
+    figures["second_over_first"] = second_s / first_s
+    return figures
+
+
+def timed_run(run_file: Path) -> tuple[float, dict[str, Any]]:
+    """Seconds of `mapjob run` from start to exit, and the JSON object that it prints last."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "mapjob", "run", str(run_file), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return time.monotonic() - start, json.loads(done.stdout.splitlines()[-1])
+
+
+def num_units(result: dict[str, Any]) -> int:
+    return len(json.loads((Path(result["run_path"]) / "manifest.json").read_text())["units"])
+
+
+def column_files(output: Path) -> dict[Path, int]:
+    """Every column file of the score store, with the time it was written."""
+    return {file: file.stat().st_mtime_ns for file in output.glob("scores/*/*.parquet")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""A million pairs through the whole job without a model: what the machinery costs in time and in memory.
+
+    python -m benchmarks.scale [--pairs N] [--rows-per-unit N] [--json]
+
+Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores are made from a
+hash of the tokens. The job runs on N/4 and on N pairs, each in a process of its own, which is watched from outside.
+Memory is PSS: what several processes share is counted once. `driver` is the process that ranks and publishes.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.hash_scorer import WORDS, HashScorer, make_nothing_models
+from mapjob import job
+from mapjob.config import parse_config
+from mapjob.pipeline import graph
+
+ROWS_PER_SHARD = 50_000
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--rows-per-unit", type=int, default=2_000)
+    parser.add_argument("--scorer-ms", type=float, default=0.0, help="milliseconds that a scorer rests after each unit")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    sizes = arguments.pairs // 4, arguments.pairs
+    runs = [measured(size, arguments.rows_per_unit, arguments.scorer_ms) for size in sizes]
+    small, large = runs
+    growth = {
+        "driver_growth": large["driver_peak_mib"] / small["driver_peak_mib"] - 1,
+        "all_growth": large["all_peak_mib"] / small["all_peak_mib"] - 1,
+        "driver_bytes_per_pair": (large["driver_peak_mib"] - small["driver_peak_mib"]) * MIB / (sizes[1] - sizes[0]),
+    }
+    for name in large:
+        print(
+            f"{name:<26}"
+            + "".join(f"{run[name]:>16,.4g}" if isinstance(run[name], float) else f"{run[name]:>16,}" for run in runs)
+        )
+    for name, value in growth.items():
+        print(f"{name:<26}{value:>32,.4g}")
+    if arguments.json:
+        print(json.dumps({"runs": runs, **growth}))
+
+
+def measured(num_pairs: int, rows_per_unit: int, scorer_ms: float) -> dict[str, Any]:
+    """One run on so many pairs, in a process of its own: its speed, its seconds by stage, its peaks."""
+    with tempfile.TemporaryDirectory(prefix="mapjob-scale-") as name:
+        folder = Path(name)
+        write_shards(folder / "corpus", num_pairs)
+        make_nothing_models(folder / "models")
+        tree = {
+            "input": {"path": str(folder / "corpus"), "columns": {"id": "name"}},
+            "output": {"path": str(folder / "output")},
+            "models": {kind: {"path": str(folder / "models" / kind)} for kind in ("policy", "reward")},
+            "execution": {"rows_per_unit": rows_per_unit},
+        }
+        process = multiprocessing.get_context("spawn").Process(target=run_job, args=(tree, scorer_ms))
+        start = time.monotonic()
+        process.start()
+        with Peaks(process.pid) as peaks:
+            process.join()
+        wall_s = time.monotonic() - start
+        assert process.exitcode == 0, "the job failed"
+        (path,) = (folder / "output" / "runs").glob("*/manifest.json")
+        manifest = json.loads(path.read_text())
+    counts, stages = manifest["counts"], manifest["spent"]["seconds"]
+    figures: dict[str, Any] = {"pairs": num_pairs, "units": manifest["corpus"]["num_units"], "wall_s": wall_s}
+    figures |= {"pairs_per_s": num_pairs / wall_s, **{f"{stage}_s": seconds for stage, seconds in stages.items()}}
+    figures |= {name: counts[name] for name in ("ranked", "selected", "dropped")}
+    return figures | {"driver_peak_mib": peaks.driver / MIB, "all_peak_mib": peaks.all / MIB}
+
+
+def run_job(tree: dict[str, Any], scorer_ms: float) -> None:
+    graph.ScorerActor = HashScorer.resting(scorer_ms)
+    job.run(parse_config(tree))
+
+
+def write_shards(folder: Path, num_pairs: int) -> None:
+    """Short texts of a few words; one row in a hundred is an exact repeat, one in a thousand has identical sides."""
+    folder.mkdir()
+    for number, start in enumerate(range(0, num_pairs, ROWS_PER_SHARD)):
+        generator = np.random.default_rng(number)
+        stop = min(start + ROWS_PER_SHARD, num_pairs)
+        places = np.arange(start, stop)
+        places[generator.random(len(places)) < 0.01] = start
+        prompt, chosen, rejected = (_texts(generator, places, words) for words in (6, 12, 12))
+        same = generator.random(len(places)) < 0.001
+        rejected = np.where(same, chosen, rejected)
+        first = places == start
+        for text in (prompt, chosen, rejected):
+            text[first] = text[0]
+        names = [f"pair-{row:09}" for row in range(start, stop)]
+        table = {"name": names, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+        pq.write_table(pa.table(table), folder / f"part-{number:04}.parquet", row_group_size=10_000)
+
+
+def _texts(generator: np.random.Generator, places: np.ndarray, num_words: int) -> np.ndarray:
+    words = np.array(WORDS)[generator.integers(len(WORDS), size=(len(places), num_words))]
+    return np.array([f"{place} {' '.join(row)}" for place, row in zip(places, words)], object)
+
+
+class Peaks:
+    """Largest PSS of a process, and of it with all below it together. A context manager; looks ten times a second."""
+
+    def __init__(self, pid: int):
+        self.driver = self.all = 0
+        self._process = psutil.Process(pid)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        look = 0
+        while not self._stop.wait(0.1):
+            driver = _pss(self._process)
+            self.driver = max(self.driver, driver)
+            if look % 10 == 0:
+                self.all = max(self.all, driver + sum(map(_pss, self._children())))
+            look += 1
+
+    def _children(self) -> list[psutil.Process]:
+        try:
+            return self._process.children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _pss(process: psutil.Process) -> int:
+    """Bytes, each shared page divided by the number of processes that map it; 0 for a process that has ended."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+if __name__ == "__main__":
+    main()
