@@ -132,8 +132,6 @@ def score(
                 receipt = Receipt(**json.loads(row["receipt"]))
                 watchdog.seen(receipt.unit_id)
                 yield receipt
-    except IncompleteError as error:
-        raise watchdog.stalled or error from None
     except RayError as error:
         if (cause := _ours(error)) is not None:
             raise cause from error
@@ -144,6 +142,8 @@ def score(
             "the scoring graph",
             "run the same command again: it goes on from the units that are committed",
         ) from error
+    except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
+        raise watchdog.stalled or error from None
 
 
 def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:

@@ -47,7 +47,9 @@ def test_a_disk_that_is_full_in_the_middle(mapjob: Mapjob, run_file: RunFile, sm
     with small_disk("size=64k") as folder:
         command = ["run", run_file(), "--set", f"output.path={folder}/out"]
         (folder / "other").write_bytes(bytes(40 * 1024))
-        refused(mapjob(*command), 4, "the storage is full", str(folder), "run the same command again")
+        result = mapjob(*command)
+        refused(result, 4, "the storage is full", str(folder), "run the same command again")
+        assert 'File "' not in result.stderr, "no trace of the worker"
         assert list((folder / "out" / "scores").iterdir()), "it came as far as the worker"
         (folder / "other").unlink()
         subprocess.run(["mount", "-o", "remount,size=16m", str(folder)], check=True)
