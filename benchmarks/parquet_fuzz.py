@@ -136,10 +136,10 @@ def main() -> None:
         kind, first, stop = arguments.child
         _child(kind, int(first), int(stop))
         return
-    print(f"{'file':<32}" + "".join(f"{name:>{len(name) + 2}}" for name in OUTCOMES))
+    print(f"{'file':<34}" + "".join(f"{name:>{len(name) + 2}}" for name in OUTCOMES))
     for kind in KINDS:
         counted = outcomes(kind, arguments.flips)
-        print(f"{kind:<32}" + "".join(f"{counted[name]:>{len(name) + 2},}" for name in OUTCOMES), flush=True)
+        print(f"{kind:<34}" + "".join(f"{counted[name]:>{len(name) + 2},}" for name in OUTCOMES), flush=True)
 
 
 if __name__ == "__main__":
