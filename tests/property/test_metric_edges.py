@@ -286,6 +286,15 @@ def test_gamma_po_solves_its_equation(gaps, gamma0, tau):
     assert (np.diff(by_gap) >= -1e-12 * gamma0).all()
 
 
+@pytest.mark.parametrize("gaps", [[0.0, 41.0], [0.0, 45.0], [1e100, -1e100], [0.0] * 5 + [39.9]])
+def test_gamma_po_converges_where_margins_jump(gaps):
+    """gamma0 / tau of 40: margins fall off a cliff, where plain Newton steps go back and forth."""
+    ours = gamma_po_margin(np.array(gaps), 40.0, 1.0)
+    assert not ours.warnings
+    v = [mpmath.exp(-40 * mp_sigma(x - mpf(gap))) for x, gap in zip(of(ours.values), gaps)]
+    assert_close(ours.values, [40 * x * len(v) / mpmath.fsum(v) for x in v])
+
+
 @given(columns(3, max_size=20), st.lists(numbers, min_size=6, max_size=20))
 def test_ensemble(given_columns, rewards):
     moments = {f"{i}": Moments.of(np.array(rewards) * 10.0**-i) for i in range(3)}
