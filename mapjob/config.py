@@ -11,7 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mapjob.errors import ConfigError
 
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
-Metric = Literal["map", "map_signed", "map_unregularised", "explicit", "implicit_small", "implicit_large", "random"]
+Metric = Literal[
+    "map",
+    "map_signed",
+    "map_unregularised",
+    "explicit",
+    "implicit_small",
+    "implicit_large",
+    "bees",
+    "difficulty_gap",
+    "beta_dpo_weight",
+    "random",
+]
+WITH_ALPHA = ("map", "map_signed", "map_unregularised")
+OF_THE_DPO_MARGIN = ("bees", "difficulty_gap")
 
 
 class _Section(BaseModel):
@@ -91,7 +104,7 @@ class Keep(_Section):
 
 
 class Selection(_Section):
-    metric: Metric = "map"
+    metric: Metric = Field("map", description="`mapjob rank --list` explains each")
     implicit: Literal["simpo", "dpo"] = "simpo"
     scale: Literal["zscore", "raw", "calibrated"] = "zscore"
     alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
@@ -139,6 +152,10 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _reference_where_needed(self) -> "Config":
+        if self.selection.metric in OF_THE_DPO_MARGIN and self.selection.implicit != "dpo":
+            raise ValueError(
+                f"selection.metric {self.selection.metric} goes by the policy against its reference: set implicit: dpo"
+            )
         if self.selection.implicit == "dpo" and not self.scored_models["reference"]:
             raise ValueError("selection.implicit is dpo, which compares the policy with models.reference: name one")
         return self

@@ -183,7 +183,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         refused = scored.refused | ranking.dropped
         check_complete(plan, ranking.pairs.position, list(refused.values()))
     folder = job.run_folder_of(scored)
-    for warning in ranking.scale.warnings:
+    for warning in ranking.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
         publish_selected(scored.units, ranking, config.selection.metric, job.control, folder)
@@ -198,7 +198,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         limit=job.limit,
         counts=count_rows(plan, ranking, count_reasons(refused)),
         flags=scored.flags,
-        warnings=ranking.scale.warnings,
+        warnings=ranking.warnings,
         spent=spent.as_json,
     )
     folder.put_card(card(body))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapjob.config import Config
+from mapjob.config import WITH_ALPHA, Config
 from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import ConfigError
@@ -96,5 +96,5 @@ def describe(job: Job) -> Iterator[str]:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
     for name in sorted({"margin", "label"} & set(plan.schema.names)):
         yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
-    if config.selection.metric == "random" and config.selection.alpha != 1.0:
-        yield "warning: selection.alpha is ignored by metric: random"
+    if config.selection.metric not in WITH_ALPHA and config.selection.alpha != 1.0:
+        yield f"warning: selection.alpha is ignored by metric: {config.selection.metric}"

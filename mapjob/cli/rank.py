@@ -1,12 +1,35 @@
 """`mapjob rank`: another selection from the same scores."""
 
+from typing import Annotated, get_args
+
+import typer
+
 from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, print_result, say
-from mapjob.config import load_config
+from mapjob.config import Metric, load_config
+from mapjob.metrics.table import METRICS
+
+
+def explain(asked: bool) -> None:
+    """Every metric of a run file in two lines, with its source."""
+    if asked:
+        for name in get_args(Metric):
+            print(name, *METRICS[name].about.split("\n"), sep="\n    ")
+        raise typer.Exit
+
+
+List = Annotated[
+    bool, typer.Option("--list", callback=explain, is_eager=True, help="Explain every metric, and do nothing else.")
+]
 
 
 def rank(
-    config: ConfigFile, overrides: Overrides = None, limit: Limit = None, json: Json = False, verbose: Verbose = False
+    config: ConfigFile,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    list_metrics: List = False,
+    json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Rank and publish from the score store alone, as a new run. No model is loaded.
 

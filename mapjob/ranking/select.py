@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
+from mapjob.metrics.bees import bees
+from mapjob.metrics.column import Column
+from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap
 from mapjob.metrics.map import METRICS, Scale, map_score
 from mapjob.metrics.statistics import F64, Moments
 from mapjob.ranking.caps import within_cap
@@ -26,6 +29,7 @@ class Ranking:
     kept_rank: I64  # of each of `kept`, 1 = best; rises by more than 1 where the selection passes over pairs
     scale: Scale
     moments: dict[str, Moments]  # of |reward_margin| and |implicit_margin|
+    warnings: tuple[str, ...]  # what the scale and the metric have to say
 
     @property
     def reward_margin(self) -> F64:
@@ -75,11 +79,13 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     moments = {name: _moments(np.abs(m), edges) for name, m in (("reward", reward), ("implicit", implicit))}
     scale = _scale(selection, reward, implicit, moments)
     alpha_map = map_score(reward, implicit, scale, selection.alpha)
-    score = _score(selection, reward, implicit, scale, alpha_map)
+    metric = _metric(selection, reward, implicit, scale, alpha_map)
+    score = metric.values
     no_margin = reward == 0
     order = rank_order(score, lambda index: pair_ids(pairs.position[index]), no_margin)
     places = _cut(pairs, selection, order, score, no_margin)
-    return Ranking(pairs, alpha_map, score, order, order[places], places + 1, scale, moments)
+    warnings = (*scale.warnings, *metric.warnings)
+    return Ranking(pairs, alpha_map, score, order, order[places], places + 1, scale, moments, warnings)
 
 
 def _moments(values: F64, edges: I64) -> Moments:
@@ -94,12 +100,19 @@ def _scale(selection: Selection, reward: F64, implicit: F64, moments: dict[str, 
     return Scale.zscore(moments["reward"], moments["implicit"])
 
 
-def _score(selection: Selection, reward: F64, implicit: F64, scale: Scale, alpha_map: F64) -> F64:
-    if selection.metric == "map":
-        return alpha_map
-    if selection.metric == "random":
-        return np.random.default_rng(selection.seed).random(len(reward))
-    return METRICS[selection.metric](reward, implicit, scale, selection.alpha)
+def _metric(selection: Selection, reward: F64, implicit: F64, scale: Scale, alpha_map: F64) -> Column:
+    match selection.metric:
+        case "map":
+            return Column(alpha_map)
+        case "bees":
+            return bees({"reward": reward}, implicit)
+        case "difficulty_gap":
+            return Column(difficulty_gap(implicit, beta=1.0))  # beta changes no rank
+        case "beta_dpo_weight":
+            return beta_dpo_weight(implicit, Moments.of(implicit))
+        case "random":
+            return Column(np.random.default_rng(selection.seed).random(len(reward)))
+    return Column(METRICS[selection.metric](reward, implicit, scale, selection.alpha))
 
 
 def _cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_margin: npt.NDArray[np.bool_]) -> I64:

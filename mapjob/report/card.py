@@ -22,6 +22,9 @@ FORMULAS = {
     "explicit": "|reward_margin|",
     "implicit_small": "-|implicit_margin|",
     "implicit_large": "|implicit_margin|",
+    "bees": "p_r * p_i / (p_r * p_i + (1 - p_r) * (1 - p_i)), p the clipped and scaled margins (BeeS)",
+    "difficulty_gap": "-implicit_margin",
+    "beta_dpo_weight": "exp(-z^2 / 2), z the standardised implicit_margin",
     "random": "a seeded random number",
 }
 

@@ -64,3 +64,10 @@ def test_config_check_prints_what_it_reads_back(mapjob: Mapjob, run_file: RunFil
 def test_config_schema_names_every_key(mapjob: Mapjob) -> None:
     schema = json.loads(mapjob("config", "schema").stdout)
     assert {"input", "output", "models", "scoring", "selection", "execution"} <= set(schema["properties"])
+
+
+def test_every_metric_is_explained(mapjob: Mapjob) -> None:
+    listed = mapjob("rank", "--list")
+    assert listed.returncode == 0
+    for name in ("map", "bees", "difficulty_gap", "random"):
+        assert f"\n{name}\n    " in f"\n{listed.stdout}"
