@@ -1,7 +1,5 @@
 """In place of a model: scores made from a hash of the tokens, at no cost, through the actors' own interface."""
 
-import functools
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,23 +27,11 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 class HashScorer:
     """unit with token ids -> unit with the columns of its scorers, as mapjob.pipeline.actors.ScorerActor gives them."""
 
-    def __init__(
-        self, specs: Sequence[ScorerSpec], tokens_per_batch: Any, num_gpus: float, attempts: Any, rest_s: float = 0.0
-    ):
-        self._specs, self._rest_s = specs, rest_s
-
-    @classmethod
-    def resting(cls, milliseconds: float) -> type:
-        """The class with a rest after each unit, as a slow model would have."""
-
-        class Resting(cls):
-            __init__ = functools.partialmethod(cls.__init__, rest_s=milliseconds / 1000)
-
-        return Resting
+    def __init__(self, specs: Sequence[ScorerSpec], tokens_per_batch: Any, num_gpus: float, attempts: Any):
+        self._specs = specs
 
     def __call__(self, block: pa.Table) -> pa.Table:
         missing = Todo.of(block).missing
-        time.sleep(self._rest_s)
         return with_columns(block, {spec.name: _score(spec, block) for spec in self._specs if spec.name in missing})
 
 

@@ -4,7 +4,8 @@
 
 Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores are made from a
 hash of the tokens. The job runs on N/4 and on N pairs, each in a process of its own, which is watched from outside.
-Memory is PSS: what several processes share is counted once. `driver` is the process that ranks and publishes.
+Memory is PSS: what several processes share is counted once. `driver` is the process that ranks and publishes. The lower
+figures are of the second run over the first; with few rows a unit, score_ms_per_unit is what a unit itself costs.
 """
 
 import argparse
@@ -34,29 +35,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--rows-per-unit", type=int, default=2_000)
-    parser.add_argument("--scorer-ms", type=float, default=0.0, help="milliseconds that a scorer rests after each unit")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    sizes = arguments.pairs // 4, arguments.pairs
-    runs = [measured(size, arguments.rows_per_unit, arguments.scorer_ms) for size in sizes]
-    small, large = runs
+    small, large = (measured(size, arguments.rows_per_unit) for size in (arguments.pairs // 4, arguments.pairs))
+    further = {name: large[name] - small[name] for name in large}
     growth = {
-        "driver_growth": large["driver_peak_mib"] / small["driver_peak_mib"] - 1,
-        "all_growth": large["all_peak_mib"] / small["all_peak_mib"] - 1,
-        "driver_bytes_per_pair": (large["driver_peak_mib"] - small["driver_peak_mib"]) * MIB / (sizes[1] - sizes[0]),
+        "driver_growth": further["driver_peak_mib"] / small["driver_peak_mib"],
+        "all_growth": further["all_peak_mib"] / small["all_peak_mib"],
+        "driver_bytes_per_pair": further["driver_peak_mib"] * MIB / further["pairs"],
+        "score_ms_per_unit": further["score_s"] * 1000 / further["units"],
     }
     for name in large:
-        print(
-            f"{name:<26}"
-            + "".join(f"{run[name]:>16,.4g}" if isinstance(run[name], float) else f"{run[name]:>16,}" for run in runs)
-        )
+        print(f"{name:<26}{_figure(small[name])}{_figure(large[name])}")
     for name, value in growth.items():
-        print(f"{name:<26}{value:>32,.4g}")
+        print(f"{name:<26}{'':>16}{_figure(value)}")
     if arguments.json:
-        print(json.dumps({"runs": runs, **growth}))
+        print(json.dumps({"runs": [small, large], **growth}))
 
 
-def measured(num_pairs: int, rows_per_unit: int, scorer_ms: float) -> dict[str, Any]:
+def _figure(value: float) -> str:
+    return f"{value:>16,.4g}" if isinstance(value, float) else f"{value:>16,}"
+
+
+def measured(num_pairs: int, rows_per_unit: int) -> dict[str, Any]:
     """One run on so many pairs, in a process of its own: its speed, its seconds by stage, its peaks."""
     with tempfile.TemporaryDirectory(prefix="mapjob-scale-") as name:
         folder = Path(name)
@@ -68,7 +69,7 @@ def measured(num_pairs: int, rows_per_unit: int, scorer_ms: float) -> dict[str, 
             "models": {kind: {"path": str(folder / "models" / kind)} for kind in ("policy", "reward")},
             "execution": {"rows_per_unit": rows_per_unit},
         }
-        process = multiprocessing.get_context("spawn").Process(target=run_job, args=(tree, scorer_ms))
+        process = multiprocessing.get_context("spawn").Process(target=run_job, args=(tree,))
         start = time.monotonic()
         process.start()
         with Peaks(process.pid) as peaks:
@@ -84,8 +85,8 @@ def measured(num_pairs: int, rows_per_unit: int, scorer_ms: float) -> dict[str, 
     return figures | {"driver_peak_mib": peaks.driver / MIB, "all_peak_mib": peaks.all / MIB}
 
 
-def run_job(tree: dict[str, Any], scorer_ms: float) -> None:
-    graph.ScorerActor = HashScorer.resting(scorer_ms)
+def run_job(tree: dict[str, Any]) -> None:
+    graph.ScorerActor = HashScorer
     job.run(parse_config(tree))
 
 

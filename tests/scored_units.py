@@ -31,7 +31,6 @@ def scored_units(
         rows = range(first, first + unit.num_rows)
         first += unit.num_rows
         rewards = [[{sides[0]: 0.5, sides[1]: -0.5}.get(side, 0.0) * margins[i] for side in range(4)] for i in rows]
-        key = [i.to_bytes(8, "big") + bytes(8) for i in rows]
         verdict = {"reason": [reasons.get(i, (None,))[0] for i in rows]}
         verdict["detail"] = [reasons.get(i, (None, None))[1] for i in rows]
         verdict = {name: pa.array(values, pa.string()) for name, values in verdict.items()}
@@ -39,7 +38,7 @@ def scored_units(
             "records": {
                 "pair_id": pa.array([None if reasons.get(i, [""])[0] == "null_field" else f"id {i}" for i in rows]),
                 "completion_keys": pa.array([[4 * i + side for side in range(4)] for i in rows], pa.list_(pa.uint64())),
-                "prompt_key": pa.array(key, pa.binary(16)),
+                "prompt_key": pa.array([i.to_bytes(16, "big") for i in rows], pa.binary(16)),
                 "num_completions": pa.array([4] * len(rows), pa.int32()),
                 **verdict,
             },

@@ -133,11 +133,11 @@ def gathered(units: Iterable[Pairs], num_rows: int, selection: Selection) -> Ran
 
 
 def _repeats(content_keys: npt.NDArray[np.uint64], either_way: bool) -> npt.NDArray[np.bool_]:
-    """`is_repeat` a sixteenth of the keys at a time: sorting them all needs much memory, and equal ones begin alike."""
+    """`is_repeat` a sixteenth of the keys at a time, since sorting all of them at once needs much memory."""
     repeats = np.zeros(len(content_keys), bool)
-    first = content_keys.min(axis=1) if either_way else content_keys[:, 0]
-    first_digit = (first >> np.uint64(60)).astype(np.uint8)
-    for digit in range(16):
-        rows = np.flatnonzero(first_digit == digit)
+    # The same for equal keys, also the other way round.
+    part = ((content_keys[:, 0] ^ content_keys[:, 1]) >> np.uint64(60)).astype(np.uint8)
+    for number in range(16):
+        rows = np.flatnonzero(part == number)
         repeats[rows] = is_repeat(content_keys[rows], either_way)
     return repeats

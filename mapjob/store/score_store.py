@@ -60,10 +60,11 @@ class ScoreStore:
 
     def read(self, fingerprint: str, unit_id: str) -> pa.Table:
         """A unit's columns, row-aligned with the unit. Raises MapjobError when the file is missing or not its own."""
-        return next(self.read_all(fingerprint, [unit_id]))
+        (table,) = self.read_all(fingerprint, [unit_id])
+        return table
 
     def read_all(self, fingerprint: str, unit_ids: Iterable[str]) -> Iterator[pa.Table]:
-        """The columns of many units, in the order asked for; a few are read ahead, however many there are."""
+        """The columns of many units, in the order asked for; raises as `read` does. A few are read ahead, no more."""
         files = self.files(fingerprint) if self._content_names else {}
         with ThreadPoolExecutor(READ_THREADS) as threads:
             ahead: deque[Future[pa.Table]] = deque()

@@ -109,7 +109,7 @@ class ScoredUnits:
 class Scored:
     """A scored corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason.
 
-    digest: sixteen hex digits that change with any score or reason; another machine's scores give another selection.
+    `digest`: sixteen hex digits that change with any score or reason; another machine's scores give another selection.
     """
 
     units: ScoredUnits
@@ -133,13 +133,18 @@ def load_scored(units: ScoredUnits, selection: Selection) -> Scored:
             for reason in unit.rows["reason"].drop_null().unique().to_pylist():
                 refused.setdefault(Reason(reason), []).append(np.flatnonzero(reasons == reason) + unit.first_row)
             digest.update(to_ipc(unit.rows.combine_chunks()))
-            for name, values in sorted(unit.pairs.columns.items()):
-                digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+            for name, values in unit.pairs.columns.items():
+                digest.update(name.encode() + values.tobytes())
             yield unit.pairs
 
     pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection)
-    refused_rows = {reason: np.concatenate(parts) for reason, parts in refused.items()}
-    return Scored(units, pairs, refused_rows, flags, digest.hexdigest()[:16])
+    return Scored(
+        units,
+        pairs,
+        {reason: np.concatenate(parts) for reason, parts in refused.items()},
+        flags,
+        digest.hexdigest()[:16],
+    )
 
 
 def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
