@@ -88,9 +88,9 @@ def _root(function: Callable[[F64], tuple[F64, F64]], low: F64, high: F64, x: F6
         low, high = np.where(value < 0, x, low), np.where(value > 0, x, high)
         newton = x - value / slope
         found = np.abs(newton - x) <= 1e-14 * np.maximum(1.0, np.abs(x))
-        good = (low <= newton) & (newton <= high) & (found | (np.abs(newton - x) <= step / 2))
+        good = found | ((low <= newton) & (newton <= high) & (np.abs(newton - x) <= step / 2))
         following = np.where(good, newton, (low + high) / 2)
         step, x = np.abs(following - x), following
-        if (good & found).all():
+        if found.all():
             break
     return x
