@@ -64,13 +64,18 @@ class Output(_Section):
 
 class Model(_Section):
     path: str = Field(description="folder, or the name of a model on the hub")
-    revision: str | None = None
+    revision: str | None = Field(None, description="of a model on the hub: commit, tag or branch; null: the newest")
     dtype: Literal["float32", "bfloat16", "float16", "float8"] = Field(
         "bfloat16", description="float8: the layers' weights and inputs, in a bfloat16 model, where the device has it"
     )
     head_dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the logits; bfloat16 rounds them")
     compile: bool = Field(False, description="torch.compile the body: faster after a warm-up of a minute")
     adapter: str | None = Field(None, description="LoRA adapter on top of path: folder, or the name of one on the hub")
+    trust_remote_code: bool = Field(
+        False,
+        description="run the code that comes with the model: with --trust-remote-code on the command line too, and for "
+        "a model of the hub with the 40 digits of a commit as revision",
+    )
 
 
 class Models(_Section):

@@ -6,6 +6,8 @@ A `Reason` never ends a run: the row goes to `errors/` under that reason.
 
 from enum import StrEnum
 
+from mapjob.inert import in_line
+
 
 class MapjobError(Exception):
     """What happened, where (a file, a row, a key of the run file), and what to do about it."""
@@ -17,7 +19,8 @@ class MapjobError(Exception):
         self.what, self.where, self.do = what, where, do
 
     def __str__(self) -> str:
-        lines = [self.what, f"  where: {self.where}" if self.where else "", f"  to do: {self.do}" if self.do else ""]
+        where = in_line(self.where)  # paths and values of the corpus, which must not pose as another line
+        lines = [self.what, f"  where: {where}" if where else "", f"  to do: {self.do}" if self.do else ""]
         return "\n".join(line for line in lines if line)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, IncompleteError, InputError
-from mapjob.prepare import Job, describe, prepare
+from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.order import I64
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
@@ -23,13 +23,26 @@ from mapjob.store.storage import Storage
 Say = Callable[[str], None]
 
 
-def run(config: Config, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False) -> dict[str, Any]:
+def run(
+    config: Config,
+    limit: int | None = None,
+    say: Say = lambda _: None,
+    verbose: bool = False,
+    code_allowed: bool = False,
+) -> dict[str, Any]:
     """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it stands.
 
-    Raises MapjobError; what is committed by then stays, and the same call goes on from there.
+    code_allowed: models may run code of their own where the run file trusts it too. Raises MapjobError; what is
+    committed by then stays, and the same call goes on from there.
     """
+    if (trusted := with_own_code(config)) and not code_allowed:
+        raise ConfigError(
+            "the run file lets a model run code of its own, the command line does not",
+            ", ".join(f"models.{name}.trust_remote_code" for name in trusted),
+            "read that code, then add --trust-remote-code; or take the key out of the run file",
+        )
     spent = Spent()
-    job = prepare(config, limit)
+    job = prepare(config, limit, code_allowed)
     for line in describe(job):
         say(line)
     finished = job.run_folder.manifest
@@ -43,10 +56,12 @@ def run(config: Config, limit: int | None = None, say: Say = lambda _: None, ver
     return _rank_and_publish(job, spent, say)
 
 
-def rank(config: Config, limit: int | None = None, say: Say = lambda _: None) -> dict[str, Any]:
+def rank(
+    config: Config, limit: int | None = None, say: Say = lambda _: None, code_allowed: bool = False
+) -> dict[str, Any]:
     """Rank and publish from the score store; no model is loaded. Raises IncompleteError where scores are missing."""
     spent = Spent()
-    job = prepare(config, limit)
+    job = prepare(config, limit, code_allowed)
     lacking = {name: number for name, number in job.lacking().items() if number}
     if lacking:
         missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())

@@ -64,14 +64,28 @@ class Job:
         return {name: sum(unit.id not in ids for unit in self.plan.units) for name, ids in done.items()}
 
 
-def prepare(config: Config, limit: int | None = None) -> Job:
-    """Look at models and corpus without loading or writing anything. Raises what is wrong with either."""
-    files = scorer_files(config)
+def prepare(config: Config, limit: int | None = None, code_allowed: bool = False) -> Job:
+    """Look at models and corpus without loading or writing anything. Raises what is wrong with either.
+
+    code_allowed: the command line lets models run code of their own, where the run file does.
+    """
+    if code_allowed and not with_own_code(config):
+        raise ConfigError(
+            "--trust-remote-code is given, but the run file trusts no model",
+            "models",
+            "add trust_remote_code: true to the model whose code is to run, or leave the flag away",
+        )
+    files = scorer_files(config, code_allowed)
     check_output_is_apart(config)
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     store = ScoreStore(config.output.path, config.output.content_names)
     return Job(config, plan, RecordsSpec(plan.corpus), scorers, store, limit)
+
+
+def with_own_code(config: Config) -> list[str]:
+    """The scorers whose models may run code of their own, as far as the run file goes."""
+    return [name for name, model in config.scored_models.items() if model is not None and model.trust_remote_code]
 
 
 def check_output_is_apart(config: Config) -> None:
@@ -94,6 +108,8 @@ def describe(job: Job) -> Iterator[str]:
     yield f"read as: {plan.corpus.style}, {plan.why[1]}"
     for scorer in job.scorers:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
+        if scorer.files.code:
+            yield f"{scorer.name}: code that comes with the model runs in the workers ({scorer.files.code[:16]})"
     for name in sorted({"margin", "label"} & set(plan.schema.names)):
         yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
     if config.selection.metric not in WITH_ALPHA and config.selection.alpha != 1.0:

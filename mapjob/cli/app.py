@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from types import TracebackType
 
 import typer
 
@@ -14,7 +15,9 @@ from mapjob.cli.rank import rank
 from mapjob.cli.run import run
 from mapjob.cli.show import show
 from mapjob.cli.status import status
+from mapjob.corpus.remote import redacted
 from mapjob.errors import MapjobError
+from mapjob.inert import on_terminal
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
@@ -34,6 +37,17 @@ def main() -> None:
         app()
     except MapjobError as error:
         if {"-v", "--verbose"} & set(sys.argv):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+            _print_exception(type(error), error, error.__traceback__)
+        print(_printable(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        sys.excepthook = _print_exception  # only now: typer sets a hook of its own
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Drivers put whole URLs, with what is secret in them, into what they raise."""
+    print(_printable("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
+def _printable(text: str) -> str:
+    return on_terminal(redacted(text))

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mapjob.inert import in_line
+
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
 Overrides = Annotated[
     list[str] | None,
@@ -13,12 +15,19 @@ Overrides = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows of the corpus.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that comes with a model, where the run file allows it too (models.*.trust_remote_code).",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
 
 
 def say(line: str) -> None:
     """A line for people: on stderr, so that stdout holds results alone."""
-    print(line, file=sys.stderr, flush=True)
+    print(in_line(line), file=sys.stderr, flush=True)
 
 
 def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None:
@@ -35,7 +44,7 @@ def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None
     for flag, number in manifest["flags"].items():
         if number:
             print(f"{flag}: {number:,} rows")
-    print(f"run folder: {run_path}")
+    print(f"run folder: {in_line(run_path)}")
     if as_json:
         result = {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}
         print(json.dumps(result))

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 import typer
 
 from mapjob import job
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, print_result, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import Metric, load_config
 from mapjob.metrics.table import METRICS
 
@@ -28,6 +28,7 @@ def rank(
     overrides: Overrides = None,
     limit: Limit = None,
     list_metrics: List = False,
+    trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -35,5 +36,5 @@ def rank(
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    manifest = job.rank(load_config(config, overrides or ()), limit, say)
+    manifest = job.rank(load_config(config, overrides or ()), limit, say, trust_remote_code)
     print_result(manifest, job.path_of(manifest), json)

@@ -1,12 +1,17 @@
 """`mapjob run`: the whole job."""
 
 from mapjob import job
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, print_result, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
 
 
 def run(
-    config: ConfigFile, overrides: Overrides = None, limit: Limit = None, json: Json = False, verbose: Verbose = False
+    config: ConfigFile,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score what is missing, rank the whole corpus, publish the selection.
 
@@ -14,5 +19,5 @@ def run(
 
     Example: mapjob run configs/single_gpu.yaml --set selection.keep.ratio=0.25
     """
-    manifest = job.run(load_config(config, overrides or ()), limit, say, verbose)
+    manifest = job.run(load_config(config, overrides or ()), limit, say, verbose, trust_remote_code)
     print_result(manifest, job.path_of(manifest), json)

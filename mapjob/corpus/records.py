@@ -11,6 +11,8 @@ Message = dict[str, str]
 Text = str | list[Message]
 
 ROLES = {"system", "user", "assistant"}
+# Other names in the field, which a detail may repeat; anything else could be a text of the corpus.
+OTHER_ROLES = {"human", "gpt", "bot", "model", "tool", "function", "developer", "ipython"}
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,16 @@ def _message(turn: Any, what: str) -> Message:
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         raise RowError(Reason.BAD_MESSAGES, f"{what}: no text content")
     if not isinstance(turn.get("role"), str) or turn["role"] not in ROLES:
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {turn.get('role')!r:.20}")
+        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {_named(turn.get('role'))}")
     if turn.get("tool_calls"):
         raise RowError(Reason.BAD_MESSAGES, f"{what}: tool calls")
     return {"role": turn["role"], "content": turn["content"]}
+
+
+def _named(role: Any) -> str:
+    if role is None or (isinstance(role, str) and role.lower() in ROLES | OTHER_ROLES):
+        return repr(role)
+    return "that is none of " + ", ".join(sorted(ROLES))
 
 
 def as_chat(record: Record) -> Record:

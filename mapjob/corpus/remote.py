@@ -26,7 +26,10 @@ S3_OPTIONS = {
 }
 # botocore has errors that are no OSError (no credentials, a connection that never came up).
 STORAGE_ERRORS = (OSError, BotoCoreError)
-_SECRET = re.compile(r"(?<=://)[^/@]*:[^/@]*@|(?<=[?&])[^=&]*(?:key|secret|token|signature|sig)[^=&]*=[^&\s]*", re.I)
+# user:password@ up to the last @, since passwords may hold / and @ (host:8080/name@v1 is none); and what signs a query.
+_PASSWORD = r"(?<=://)[^/\s:@]*:(?!\d+(?:[/?#]|$))[^\s\"'<>]*@"
+_SIGNATURE = r"(?<=[?&])[^=&/\s]*(?:key|secret|token|sig|credential|passw)[^=&/\s]*=[^&\s\"'<>]*"
+_SECRET = re.compile(f"{_PASSWORD}|{_SIGNATURE}", re.I)
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus, Plan
@@ -35,7 +35,7 @@ def missing(plan: Plan, records: RecordsSpec, scorers: Sequence[ScorerSpec], sto
 def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, float]:
     """Start a local Ray, or join the cluster at `address`; returns its (CPUs, GPUs).
 
-    Raises ConfigError when no cluster answers there.
+    Raises ConfigError when no cluster answers there, or it refuses the token that Ray found for it.
     """
     # Errors reach the user once, as exceptions; Ray and Ray Data would print each of them again, and more.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -50,11 +50,18 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
             _knock(address)
             with contextlib.nullcontext() if log_to_driver else _quiet_terminal():
                 ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **local)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
+            if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
+                raise ConfigError(
+                    "the Ray cluster asks for a token, and got none or a wrong one",
+                    f"execution.address: {address}",
+                    "set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: RAY_AUTH_TOKEN, "
+                    "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+                ) from error
             raise ConfigError(
                 f"no Ray cluster answers: {str(error).strip().splitlines()[0]}",
                 f"execution.address: {address}",
-                "start one with `ray start --head`, or leave execution.address empty for a local Ray",
+                "start one (`RAY_AUTH_MODE=token ray start --head`), or leave execution.address empty for a local Ray",
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from mapjob.inert import in_markdown
+
 FRONT_MATTER = """---
 configs:
 - config_name: default
@@ -34,7 +36,9 @@ def card(manifest: dict[str, Any]) -> str:
     config, counts, statistics = manifest["config"], manifest["counts"], manifest["statistics"]
     selection = config["selection"]
     scale = statistics["scale"]
-    models = "\n".join(f"| {name} | `{m['path']}` | {m['dtype']} |" for name, m in config["models"].items() if m)
+    models = "\n".join(
+        f"| {name} | {in_markdown(m['path'])} | {m['dtype']} |" for name, m in config["models"].items() if m
+    )
     reasons = (
         "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
     )

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mapjob.corpus.records import Text
+from mapjob.inert import on_terminal
 
 TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")
@@ -33,6 +34,6 @@ def print_extremes(rows: list[dict[str, Any]], metric: str) -> None:
 
 def _short(text: Text) -> str:
     flat = text if isinstance(text, str) else " ".join(turn["content"] for turn in text)
-    # Square brackets would be read as markup.
-    flat = flat.replace("[", r"\[")
-    return flat if len(flat) <= TEXT_CHARACTERS else flat[: TEXT_CHARACTERS - 1] + "…"
+    flat = on_terminal(flat if len(flat) <= TEXT_CHARACTERS else flat[: TEXT_CHARACTERS - 1] + "…")
+    # Square brackets would be read as rich's markup.
+    return flat.replace("[", r"\[")

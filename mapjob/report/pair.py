@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mapjob.errors import ConfigError, Reason
+from mapjob.inert import in_line, on_terminal
 from mapjob.store.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ def pair_text(run: RunFolder, row: Row) -> str:
     manifest = run.manifest or {}
     kept = "selected" if row["rank"] <= manifest["counts"]["selected"] else "not selected"
     lines = [
-        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {row['pair_id']}",
+        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {in_line(row['pair_id'])}",
         *_section("prompt", row["prompt"]),
         *_section("chosen", row["chosen"]),
         *_section("rejected", row["rejected"]),
@@ -50,8 +51,8 @@ def pair_text(run: RunFolder, row: Row) -> str:
 
 def _section(title: str, text: str | list[dict[str, str]]) -> list[str]:
     if isinstance(text, str):
-        return ["", f"--- {title}", text]
-    turns = [f"[{turn['role']}] {turn['content']}" for turn in text]
+        return ["", f"--- {title}", on_terminal(text)]
+    turns = [on_terminal(f"[{turn['role']}] {turn['content']}") for turn in text]
     return ["", f"--- {title}", *turns]
 
 

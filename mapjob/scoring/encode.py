@@ -84,7 +84,14 @@ class Encoder:
         try:
             return [self._template(prompt, True), *(self._template(dialogue, False) for dialogue in dialogues)]
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise RowError(Reason.TEMPLATE_ERROR, str(error).strip().splitlines()[0][:200]) from None
+            raise RowError(Reason.TEMPLATE_ERROR, self._without_text(error)) from None
+
+    def _without_text(self, error: Exception) -> str:
+        """What a template complains of in its own words; what is none of them may be a text of the corpus."""
+        template = str(self._tokenizer.chat_template)
+        words = str(error).strip().split("\n")[0].split(" ")
+        kept = [word if word.strip("'\"().,:;!") in template else "…" for word in words]
+        return f"{type(error).__name__}: {' '.join(kept)}"[:200]
 
     def _template(self, messages: list[Message], add_generation_prompt: bool) -> str:
         # Prompts that records share, and answers that stand in many pairs, are rendered once.

@@ -1,7 +1,7 @@
 """A model's files before any of them is loaded: found, refused when unsafe, and fingerprinted. No torch here."""
 
-import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,11 +9,13 @@ from typing import Any
 
 from mapjob.config import Model
 from mapjob.errors import ModelError
+from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_importable
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 TOKENIZER += ("vocab*", "merges.txt", "spiece.model", "*.tiktoken")
 DESCRIPTION = ("config.json", *TOKENIZER)
+CODE = ("*.py", "*.json", "*.txt", "*.model")  # what a model's own code is made of, and may read
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Reward models with code of their own that scoring/rewards.py has a head for, by the architecture in config.json.
@@ -49,12 +51,29 @@ class ModelFiles:
     head_dtype: str = "float32"
     compile: bool = False
     adapter: AdapterFiles | None = None
+    code: str | None = None  # what pins its own code, where the run file allows that to run: a hash, or the commit
+    code_allowed: bool = False  # the command line allows it too
 
     def folder(self, weights: bool = False) -> Path:
         """Where config and tokenizer are on this machine. What is on the hub is fetched, the weights when asked for."""
         if self.commit is None:
             return Path(self.location)
-        return _snapshot(self.location, self.commit, (*WEIGHTS, *TOKENIZER) if weights else DESCRIPTION)
+        wanted = (*(WEIGHTS if weights else ()), *DESCRIPTION, *(CODE if self.code else ()))
+        return _snapshot(self.location, self.commit, wanted)
+
+    def runs_own_code(self) -> bool:
+        """Whether transformers may run the code that comes with the model; it is ready to be imported then.
+
+        Raises ModelError when the code is no longer what was planned, or cannot be imported.
+        """
+        if not self.code_allowed:
+            return False
+        folder = self.folder()
+        if self.commit is None and code_hash(folder) != self.code:
+            do = "look at what changed, then run the same command again"
+            raise ModelError("the model's own code changed after the run had planned it", self.path, do)
+        make_importable(folder, self.path)
+        return True
 
     @property
     def config(self) -> dict[str, Any]:
@@ -75,23 +94,35 @@ class ModelFiles:
         return settings.exists() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
 
 
-def model_files(model: Model, role: str) -> ModelFiles:
+def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFiles:
     """Find a model; of one on the hub, config and tokenizer are fetched and the weights are not.
 
-    Raises ModelError when it is missing or holds only pickled weights.
+    code_allowed: the command line lets models run code of their own, where the run file does. Raises ModelError when
+    the model is missing, holds only pickled weights, or has code that nothing pins.
     """
     where = f"models.{role}.path: {model.path}"
     options = model.head_dtype, model.compile, _adapter_files(model, role)
+    trusted = model.trust_remote_code
     folder = Path(model.path).expanduser().resolve()
     if folder.is_dir():
         _check_weights(folder, where)
-        hashes = _content_hash(folder, WEIGHTS), _content_hash(folder, TOKENIZER)
-        return ModelFiles(model.path, str(folder), None, model.dtype, *hashes, *options)
-    _check_hub_name(model.path, where)
-    folder = _snapshot(model.path, model.revision, DESCRIPTION)
-    commit = folder.name  # the hub's cache names a snapshot by its commit
-    hashes = f"{model.path}@{commit}", _content_hash(folder, TOKENIZER)
-    return ModelFiles(model.path, model.path, commit, model.dtype, *hashes, *options)
+        hashes = _pattern_hash(folder, WEIGHTS), _pattern_hash(folder, TOKENIZER)
+        location, commit, code = str(folder), None, code_hash(folder) if trusted else None
+    else:
+        _check_hub_name(model.path, where)
+        if trusted and not re.fullmatch(r"[0-9a-f]{40}", model.revision or ""):
+            raise ModelError(
+                "trust_remote_code without a commit: a branch or a tag may hold other code tomorrow",
+                f"models.{role}.revision: {model.revision or 'null'}",
+                "set revision to the 40 digits of the commit whose code you have read",
+            )
+        folder = _snapshot(model.path, model.revision, (*DESCRIPTION, *CODE) if trusted else DESCRIPTION)
+        commit = folder.name  # the hub's cache names a snapshot by its commit
+        hashes = f"{model.path}@{commit}", _pattern_hash(folder, TOKENIZER)
+        location, code = model.path, commit if trusted else None
+    if trusted:
+        classes_of(folder, where)
+    return ModelFiles(model.path, location, commit, model.dtype, *hashes, *options, code, trusted and code_allowed)
 
 
 def _adapter_files(model: Model, role: str) -> AdapterFiles | None:
@@ -102,7 +133,7 @@ def _adapter_files(model: Model, role: str) -> AdapterFiles | None:
     if folder.is_dir():
         if missing := [name for name in ADAPTER if not (folder / name).is_file()]:
             raise ModelError(f"no LoRA adapter here: {missing[0]} is missing", where, "give a folder saved by peft")
-        return AdapterFiles(str(folder), None, _content_hash(folder, ADAPTER))
+        return AdapterFiles(str(folder), None, _pattern_hash(folder, ADAPTER))
     _check_hub_name(model.adapter, where)
     commit = _snapshot(model.adapter, None, ADAPTER[:1]).name
     return AdapterFiles(model.adapter, commit, f"{model.adapter}@{commit}")
@@ -143,10 +174,5 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
 
 
 @lru_cache(maxsize=16)
-def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
-    """A hash of names and contents: a copied folder is the same model, a changed byte is another one."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}):
-        with file.open("rb") as handle:
-            digest.update(f"{file.name}\0".encode() + hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
+def _pattern_hash(folder: Path, patterns: tuple[str, ...]) -> str:
+    return content_hash(folder, (file for pattern in patterns for file in folder.glob(pattern) if file.is_file()))

@@ -1,4 +1,7 @@
-"""Models on devices: loaded without remote code or pickles, refused when a weight is made up, with their adapters."""
+"""Models on devices: loaded without pickles, refused when a weight is made up, with their adapters.
+
+Code that comes with a model is run only where the run file and the command line both allow it.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from mapjob.errors import ModelError
 from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.model_files import ADAPTED
+from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec
 
 
@@ -42,11 +46,11 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
             spec.files.folder(weights=True),
             dtype=torch.bfloat16 if float8 else getattr(torch, spec.files.dtype),
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=spec.files.runs_own_code(),
             output_loading_info=True,
             device_map="auto" if spread else None,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, AttributeError) as error:
         raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where, "check the folder") from error
     if info["missing_keys"]:
         raise ModelError(
@@ -101,20 +105,21 @@ def wearing(model: PreTrainedModel, spec: ScorerSpec) -> Iterator[None]:
     yield
 
 
-def check_architecture(spec: ScorerSpec) -> Any:
-    """The model's config. Raises ModelError when transformers cannot make this model by its own code."""
+def check_architecture(spec: ScorerSpec) -> None:
+    """Raises ModelError when this model can be made neither by transformers nor by code of its own that is allowed."""
     where = f"models.{spec.name}.path: {spec.files.path}"
+    # Only the workers run a model's own code, so here its name has to do.
+    if spec.files.code_allowed and _auto_class(spec).__name__ in classes_of(spec.files.folder(), where):
+        return
     try:
         config = AutoConfig.from_pretrained(spec.files.folder(), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
-            what = "the model needs code of its own (trust_remote_code), which is not run"
-            raise ModelError(what, where, "use a model whose architecture is part of transformers") from None
+            raise needs_code("the model", where) from None
         raise ModelError(f"config.json is not usable: {_first_line(error)}", where, "check the folder") from None
     if type(config) not in _auto_class(spec)._model_mapping:
         needed = "causal language model" if spec.kind == "logps" else "sequence classification model"
         raise ModelError(f"a {config.model_type} model is no {needed}", where, "give a model of that kind")
-    return config
 
 
 def _auto_class(spec: ScorerSpec) -> Any:

@@ -23,7 +23,8 @@ class EncodingSpec:
     @property
     def covers(self) -> dict[str, Any]:
         text = {"tokenizer": self.files.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
-        return {**text, **self.scoring.model_dump()}
+        code = {"code": self.files.code} if self.files.code else {}  # of the model, and of its tokenizer with it
+        return {**text, **code, **self.scoring.model_dump()}
 
     @property
     def key(self) -> str:
@@ -86,9 +87,10 @@ class RecordsSpec:
         return fingerprint(self.covers)
 
 
-def scorer_files(config: Config) -> dict[str, ModelFiles]:
+def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelFiles]:
     """Files of every model of the run, by scorer name. Raises ModelError where one cannot be used."""
-    files = {name: model_files(model, name) for name, model in config.scored_models.items() if model is not None}
+    models = {name: model for name, model in config.scored_models.items() if model is not None}
+    files = {name: model_files(model, name, code_allowed) for name, model in models.items()}
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
     labels = files["reward"].config.get("id2label")

@@ -6,19 +6,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError
 from mapjob.scoring.model_files import ModelFiles
+from mapjob.scoring.own_code import needs_code
 
 
 @lru_cache(maxsize=8)
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model. Raises ModelError when there is none that transformers can load by itself."""
+    """The tokenizer of a model. Raises ModelError when there is none that transformers can load.
+
+    Its own code is run only where the run file and the command line allow it.
+    """
     try:
-        return AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        needs_code = "trust_remote_code" in str(error)
+        return AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=files.runs_own_code())
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            raise needs_code("the tokenizer", files.path) from None
         raise ModelError(
-            "the tokenizer needs code of its own (trust_remote_code), which is not run"
-            if needs_code
-            else f"the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}",
             files.path,
             "give a folder whose tokenizer transformers knows, saved with save_pretrained",
         ) from None

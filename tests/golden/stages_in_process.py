@@ -9,9 +9,9 @@ from mapjob.pipeline.stages import Commit, Todo
 from mapjob.prepare import Job, prepare
 
 
-def score_all(config: Config) -> Job:
+def score_all(config: Config, code_allowed: bool = False) -> Job:
     """Every stage of the graph, one after the other, over every unit of the corpus, into the run's score store."""
-    job = prepare(config)
+    job = prepare(config, code_allowed=code_allowed)
     attempts = Attempts()
     actors = [ScorerActor([spec], "auto", 0, attempts) for spec in job.scorers]
     stages = [

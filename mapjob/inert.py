@@ -1,0 +1,30 @@
+"""Values from the data, from paths and from elsewhere as text that does nothing where it is shown."""
+
+import re
+
+# What moves a cursor, colours, retitles or reverses; line breaks and tabs are left to `in_line`.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BREAKS = re.compile(r"[\n\t]")
+
+
+def on_terminal(text: str) -> str:
+    """Text of several lines with its control characters spelled out, so that a terminal prints and never obeys them."""
+    return _CONTROLS.sub(_spelled, text)
+
+
+def in_line(value: object) -> str:
+    """One value as one line: line breaks and tabs are spelled out too, so that it cannot pose as another line."""
+    return _BREAKS.sub(_spelled, on_terminal(str(value)))
+
+
+def in_markdown(value: object) -> str:
+    """One value as inline code of a Markdown table: no markup, no HTML and no table cell can come out of it."""
+    text = in_line(value).replace("|", "\\|")
+    runs = (len(run) for run in re.findall("`+", text))
+    fence = "`" * (1 + max(runs, default=0))
+    edge = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{fence}{edge}{text}{edge}{fence}"
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode()

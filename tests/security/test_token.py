@@ -1,0 +1,82 @@
+"""A cluster that asks for a token: `mapjob run` works with it, and says so where it lacks it or has a wrong one."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Mapjob
+from tests.cli.test_commands import last_json
+from tests.fakes import config_tree, make_pairs, write_corpus
+
+pytestmark = pytest.mark.ray
+TOKEN = secrets.token_hex(32)
+
+
+def without_token(home: Path) -> dict[str, str]:
+    """An environment, and a home, in which Ray finds no token of anybody's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def address(ray_folder: Path, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--port", str(port)]
+    command += ["--num-cpus", "2", "--include-dashboard=false", "--disable-usage-stats", "--temp-dir", str(ray_folder)]
+    environment = without_token(tmp_path) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    # Blocking, so that its end is the cluster's; `ray stop` would stop every cluster of this machine.
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen([*map(str, command)], env=environment, **options) as head:
+        said = []
+        for line in head.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        assert head.poll() is None, "".join(said)
+        yield f"127.0.0.1:{port}"
+        head.send_signal(signal.SIGTERM)
+        head.communicate(timeout=60)
+
+
+def test_token_of_a_cluster(
+    mapjob: Mapjob, address: str, models: dict[str, Path], ray_folder: Path, tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", make_pairs(12))
+    tree = config_tree(corpus, tmp_path / "out", models["policy"], models["reward"])
+    tree["execution"]["address"] = address
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    nobody = without_token(tmp_path)
+    modes = {
+        "none": nobody,
+        "mode alone": nobody | {"RAY_AUTH_MODE": "token"},
+        "wrong": nobody | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+    }
+    for name, environment in modes.items():
+        refused = mapjob("run", path, env=environment)
+        assert refused.returncode == 2, name
+        assert "asks for a token" in refused.stderr, name
+        assert "RAY_AUTH_TOKEN" in refused.stderr
+        assert address in refused.stderr
+        assert "Traceback" not in refused.stderr
+    (tmp_path / "token").write_text(TOKEN)
+    ran = mapjob(
+        "run", path, "--json", env=nobody | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": tmp_path / "token"}
+    )
+    assert last_json(ran)["counts"]["ranked"] == 12
+    shown = [ran.stdout, ran.stderr, *(file.read_text(errors="replace") for file in logs(ray_folder, tmp_path / "out"))]
+    assert not [text for text in shown if TOKEN in text]
+
+
+def logs(*folders: Path) -> list[Path]:
+    return [file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
