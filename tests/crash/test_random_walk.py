@@ -3,6 +3,7 @@
 `MAPJOB_SCHEDULES=20 pytest -s tests/crash/test_random_walk.py` walks twenty schedules, `MAPJOB_SEED` one by its seed.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -81,8 +82,12 @@ class Walk:
 
     def workers(self, title: str) -> list[psutil.Process]:
         raylets = [node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid for node in self.cluster.worker_nodes]
-        children = [child for pid in raylets for child in psutil.Process(pid).children()]
-        return sorted((c for c in children if c.cmdline() and c.cmdline()[0].startswith(title)), key=lambda c: c.pid)
+        found = []
+        for process in (child for pid in raylets for child in psutil.Process(pid).children()):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended in the meantime
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return sorted(found, key=lambda process: process.pid)
 
 
 @pytest.fixture(scope="module")
