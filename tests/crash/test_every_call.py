@@ -48,7 +48,7 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
     [
         *product(["disk", "swift"], ["kill", "broken", "lost"]),
         ("disk", "busy"),  # on Swift, tests/storage/test_a_bad_day.py
-        ("disk content_names", "kill"),
+        ("disk content_names", "broken"),
     ],
     indirect=["outputs"],
 )
