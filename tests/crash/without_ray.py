@@ -12,6 +12,7 @@ from mapjob.config import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.pipeline import graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
+from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 
@@ -34,8 +35,10 @@ def score(
     """As `graph.score`: every unit through every stage, and its receipt when it is committed."""
     key = tuple(scorer.fingerprint for scorer in scorers)
     if key not in _stages:
-        _stages[key] = [ReadAndEncode(corpus, scorers), *(ScorerActor([one], "auto", num_gpus=0) for one in scorers)]
+        models = [ScorerActor([one], "auto", 0, Attempts()) for one in scorers]
+        _stages[key] = [ReadAndEncode(corpus, scorers, Attempts()), *models]
     read, *models = _stages[key]
+    read._attempts = Attempts()  # a run has its own: what broke an earlier one killed nobody
     commit = Commit(config.output, records, scorers)
     for item in todo:
         block = read(pa.Table.from_pylist([item.row]))
