@@ -14,7 +14,7 @@ from mapjob import job
 from mapjob.config import parse_config
 from mapjob.store.run_folder import open_run
 from tests.fakes import config_tree, make_policy, make_reward
-from tests.golden.stages_in_process import score_all
+from tests.without_ray import score_all
 
 ALL = {"keep": {"ratio": 1.0}}
 

@@ -12,8 +12,8 @@ from mapjob.config import Config, parse_config
 from mapjob.errors import MapjobError
 from tests.crash.interrupted import PUTS, Calls, Mode, killed
 from tests.crash.standing import standing
-from tests.crash.without_ray import run
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+from tests.without_ray import run
 
 MEMORY = Path("/dev/shm")  # a disk that syncs at once, where there is one
 

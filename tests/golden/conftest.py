@@ -45,7 +45,7 @@ def evenly(rows: list[Any], num: int) -> list[Any]:
 @pytest.fixture(scope="session")
 def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
     """The flawed pairs as the small trained models (bfloat16) score them; `position` is the index in flawed_pairs."""
-    from tests.golden.stages_in_process import score_all
+    from tests.without_ray import score_all
 
     folder, models = tmp_path_factory.mktemp("scored"), shared / "models" / "small"
     tree = config_tree(write_corpus(folder / "corpus", flawed_pairs), folder / "out", Path(), Path())
@@ -59,7 +59,7 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
 def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
     """Columns of 2,000 different real pairs as the small trained models score them, and their edit distances."""
     from mapjob.metrics.dcrm import edit_distances
-    from tests.golden.stages_in_process import score_all
+    from tests.without_ray import score_all
 
     table = pq.read_table(shared / "data" / "alpaca_eval_pairs", columns=["prompt", "chosen", "rejected"])
     chosen, rejected = pc.utf8_length(table["chosen"]), pc.utf8_length(table["rejected"])

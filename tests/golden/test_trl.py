@@ -21,7 +21,7 @@ from mapjob.config import parse_config
 from mapjob.job import path_of, rank
 from tests.fakes import config_tree, make_policy, make_reward, write_corpus
 from tests.golden.conftest import evenly
-from tests.golden.stages_in_process import score_all
+from tests.without_ray import score_all
 
 pytestmark = pytest.mark.trl
 

@@ -19,8 +19,8 @@ from mapjob.store.run_folder import open_run
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.fakes import config_tree, make_pairs, write_corpus
-from tests.golden.stages_in_process import score_all
 from tests.security.own_code import change, with_own_code
+from tests.without_ray import score_all
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SANITIZE = {"max_length": 512, "control_tokens": "sanitize"}  # a plan reads the tokenizers then

@@ -13,9 +13,9 @@ from mapjob.corpus.remote import filesystem
 from mapjob.errors import MapjobError
 from tests.conftest import forget_filesystems
 from tests.crash.standing import standing
-from tests.crash.without_ray import run
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.storage.fault_proxy import FaultProxy
+from tests.without_ray import run
 
 FAULTS = ("503", "reset", "lost", "cut", "slow", "stall")
 SHARE = 0.2

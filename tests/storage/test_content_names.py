@@ -14,8 +14,8 @@ from mapjob.store.run_folder import open_run
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
 from tests.crash.standing import standing
-from tests.crash.without_ray import run
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+from tests.without_ray import run
 
 FINGERPRINT, UNIT = "f" * 16, "a" * 20
 

@@ -13,8 +13,8 @@ from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.store.storage import SCRATCH
 from tests.conftest import SmallDisk, forget_filesystems
 from tests.crash.standing import standing
-from tests.crash.without_ray import run
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+from tests.without_ray import run
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`mapjob run` in this process: `job.run` itself, with the stages of its graph one after the other in place of Ray."""
+"""`mapjob run` in this process: `job.run` itself, or its scoring alone, with the stages one after the other, no Ray."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from mapjob.pipeline import graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
+from mapjob.prepare import Job, prepare
 from mapjob.scoring.spec import RecordsSpec, ScorerSpec
 
 # What is loaded and scored once is there for every later run of this process, and of its forks.
@@ -29,11 +30,20 @@ def run(config: Config) -> dict[str, Any]:
         return job.run(config)
 
 
+def score_all(config: Config, code_allowed: bool = False) -> Job:
+    """The scoring of a run alone: every unit of the corpus into the score store."""
+    job = prepare(config, code_allowed=code_allowed)
+    todo = graph.missing(job.plan, job.records, job.scorers, job.store)
+    for _ in score(config, job.plan.corpus, job.records, job.scorers, todo):
+        pass
+    return job
+
+
 def score(
     config: Config, corpus: Corpus, records: RecordsSpec, scorers: Sequence[ScorerSpec], todo: Sequence[Todo], *_: float
 ) -> Iterator[Receipt]:
     """As `graph.score`: every unit through every stage, and its receipt when it is committed."""
-    key = tuple(scorer.fingerprint for scorer in scorers)
+    key = (repr(corpus), *(scorer.fingerprint for scorer in scorers))
     if key not in _stages:
         models = [ScorerActor([one], "auto", 0, Attempts()) for one in scorers]
         _stages[key] = [ReadAndEncode(corpus, scorers, Attempts()), *models]
