@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.corpus.footer import read_footer
-from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, redacted, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import ConfigError, InputError
 
@@ -104,4 +104,4 @@ def file_identity(url: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return redacted(str(error).strip().split("\n")[0])

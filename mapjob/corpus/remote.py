@@ -1,6 +1,7 @@
 """File systems behind URLs: finite timeouts, bounded retries, errors for people, and no secret in any text."""
 
 import errno
+import os
 import random
 import re
 import socket
@@ -26,6 +27,7 @@ S3_OPTIONS = {
 }
 # botocore has errors that are no OSError (no credentials, a connection that never came up).
 STORAGE_ERRORS = (OSError, BotoCoreError)
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 # user:password@ up to the last @, since passwords may hold / and @ (host:8080/name@v1 is none); and what signs a query.
 _PASSWORD = r"(?<=://)[^/\s:@]*:(?!\d+(?:[/?#]|$))[^\s\"'<>]*@"
 _SIGNATURE = r"(?<=[?&])[^=&/\s]*(?:key|secret|token|sig|credential|passw)[^=&/\s]*=[^&\s\"'<>]*"
@@ -54,9 +56,23 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             redacted(url),
             "put credentials into the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
         )
+    is_s3 = url.startswith(("s3://", "s3a://"))
+    endpoints = {name: os.environ.get(name, "") for name in ENDPOINTS}
+    if is_s3 and (named := [name for name, endpoint in endpoints.items() if redacted(endpoint) != endpoint]):
+        raise ConfigError(
+            "the endpoint's URL holds a password, which S3 has no use for and logs would repeat",
+            named[0],
+            "take it out of the URL; credentials are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if "::" in url:
+        raise ConfigError(
+            "this URL chains several storages (::), which is not supported",
+            url,
+            "give the URL of one storage; a file with such a name has to be renamed",
+        )
     if url.startswith("hf://") and not url.startswith("hf://datasets/"):
         url = "hf://datasets/" + url.removeprefix("hf://")
-    options = S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
+    options = S3_OPTIONS if is_s3 else {}
     try:
         return fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
