@@ -18,7 +18,7 @@ from mapjob.inert import in_line, in_markdown, on_terminal
 from mapjob.report.card import card
 from mapjob.store.run_folder import open_run
 from tests.fakes import config_tree, make_pairs
-from tests.golden.stages_in_process import score_all
+from tests.without_ray import score_all
 
 EVIL = [
     "<script>alert(1)</script>",
