@@ -7,6 +7,7 @@ import yaml
 
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, load_config
+from mapjob.corpus.remote import redacted
 
 config_app = typer.Typer(help="Check a run file, or list every key.", no_args_is_help=True)
 
@@ -17,7 +18,8 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: mapjob config check configs/demo.yaml
     """
-    print(yaml.safe_dump(load_config(config, overrides or ()).model_dump(mode="json"), sort_keys=False), end="")
+    tree = load_config(config, overrides or ()).model_dump(mode="json")
+    print(redacted(yaml.safe_dump(tree, sort_keys=False)), end="")
 
 
 @config_app.command()

@@ -146,6 +146,7 @@ def test_refusals_repeat_no_secret(program: Callable, run_file: Callable[..., Pa
     assert code in (2, 3)
     assert says in stderr
     assert SECRET not in stdout + stderr
+    assert SECRET not in "".join(program("config", "check", run_file(**changed))[1:])
 
 
 def test_a_run_file_that_is_no_yaml_is_quoted_without_its_secret(program: Callable, tmp_path: Path) -> None:

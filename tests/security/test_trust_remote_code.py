@@ -184,6 +184,19 @@ def test_code_of_a_commit_of_the_hub(tree: dict, tmp_path: Path, monkeypatch: py
         load_tokenizer(dataclasses.replace(files, code_allowed=False))
 
 
+def test_a_run_file_makes_no_python_objects(program: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"input: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
+    value = f"input.path=!!python/object/apply:os.mkdir ['{tmp_path}/made']"
+    for arguments in ([path], [path, "--set", value]):
+        code, _, stderr = program("plan", *arguments)
+        assert code == 2
+        assert "Traceback" not in stderr
+    path.write_text("{}")
+    assert program("plan", path, "--set", value)[0] == 2
+    assert not (tmp_path / "made").exists()
+
+
 def test_it_is_in_no_default() -> None:
     assert Model(path="any").trust_remote_code is False
     for file in Path(__file__).parents[2].joinpath("configs").glob("*.yaml"):
