@@ -145,7 +145,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
         return
     for scorer in job.scorers:
         check_architecture(scorer)
-        if not scorer.files.code:  # a tokenizer's own code runs in the workers alone
+        if not scorer.files.code_allowed:  # else the workers do, where a tokenizer's own code runs
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
     job.store.declare(job.records.fingerprint, job.records.covers)

@@ -22,6 +22,7 @@ from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.model_files import ADAPTED
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec
+from mapjob.scoring.tokenizers import check_vocabulary
 
 
 def default_device() -> torch.device:
@@ -36,6 +37,8 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     spec = specs[0]
     where = f"models.{spec.name}.path: {spec.files.path}"
     check_architecture(spec)
+    if spec.files.code_allowed:
+        check_vocabulary(spec.name, spec.files)
     float8 = spec.files.dtype == "float8"
     if float8:
         check_device(device, where)

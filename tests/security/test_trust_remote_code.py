@@ -140,6 +140,12 @@ def test_changed_code_scores_again(tree: dict, tmp_path: Path) -> None:
     assert columns[0] != columns[1]
 
 
+def test_the_workers_refuse_a_tokenizer_that_is_too_large(tree: dict, tmp_path: Path) -> None:
+    change(tmp_path / "own" / "config.json", vocab_size=100)
+    with pytest.raises(ModelError, match="larger than the model's embedding"):
+        score_all(parse_config(tree), code_allowed=True)
+
+
 def test_code_that_changes_after_the_plan_is_not_run(tree: dict, tmp_path: Path) -> None:
     files = scorer_files(parse_config(tree), code_allowed=True)["policy"]
     (tmp_path / "own" / "parts.py").write_text("SCALE = 2.0\n")
