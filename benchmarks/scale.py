@@ -4,8 +4,9 @@
 
 Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores are made from a
 hash of the tokens. The job runs on N/4 and on N pairs, each in a process of its own, which is watched from outside.
-Memory is PSS: what several processes share is counted once. `driver` is the process that ranks and publishes. The lower
-figures are of the second run over the first; with few rows a unit, score_ms_per_unit is what a unit itself costs.
+`driver` is the process that ranks and publishes: the peak, as the kernel keeps it, of what it does not share. `all` is
+the PSS of it and of all below it, where what several processes share is counted once, looked at once a second. The
+lower figures are of the second run over the first; with few rows a unit, score_ms_per_unit is what a unit itself costs.
 """
 
 import argparse
@@ -115,7 +116,7 @@ def _texts(generator: np.random.Generator, places: np.ndarray, num_words: int) -
 
 
 class Peaks:
-    """Largest PSS of a process, and of it with all below it together. A context manager; looks ten times a second."""
+    """Largest memory of a process without what it shares, and largest PSS of it and all below it. A context manager."""
 
     def __init__(self, pid: int):
         self.driver = self.all = 0
@@ -134,26 +135,28 @@ class Peaks:
     def _watch(self) -> None:
         look = 0
         while not self._stop.wait(0.1):
-            driver = _pss(self._process)
-            self.driver = max(self.driver, driver)
+            status = _kernel_says(self._process, "status")
+            if "VmHWM" in status:
+                self.driver = max(self.driver, status["VmHWM"] - status["RssFile"] - status["RssShmem"])
             if look % 10 == 0:
-                self.all = max(self.all, driver + sum(map(_pss, self._children())))
+                self.all = max(self.all, sum(_kernel_says(p, "smaps_rollup").get("Pss", 0) for p in self._all()))
             look += 1
 
-    def _children(self) -> list[psutil.Process]:
+    def _all(self) -> list[psutil.Process]:
         try:
-            return self._process.children(recursive=True)
+            return [self._process, *self._process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
 
 
-def _pss(process: psutil.Process) -> int:
-    """Bytes, each shared page divided by the number of processes that map it; 0 for a process that has ended."""
+def _kernel_says(process: psutil.Process, file: str) -> dict[str, int]:
+    """The lines of /proc/<pid>/<file> that are sizes, in bytes; none for a process that has ended."""
     try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{process.pid}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+        return {}
+    sizes = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in sizes}
 
 
 if __name__ == "__main__":
