@@ -18,7 +18,7 @@ TODO = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",
 
 @pytest.fixture(scope="module", autouse=True)
 def idle_cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
