@@ -12,13 +12,16 @@ from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.order import I64
+from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
 from mapjob.store.manifest import count_reasons, count_rows, manifest
-from mapjob.store.publish import check_complete, pair_rows, publish_errors, publish_selected
+from mapjob.store.publish import check_complete, publish_errors, publish_rows, rows_of_unit
+from mapjob.store.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import Scored, ScoredUnits, load_scored
+from mapjob.store.scored import Scored, load_scored
 from mapjob.store.storage import Storage
+from mapjob.store.units import ScoredUnits
 
 Say = Callable[[str], None]
 
@@ -88,19 +91,31 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         picked = ranking.order[int(which) - 1 : int(which)]
     else:
-        picked = np.flatnonzero(np.isin(ranking.pairs.position, scored.units.positions(which)))[:1]
+        picked = _index_of(ranking.pairs, scored.units.find(which))
     if not len(picked):
         return None
     return picked_rows(job, scored, ranking, picked)[0]
 
 
+def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
+    """Index of the first pair found that is ranked; at most one. found: (position, place) of pairs."""
+    for position, place in found:
+        own = np.arange(*np.searchsorted(pairs.position, [position, position + 1]))
+        if pairs.place is not None:
+            own = own[pairs.place[own] == place]
+        if len(own):
+            return own[:1]
+    return np.zeros(0, np.int64)
+
+
 def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
     """Rows as a selection would hold them, of the pairs at these indices of the ranking, in this order."""
-    rank, metric = ranking.rank, job.config.selection.metric
-    unit_of = np.searchsorted(job.plan.first_rows, ranking.pairs.position[picked], side="right") - 1
+    selection = job.config.selection
+    rows = ranked_rows(ranking, selection, picked, ranking.rank[picked])
+    unit_of = np.searchsorted(job.plan.first_rows, rows.position, side="right") - 1
     return [
-        pair_rows(job.plan, unit, ranking, index, rank[index], metric, job.control).to_pylist()[0]
-        for index, unit in zip(np.split(picked, len(picked)), scored.units.read(unit_of))
+        rows_of_unit(job.plan, unit, rows.take(np.array([i])), selection.signals, job.control).to_pylist()[0]
+        for i, unit in enumerate(scored.units.read(unit_of))
     ]
 
 
@@ -139,16 +154,17 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
     from mapjob.scoring.models import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
-    todo = missing(job.plan, job.records, job.scorers, job.store)
+    todo = missing(job.plan, job.readers, job.scorers, job.store)
     if not todo:
         say("every unit is scored already")
         return
+    for reader in job.readers:
+        job.store.declare(reader.fingerprint, reader.covers)
     for scorer in job.scorers:
         check_architecture(scorer)
         if not scorer.files.code_allowed:  # else the workers do, where a tokenizer's own code runs
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
-    job.store.declare(job.records.fingerprint, job.records.covers)
     if len(todo) < len(job.plan.units):
         say(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
     with ended_by_signals() as listen:
@@ -156,10 +172,10 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
             cpus, gpus = connect(job.config.execution.address, verbose)
             listen()
         with spent.on("score"):
-            for scorers, share in passes(job.config.execution.schedule, job.scorers, todo):
+            for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
                 title = " + ".join(s.name for s in scorers) or "reading"
                 with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
-                    for receipt in score(job.config, job.plan.corpus, job.records, scorers, share, cpus, gpus):
+                    for receipt in score(job.config, job.plan.corpus, job.readers, scorers, share, cpus, gpus):
                         for name in receipt.engines.keys() - spent.engines.keys():
                             say(receipt.engines[name])
                         spent.engines |= receipt.engines
@@ -197,12 +213,20 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     with spent.on("rank"):
         scored, ranking = ranked(job)
         refused = scored.refused | ranking.dropped
-        check_complete(plan, ranking.pairs.position, list(refused.values()))
+        in_ranking = np.concatenate([ranking.pairs.position, ranking.held_out.position])
+        if config.selection.pairs_per_record > 1:
+            in_ranking = np.unique(in_ranking)
+        check_complete(plan, in_ranking, list(refused.values()))
     folder = job.run_folder_of(scored)
     for warning in ranking.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
-        publish_selected(scored.units, ranking, config.selection.metric, job.control, folder)
+        signals = config.selection.signals
+        selected = selected_rows(ranking, config.selection)
+        publish_rows(scored.units, selected, signals, job.control, folder, "selected/train")
+        if config.selection.held_out:
+            apart = held_out_rows(ranking, config.selection)
+            publish_rows(scored.units, apart, signals, job.control, folder, "held_out/test")
         publish_errors(scored.units, refused, folder)
     body = manifest(
         folder.run_id,

@@ -8,7 +8,8 @@ from mapjob.config import WITH_ALPHA, Config
 from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import ConfigError
-from mapjob.scoring.spec import RecordsSpec, ScorerSpec, scorer_files, scorer_specs
+from mapjob.scoring.reader_specs import ReaderSpec, reader_specs
+from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.store.manifest import run_id
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
@@ -22,14 +23,15 @@ class Job:
 
     config: Config
     plan: Plan
-    records: RecordsSpec
+    readers: tuple[ReaderSpec, ...]
     scorers: tuple[ScorerSpec, ...]
     store: ScoreStore
     limit: int | None
 
     @property
     def families(self) -> dict[str, str]:
-        return {"records": self.records.fingerprint} | {s.name: s.fingerprint for s in self.scorers}
+        """Name -> fingerprint of every column family, the records first."""
+        return {spec.name: spec.fingerprint for spec in (*self.readers, *self.scorers)}
 
     @property
     def run_id(self) -> str:
@@ -78,9 +80,11 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     files = scorer_files(config, code_allowed)
     check_output_is_apart(config)
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
+    check_selection(config, plan)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     store = ScoreStore(config.output.path, config.output.content_names)
-    return Job(config, plan, RecordsSpec(plan.corpus), scorers, store, limit)
+    readers = tuple(reader_specs(plan.corpus, scorers[0], config.selection))
+    return Job(config, plan, readers, scorers, store, limit)
 
 
 def with_own_code(config: Config) -> list[str]:
@@ -98,6 +102,17 @@ def check_output_is_apart(config: Config) -> None:
                 f"output.path: {config.output.path}",
                 f"put it outside of {path}",
             )
+
+
+def check_selection(config: Config, plan: Plan) -> None:
+    """Raises ConfigError where the selection asks for what this corpus cannot give."""
+    selection, layout = config.selection, plan.corpus.layout
+    if layout != "candidates" and (selection.pairing != "best_worst" or selection.pairs_per_record > 1):
+        raise ConfigError(
+            f"selection.pairing {selection.pairing} makes pairs of candidates, and this corpus has pairs already",
+            f"input.path: {config.input.path} (layout {layout})",
+            "leave selection.pairing and selection.pairs_per_record out, or give a corpus of candidates",
+        )
 
 
 def describe(job: Job) -> Iterator[str]:

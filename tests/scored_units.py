@@ -9,7 +9,7 @@ import pyarrow as pa
 from mapjob.config import Selection
 from mapjob.corpus.plan import Plan
 from mapjob.store.score_store import ScoreStore
-from mapjob.store.scored import ScoredUnits
+from mapjob.store.units import ScoredUnits
 
 
 def scored_units(
@@ -39,6 +39,7 @@ def scored_units(
                 "pair_id": pa.array([None if reasons.get(i, [""])[0] == "null_field" else f"id {i}" for i in rows]),
                 "completion_keys": pa.array([[4 * i + side for side in range(4)] for i in rows], pa.list_(pa.uint64())),
                 "prompt_key": pa.array([i.to_bytes(16, "big") for i in rows], pa.binary(16)),
+                "group": pa.nulls(len(rows), pa.string()),
                 "num_completions": pa.array([4] * len(rows), pa.int32()),
                 **verdict,
             },

@@ -15,7 +15,8 @@ from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.prepare import Job, prepare
-from mapjob.scoring.spec import RecordsSpec, ScorerSpec
+from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.spec import ScorerSpec
 
 # What is loaded and scored once is there for every later run of this process, and of its forks.
 _stages: dict[tuple[str, ...], list[Any]] = {}
@@ -33,23 +34,28 @@ def run(config: Config) -> dict[str, Any]:
 def score_all(config: Config, code_allowed: bool = False) -> Job:
     """The scoring of a run alone: every unit of the corpus into the score store."""
     job = prepare(config, code_allowed=code_allowed)
-    todo = graph.missing(job.plan, job.records, job.scorers, job.store)
-    for _ in score(config, job.plan.corpus, job.records, job.scorers, todo):
+    todo = graph.missing(job.plan, job.readers, job.scorers, job.store)
+    for _ in score(config, job.plan.corpus, job.readers, job.scorers, todo):
         pass
     return job
 
 
 def score(
-    config: Config, corpus: Corpus, records: RecordsSpec, scorers: Sequence[ScorerSpec], todo: Sequence[Todo], *_: float
+    config: Config,
+    corpus: Corpus,
+    readers: Sequence[ReaderSpec],
+    scorers: Sequence[ScorerSpec],
+    todo: Sequence[Todo],
+    *_: float,
 ) -> Iterator[Receipt]:
     """As `graph.score`: every unit through every stage, and its receipt when it is committed."""
-    key = (repr(corpus), *(scorer.fingerprint for scorer in scorers))
+    key = (repr(corpus), *(spec.fingerprint for spec in (*readers, *scorers)))
     if key not in _stages:
         models = [ScorerActor([one], "auto", 0, Attempts()) for one in scorers]
-        _stages[key] = [ReadAndEncode(corpus, scorers, Attempts()), *models]
+        _stages[key] = [ReadAndEncode(corpus, readers, scorers, Attempts()), *models]
     read, *models = _stages[key]
     read._attempts = Attempts()  # a run has its own: what broke an earlier one killed nobody
-    commit = Commit(config.output, records, scorers)
+    commit = Commit(config.output, (*readers, *scorers))
     for item in todo:
         block = read(pa.Table.from_pylist([item.row]))
         name = (*key, item.unit.id, *item.missing)

@@ -36,6 +36,10 @@ def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None
     print(f"rows read       {counts['rows']:>12,}")
     print(f"ranked          {counts['ranked']:>12,}")
     print(f"selected        {counts['selected']:>12,}")
+    for rule, number in counts["passed_over"].items():
+        print(f"  passed over by {rule:<15}{number:>12,}")
+    if counts["held_out"]:
+        print(f"held out        {counts['held_out']:>12,}")
     print(f"dropped by rule {counts['dropped']:>12,}")
     print(f"broken          {counts['broken']:>12,}")
     for reason, number in counts["by_reason"].items():

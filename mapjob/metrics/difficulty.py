@@ -32,8 +32,8 @@ def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
 def ifd_margin(
     chosen_logps: F64,
     rejected_logps: F64,
-    unconditional_chosen_logps: F64,
-    unconditional_rejected_logps: F64,
+    chosen_unconditional_logps: F64,
+    rejected_unconditional_logps: F64,
     chosen_num_tokens: F64,
     rejected_num_tokens: F64,
 ) -> F64:
@@ -47,8 +47,8 @@ def ifd_margin(
     s_w, s_l, u_w, u_l, n_w, n_l = finite(
         chosen_logps=chosen_logps,
         rejected_logps=rejected_logps,
-        unconditional_chosen_logps=unconditional_chosen_logps,
-        unconditional_rejected_logps=unconditional_rejected_logps,
+        chosen_unconditional_logps=chosen_unconditional_logps,
+        rejected_unconditional_logps=rejected_unconditional_logps,
         chosen_num_tokens=chosen_num_tokens,
         rejected_num_tokens=rejected_num_tokens,
     )

@@ -45,8 +45,8 @@ def mmpo_target(reward_margin: F64, gamma: float = 1.0) -> tuple[F64, npt.NDArra
 def wpo_weight(
     chosen_logps: F64,
     rejected_logps: F64,
-    collision_chosen_logps: F64,
-    collision_rejected_logps: F64,
+    chosen_collision_logps: F64,
+    rejected_collision_logps: F64,
     chosen_num_tokens: F64,
     rejected_num_tokens: F64,
 ) -> F64:
@@ -59,8 +59,8 @@ def wpo_weight(
     s_w, s_l, q_w, q_l, n_w, n_l = finite(
         chosen_logps=chosen_logps,
         rejected_logps=rejected_logps,
-        collision_chosen_logps=collision_chosen_logps,
-        collision_rejected_logps=collision_rejected_logps,
+        chosen_collision_logps=chosen_collision_logps,
+        rejected_collision_logps=rejected_collision_logps,
         chosen_num_tokens=chosen_num_tokens,
         rejected_num_tokens=rejected_num_tokens,
     )

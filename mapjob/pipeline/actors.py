@@ -15,9 +15,11 @@ from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
-from mapjob.pipeline.stages import RECORDS, Todo, tokens_column, with_columns
+from mapjob.pipeline.stages import Todo, tokens_column, with_columns
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
 from mapjob.scoring.models import default_device, load_model
+from mapjob.scoring.reader_columns import distance_table, signature_table
+from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
@@ -26,21 +28,44 @@ T = TypeVar("T")
 
 
 class ReadAndEncode:
-    """unit -> its records' identity, and one encoding for each encoding spec among the scorers that it lacks."""
+    """unit -> the reader's own columns, and one encoding for each encoding spec among the scorers that it lacks."""
 
-    def __init__(self, corpus: Corpus, scorers: Sequence[ScorerSpec], attempts: Attempts | SharedAttempts):
-        self._corpus, self._scorers, self._attempts = corpus, scorers, attempts
-        specs = {s.encoding.key: s.encoding for s in scorers}
+    def __init__(
+        self,
+        corpus: Corpus,
+        readers: Sequence[ReaderSpec],
+        scorers: Sequence[ScorerSpec],
+        attempts: Attempts | SharedAttempts,
+    ):
+        self._corpus, self._readers, self._scorers, self._attempts = corpus, readers, scorers, attempts
+        encodings = (spec.encoding for spec in (*readers, *scorers) if spec.encoding is not None)
+        specs = {encoding.key: encoding for encoding in encodings}
         self._encoders = built(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus
         table = self._read(todo.unit)
         records = read_records(table, corpus.spec, corpus.columns)
-        wanted = {s.encoding.key for s in self._scorers if s.name in todo.missing}
-        columns = {RECORDS: identity_table(table, records, corpus.columns) if RECORDS in todo.missing else None}
-        for key, encoder in self._encoders().items():
-            columns[tokens_column(key)] = self._encoded(encoder, todo.unit, records) if key in wanted else None
+        readers = [spec for spec in self._readers if spec.name in todo.missing]
+        scored = {s.encoding.key for s in self._scorers if s.name in todo.missing}
+        wanted = scored | {spec.encoding.key for spec in readers if spec.encoding is not None}
+        encoded = {
+            key: self._encoded(encoder, todo.unit, records)
+            for key, encoder in self._encoders().items()
+            if key in wanted
+        }
+        columns: dict[str, pa.Table | None] = {}
+        for spec in readers:
+            match spec.name:
+                case "records":
+                    columns[spec.name] = identity_table(table, records, corpus.columns)
+                case "edit_distance":
+                    assert spec.encoding is not None
+                    columns[spec.name] = distance_table(from_table(encoded[spec.encoding.key]))
+                case "near_duplicates":
+                    columns[spec.name] = signature_table(records)
+        for key in {s.encoding.key: None for s in self._scorers}:
+            columns[tokens_column(key)] = encoded[key] if key in scored else None
         return with_columns(block, columns)
 
     def _read(self, unit: Unit) -> pa.Table:

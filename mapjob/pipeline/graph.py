@@ -18,15 +18,16 @@ from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
-from mapjob.pipeline.stages import RECORDS, Commit, Receipt, Todo
+from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.pipeline.watchdog import Watchdog
-from mapjob.scoring.spec import RecordsSpec, ScorerSpec
+from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 
 
-def missing(plan: Plan, records: RecordsSpec, scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
+def missing(plan: Plan, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
     """Every unit that lacks a column family, with the names of what it lacks, in plan order."""
-    families = [(RECORDS, records.fingerprint)] + [(s.name, s.fingerprint) for s in scorers]
+    families = [(spec.name, spec.fingerprint) for spec in (*readers, *scorers)]
     done = {name: store.done(fingerprint) for name, fingerprint in families}
     todo = (Todo(unit, tuple(name for name, _ in families if unit.id not in done[name])) for unit in plan.units)
     return [item for item in todo if item.missing]
@@ -94,17 +95,16 @@ def _quiet_terminal() -> Iterator[None]:
 
 
 def passes(
-    schedule: str, scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
+    schedule: str, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
 ) -> Iterator[tuple[list[ScorerSpec], list[Todo]]]:
     """(scorers that are resident at the same time, what their pass has to do): all together, or one after the other."""
     needed = [s for s in scorers if any(s.name in item.missing for item in todo)]
     if schedule == "together" or not needed:
         yield needed, list(todo)
         return
-    first = needed[0].name
     for scorer in needed:
         # The reader's own columns come with the first pass that reads the unit anyway.
-        names = {scorer.name, RECORDS} if scorer.name == first else {scorer.name}
+        names = {scorer.name} | ({reader.name for reader in readers} if scorer is needed[0] else set())
         share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
         yield [scorer], [item for item in share if item.missing]
 
@@ -112,7 +112,7 @@ def passes(
 def score(
     config: Config,
     corpus: Corpus,
-    records: RecordsSpec,
+    readers: Sequence[ReaderSpec],
     scorers: Sequence[ScorerSpec],
     todo: Sequence[Todo],
     cpus: float,
@@ -127,11 +127,11 @@ def score(
     pools = scorer_pools([specs[0].name for specs in shared], config.execution.pools, cpus, gpus, len(todo))
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     attempts = SharedAttempts()
-    units = _stage(units, ReadAndEncode, (corpus, scorers, attempts), encode_pool(cpus, gpus))
+    units = _stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
         pool = pools[specs[0].name]
         units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = _stage(units, Commit, (config.output, records, scorers), commit_pool(cpus))
+    receipts = _stage(units, Commit, (config.output, (*readers, *scorers)), commit_pool(cpus))
     watchdog = Watchdog(todo, config.execution.stall_after_s)
     try:
         with watchdog:

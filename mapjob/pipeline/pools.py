@@ -49,7 +49,8 @@ def scorer_pools(
     Without, each pool has half as many actors again as its share of the cores: models differ in cost, and the cores
     that one pool leaves idle serve the other. Raises ConfigError when the run file asks for GPUs that are not there.
     """
-    return {name: _pool(wanted.get(name, Pool()), len(names), cpus, gpus, num_units, name) for name in names}
+    own = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in names}
+    return {name: _pool(own[name], len(names), cpus, gpus, num_units, name) for name in names}
 
 
 def _pool(pool: Pool, num_scorers: int, cpus: float, gpus: float, num_units: int, name: str) -> PoolSize:

@@ -14,16 +14,15 @@ import pyarrow as pa
 
 from mapjob.config import Output
 from mapjob.corpus.plan import Unit
-from mapjob.scoring.spec import RecordsSpec, ScorerSpec
+from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc
-
-RECORDS = "records"
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A unit and the names of the column families (`records`, or a scorer) that it still lacks."""
+    """A unit and the names of the column families (of the reader, or of a scorer) that it still lacks."""
 
     unit: Unit
     missing: tuple[str, ...]
@@ -54,9 +53,9 @@ class Receipt:
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
-    def __init__(self, output: Output, records: RecordsSpec, scorers: Sequence[ScorerSpec]):
+    def __init__(self, output: Output, families: Sequence[ReaderSpec | ScorerSpec]):
         self._store = ScoreStore(output.path, output.content_names)
-        self._fingerprints = {RECORDS: records.fingerprint} | {s.name: s.fingerprint for s in scorers}
+        self._fingerprints = {spec.name: spec.fingerprint for spec in families}
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)

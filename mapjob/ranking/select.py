@@ -1,5 +1,6 @@
 """From the pairs of a corpus to a ranking and a selection: scale, score, order, cut."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,14 @@ import numpy.typing as npt
 
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
-from mapjob.metrics.bees import bees
-from mapjob.metrics.column import Column
-from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap
-from mapjob.metrics.map import METRICS, Scale, map_score
+from mapjob.metrics.by_name import metric
+from mapjob.metrics.map import Scale, map_score
+from mapjob.metrics.reward_augmented import Goals, reward_goals
+from mapjob.metrics.signals import signals
 from mapjob.metrics.statistics import F64, Moments
-from mapjob.ranking.caps import within_cap
-from mapjob.ranking.order import I64, PairIds, num_kept_by_threshold, num_kept_by_tokens, rank_order
+from mapjob.ranking.cut import Cut, cut
+from mapjob.ranking.held_out import is_held_out
+from mapjob.ranking.order import I64, PairIds, rank_order
 from mapjob.ranking.pairs import RankedPairs
 
 
@@ -22,32 +24,41 @@ class Ranking:
     """All ranked pairs and what the selection keeps of them. Arrays are of shape (N,)."""
 
     pairs: RankedPairs
+    implicit_margin: F64
     map_score: F64
     score: F64  # of the metric of the run; equals map_score for metric: map
+    further: dict[str, npt.NDArray]  # metrics and signals that stand beside it in the selection
+    goals: Goals | None  # of reward-augmented rows, where the selection asks for them
     order: I64  # index in `pairs`, best first
-    kept: I64  # index in `pairs` of the selection, best first
-    kept_rank: I64  # of each of `kept`, 1 = best; rises by more than 1 where the selection passes over pairs
+    cut: Cut
+    held_out: RankedPairs  # of the held-out prompts, in corpus order; not ranked
     scale: Scale
     moments: dict[str, Moments]  # of |reward_margin| and |implicit_margin|
-    warnings: tuple[str, ...]  # what the scale and the metric have to say
+    warnings: tuple[str, ...]  # what the scale and the metrics have to say
 
     @property
     def reward_margin(self) -> F64:
         return self.pairs.columns["reward_margin"]
 
     @property
-    def implicit_margin(self) -> F64:
-        return self.pairs.columns["implicit_margin"]
+    def kept(self) -> I64:
+        """Index in `pairs` of the selection, best first."""
+        return self.order[self.cut.places]
+
+    @property
+    def kept_rank(self) -> I64:
+        """Of each of `kept`, 1 = best; rises by more than 1 where the selection passes over pairs."""
+        return self.cut.places + 1
 
     @property
     def dropped(self) -> dict[Reason, I64]:
-        """Positions in the corpus of the scored pairs that fell by a rule."""
+        """Positions in the corpus of the rows whose pairs all fell by a rule."""
         return self.pairs.dropped
 
     @property
     def cut_off(self) -> float | None:
         """Score of the last pair that is kept."""
-        return float(self.score[self.kept[-1]]) if len(self.kept) else None
+        return float(self.score[self.kept[-1]]) if len(self.cut.places) else None
 
     @property
     def rank(self) -> I64:
@@ -63,74 +74,67 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     Raises ConfigError where the metric has no meaning on this corpus: nothing to rank, a policy that equals its
     reference, constant margins, a calibration without a solution.
     """
-    reward, implicit = pairs.columns["reward_margin"], pairs.columns["implicit_margin"]
+    held_out = pairs.take(np.zeros(0, np.int64))
+    if selection.held_out:
+        apart = is_held_out(pairs.prompt_key, selection.held_out, selection.seed)
+        pairs, held_out = pairs.take(~apart), pairs.take(apart)
+    scale, moments = scale_of(pairs, selection)
+    columns = pairs.columns
+    reward, implicit = columns["reward_margin"], columns[f"{selection.implicit}_margin"]
+    alpha_map = map_score(reward, implicit, scale, selection.alpha)
+    own = metric(selection.metric, columns, selection, scale, pairs.rewards)
+    further: dict[str, npt.NDArray] = {}
+    warnings = [*scale.warnings, *own.warnings]
+    for name in selection.metrics:
+        column = metric(name, columns, selection, scale, pairs.rewards)
+        further[name] = column.values
+        warnings += column.warnings
+    for name, values, told in signals(selection, columns):
+        further[name] = values
+        warnings += told
+    goals = None
+    if selection.signals.reward_goals is not None:
+        goals = reward_goals(columns["chosen_reward"], columns["rejected_reward"])
+    no_margin = reward == 0
+    order = rank_order(own.values, lambda index: pair_ids(pairs.position[index]), no_margin)
+    kept = cut(pairs, selection, order, own.values, no_margin)
+    warnings += kept.warnings
+    return Ranking(
+        pairs,
+        implicit,
+        alpha_map,
+        own.values,
+        {name: values for name, values in further.items() if name not in ("map", selection.metric)},
+        goals,
+        order,
+        kept,
+        held_out,
+        scale,
+        moments,
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str, Moments]]:
+    """MAP's scale, and the moments of both absolute margins, over these pairs. Raises ConfigError as `rank_pairs`."""
     if not len(pairs):
         raise ConfigError(
             "no pair is left to rank", "the scored corpus", "see errors/ or `mapjob plan` for the reasons"
         )
-    if selection.implicit == "dpo" and not implicit.any():
+    reward, implicit = pairs.columns["reward_margin"], pairs.columns[f"{selection.implicit}_margin"]
+    _check_reference(pairs.columns)
+    moments = {"reward": Moments.of(np.abs(reward)), "implicit": Moments.of(np.abs(implicit))}
+    if selection.scale == "raw":
+        return Scale.raw(selection.beta), moments
+    if selection.scale == "calibrated":
+        return Scale.calibrated(reward, implicit), moments
+    return Scale.zscore(moments["reward"], moments["implicit"]), moments
+
+
+def _check_reference(columns: Mapping[str, F64]) -> None:
+    if "dpo_margin" in columns and not columns["dpo_margin"].any():
         raise ConfigError(
             "every DPO margin is 0: the policy gives the same log-probabilities as the reference",
             "models.reference",
             "use implicit: simpo, or the reference that the policy was trained from",
         )
-    # Merged over units in plan order, as a distributed pass would.
-    edges = np.searchsorted(pairs.position, pairs.unit_starts)
-    moments = {name: _moments(np.abs(m), edges) for name, m in (("reward", reward), ("implicit", implicit))}
-    scale = _scale(selection, reward, implicit, moments)
-    alpha_map = map_score(reward, implicit, scale, selection.alpha)
-    metric = _metric(selection, reward, implicit, scale, alpha_map)
-    score = metric.values
-    no_margin = reward == 0
-    order = rank_order(score, lambda index: pair_ids(pairs.position[index]), no_margin)
-    places = _cut(pairs, selection, order, score, no_margin)
-    warnings = (*scale.warnings, *metric.warnings)
-    return Ranking(pairs, alpha_map, score, order, order[places], places + 1, scale, moments, warnings)
-
-
-def _moments(values: F64, edges: I64) -> Moments:
-    return Moments.merged(Moments.of(part) for part in np.split(values, edges))
-
-
-def _scale(selection: Selection, reward: F64, implicit: F64, moments: dict[str, Moments]) -> Scale:
-    if selection.scale == "raw":
-        return Scale.raw(selection.beta)
-    if selection.scale == "calibrated":
-        return Scale.calibrated(reward, implicit)
-    return Scale.zscore(moments["reward"], moments["implicit"])
-
-
-def _metric(selection: Selection, reward: F64, implicit: F64, scale: Scale, alpha_map: F64) -> Column:
-    match selection.metric:
-        case "map":
-            return Column(alpha_map)
-        case "bees":
-            return bees({"reward": reward}, implicit)
-        case "difficulty_gap":
-            return Column(difficulty_gap(implicit, beta=1.0))  # beta changes no rank
-        case "beta_dpo_weight":
-            return beta_dpo_weight(implicit, Moments.of(implicit))
-        case "random":
-            return Column(np.random.default_rng(selection.seed).random(len(reward)))
-    return Column(METRICS[selection.metric](reward, implicit, scale, selection.alpha))
-
-
-def _cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_margin: npt.NDArray[np.bool_]) -> I64:
-    """Places in the order that are kept, ascending."""
-    keep = selection.keep
-    places = np.arange(len(order))
-    if selection.per_prompt is not None:
-        places = np.flatnonzero(within_cap(_one_key(pairs.prompt_key)[order], selection.per_prompt))
-    if keep.ratio is not None:
-        return places[: int(keep.ratio * len(order))]
-    if keep.count is not None:
-        return places[: keep.count]
-    in_order = order[places]
-    if keep.threshold is not None:
-        return places[: num_kept_by_threshold(score[in_order], no_margin[in_order], keep.threshold)]
-    return places[: num_kept_by_tokens(pairs.columns["num_tokens"][in_order].astype(np.int64), keep.tokens)]
-
-
-def _one_key(keys: npt.NDArray[np.uint64]) -> I64:
-    """(N, 2) keys as small integers that are equal where the keys are."""
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,6 +1,7 @@
 """The dataset card of a run folder: what it is, how it was chosen, how to load and train on it."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mapjob.inert import in_markdown
@@ -11,10 +12,16 @@ configs:
   data_files:
   - split: train
     path: selected/*.parquet
-tags:
+{held_out}tags:
 - preference
 - mapjob
 ---
+"""
+
+HELD_OUT = """- config_name: held_out
+  data_files:
+  - split: test
+    path: held_out/*.parquet
 """
 
 FORMULAS = {
@@ -25,10 +32,28 @@ FORMULAS = {
     "implicit_small": "-|implicit_margin|",
     "implicit_large": "|implicit_margin|",
     "bees": "p_r * p_i / (p_r * p_i + (1 - p_r) * (1 - p_i)), p the clipped and scaled margins (BeeS)",
-    "difficulty_gap": "-implicit_margin",
+    "difficulty_gap": "-g, g the log-ratio gap of policy and reference",
     "beta_dpo_weight": "exp(-z^2 / 2), z the standardised implicit_margin",
+    "dcrm": "(sigma(reward_margin) - 1/2) / (edit_distance + |chosen_logps - rejected_logps| + 1)",
+    "ifd_margin": "PPL(chosen | prompt) / PPL(chosen) - PPL(rejected | prompt) / PPL(rejected)",
+    "ensemble_mean": "reward_margin, the mean over the reward models in standard deviations of each",
+    "ensemble_worst": "the smallest margin of any reward model, in standard deviations of each",
+    "ensemble_bees": "prod p / (prod p + prod (1 - p)), p the clipped and scaled margins of the reward models (BeeS)",
+    "reward_disagreement": "the standard deviation of the reward models' margins, in standard deviations of each",
     "random": "a seeded random number",
 }
+
+
+def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, model in config["models"].items():
+        if model and "path" in model:
+            yield name, model
+        elif model:
+            yield from ((f"{name}.{which}", each) for which, each in model.items())
+
+
+def _how_held_out(selection: dict[str, Any]) -> str:
+    return '\nheld_out = load_dataset("this folder", "held_out", split="test")' if selection["held_out"] else ""
 
 
 def card(manifest: dict[str, Any]) -> str:
@@ -36,15 +61,14 @@ def card(manifest: dict[str, Any]) -> str:
     config, counts, statistics = manifest["config"], manifest["counts"], manifest["statistics"]
     selection = config["selection"]
     scale = statistics["scale"]
-    models = "\n".join(
-        f"| {name} | {in_markdown(m['path'])} | {m['dtype']} |" for name, m in config["models"].items() if m
-    )
+    models = "\n".join(f"| {name} | {in_markdown(m['path'])} | {m['dtype']} |" for name, m in _models(config))
     reasons = (
         "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
     )
     cut_off = statistics["cut_off"]
     keep = json.dumps({rule: value for rule, value in selection["keep"].items() if value is not None})
-    return f"""{FRONT_MATTER}
+    held_out = HELD_OUT if selection["held_out"] else ""
+    return f"""{FRONT_MATTER.format(held_out=held_out)}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection["metric"]}`
 
 `selected/` holds the pairs in rank order (rank 1 first) in the layout that TRL reads: prompt, chosen, rejected
@@ -65,6 +89,7 @@ the last kept pair scores {"none" if cut_off is None else f"{cut_off:.6g}"}.
 | read | {counts["rows"]:,} |
 | ranked | {counts["ranked"]:,} |
 | selected | {counts["selected"]:,} |
+| held out | {counts["held_out"]:,} |
 | dropped by a rule | {counts["dropped"]:,} |
 | broken | {counts["broken"]:,} |
 | ranked, label against the reward model | {counts["label_disagreements"]:,} |
@@ -78,6 +103,6 @@ Rows that were not ranked are in `errors/` with their file, row and reason:
 ```python
 from datasets import load_dataset
 
-selected = load_dataset("this folder", split="train")
+selected = load_dataset("this folder", split="train"){_how_held_out(selection)}
 ```
 """

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
 
 from mapjob.corpus.control import control_pattern, sanitized
 from mapjob.corpus.layouts import Layout
@@ -48,6 +49,7 @@ class Encoder:
         self._rendered: dict[tuple, str] = {}
         self._bound = LengthBound(self._tokenizer, spec.scoring.max_length)
         self._control = control_pattern(spec.markers or special_tokens(self._tokenizer))
+        self._first = None if spec.with_prompt else np.array([_first_token(self._tokenizer, spec)], np.int32)
 
     def encode(self, records: Sequence[Record | RowError]) -> list[Encoded | RowError]:
         """One result for each record, in order; a RowError goes through as it is."""
@@ -132,7 +134,18 @@ class Encoder:
         # The very first token of a sequence has nothing before it that could predict it.
         if any(len(completion) <= (start == 0) for completion in completions):
             raise RowError(Reason.EMPTY_COMPLETION, "a completion has no token to score")
-        return Encoded(np.array(prompt[:start], np.int32), completions, longest > limit, start < len(prompt))
+        shown = np.array(prompt[:start], np.int32)
+        if self._first is not None and start:
+            shown = self._first  # an empty prompt stays, so that the same tokens are scored
+        return Encoded(shown, completions, longest > limit, start < len(prompt))
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase, spec: EncodingSpec) -> int:
+    """What a text begins with where nothing stands before it: BOS, or EOS for a tokenizer without one."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return token_id
+    raise ModelError("the tokenizer has neither BOS nor EOS to begin a text with", spec.files.path, "set its bos_token")
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

@@ -121,12 +121,12 @@ def check_architecture(spec: ScorerSpec) -> None:
             raise needs_code("the model", where) from None
         raise ModelError(f"config.json is not usable: {_first_line(error)}", where, "check the folder") from None
     if type(config) not in _auto_class(spec)._model_mapping:
-        needed = "causal language model" if spec.kind == "logps" else "sequence classification model"
+        needed = "causal language model" if spec.kind != "rewards" else "sequence classification model"
         raise ModelError(f"a {config.model_type} model is no {needed}", where, "give a model of that kind")
 
 
 def _auto_class(spec: ScorerSpec) -> Any:
-    if spec.kind == "logps":
+    if spec.kind != "rewards":
         return AutoModelForCausalLM
     # A head of its own comes from scoring/rewards.py, so only the body under it is needed.
     return AutoModel if spec.files.architecture in ADAPTED else AutoModelForSequenceClassification

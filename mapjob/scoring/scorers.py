@@ -48,7 +48,8 @@ class Scorer:
         if spec.kind == "rewards":
             self._head, self._read = reward_head(model, spec), self._rewards
         else:
-            self._head, self._read = VocabularyHead(model, spec), self._logps
+            self._head = VocabularyHead(model, spec)
+            self._read = self._logps if spec.kind == "logps" else self._collisions
             with wearing(model, spec):
                 check_head(self._head, *self._plain_pass(model), spec)
         if tokens_per_batch == "auto":
@@ -62,7 +63,9 @@ class Scorer:
         return f"{self.spec.name}: packs with shared prompts on {self.device.type}, {self.budget}"
 
     def score(self, records: Sequence[Encoded | RowError]) -> Scored:
-        """Columns `logps` and `num_tokens`, or `rewards`: lists of length N, null where `reason` says why."""
+        """Columns `logps` and `num_tokens`, `rewards`, or `collision_logps`: lists of length N, null where `reason`
+        says why.
+        """
         groups, index = shared_prompts(records)
         parts: list[tuple[list[int], torch.Tensor]] = []
         failed: dict[int, RowError] = {}
@@ -102,6 +105,13 @@ class Scorer:
         states_RH = self.body.states(laid, reading.predicting_R).to(head)
         logps_R = self._head.token_logps(states_RH, on_device(reading.targets_R, head)).double()
         return reading.places, torch.stack([own.sum() for own in logps_R.split(reading.num_scored_C.tolist())])
+
+    def _collisions(self, laid: Layout | Padded, failed: dict[int, RowError]) -> tuple[list[int], torch.Tensor]:
+        """Sum over each completion's tokens of log sum_v p_v^2 where they were predicted (WPO). Shape (C,)."""
+        reading = laid.reading
+        states_RH = self.body.states(laid, reading.predicting_R).to(self._head.weight.device)
+        collisions_R = self._head.collision_logps(states_RH).double()
+        return reading.places, torch.stack([own.sum() for own in collisions_R.split(reading.num_scored_C.tolist())])
 
     def _rewards(self, laid: Layout | Padded, failed: dict[int, RowError]) -> tuple[list[int], torch.Tensor]:
         """Reward of each completion, float64. Shape (C,)."""

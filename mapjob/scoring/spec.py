@@ -6,6 +6,7 @@ from typing import Any, Literal
 from mapjob.config import Config, Scoring, fingerprint
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
+from mapjob.metrics.table import COLLISION, UNCONDITIONAL
 from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
 SCHEMA_VERSION = 3
@@ -19,12 +20,14 @@ class EncodingSpec:
     style: Style
     scoring: Scoring
     markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
+    with_prompt: bool = True  # else the completions stand behind the token that begins a text, for PPL(y)
 
     @property
     def covers(self) -> dict[str, Any]:
         text = {"tokenizer": self.files.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
         code = {"code": self.files.code} if self.files.code else {}  # of the model, and of its tokenizer with it
-        return {**text, **code, **self.scoring.model_dump()}
+        prompt = {} if self.with_prompt else {"with_prompt": False}
+        return {**text, **code, **prompt, **self.scoring.model_dump()}
 
     @property
     def key(self) -> str:
@@ -33,10 +36,10 @@ class EncodingSpec:
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """One scorer. `kind` decides its columns: logps (policy, reference) or rewards (reward model)."""
+    """One scorer. `kind` decides its columns: logps (policy, reference), rewards (reward model), or collision_logps."""
 
     name: str
-    kind: Literal["logps", "rewards"]
+    kind: Literal["logps", "rewards", "collision_logps"]
     files: ModelFiles
     encoding: EncodingSpec
     reading: dict[str, Any]
@@ -62,29 +65,13 @@ class ScorerSpec:
         return fingerprint(self.covers)
 
     @property
-    def base(self) -> tuple[str, ModelFiles]:
-        """What is loaded before any adapter: scorers with equal bases can share one set of weights."""
-        return self.kind, replace(self.files, path=self.files.location, adapter=None, head_dtype="")
+    def base(self) -> ModelFiles:
+        """What is loaded before any adapter: language models with equal bases can share one set of weights."""
+        return replace(self.files, path=self.files.location, adapter=None, head_dtype="")
 
     @property
     def description(self) -> dict[str, Any]:
         return {**self.covers, "first_written_by": {**asdict(self.files), "scorer": self.name}}
-
-
-@dataclass(frozen=True)
-class RecordsSpec:
-    """The reader's own column family: pair ids, content keys and groups, so that ranking never reads text again."""
-
-    corpus: Corpus
-
-    @property
-    def covers(self) -> dict[str, Any]:
-        columns = {"id": self.corpus.columns.id, "group": self.corpus.columns.group}
-        return {"schema_version": SCHEMA_VERSION, "kind": "records", "columns": columns, "reading": self.corpus.reading}
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.covers)
 
 
 def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelFiles]:
@@ -93,14 +80,20 @@ def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelF
     files = {name: model_files(model, name, code_allowed) for name, model in models.items()}
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
-    labels = files["reward"].config.get("id2label")
-    if files["reward"].architecture not in ADAPTED and (labels is None or len(labels) != 1):
-        raise ModelError(
-            f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
-            f"models.reward.path: {files['reward'].path}",
-            "give a sequence classification model that was trained with num_labels=1",
-        )
+    for name in filter(is_reward, files):
+        labels = files[name].config.get("id2label")
+        if files[name].architecture not in ADAPTED and (labels is None or len(labels) != 1):
+            raise ModelError(
+                f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
+                f"models.{name}.path: {files[name].path}",
+                "give a sequence classification model that was trained with num_labels=1",
+            )
     return files
+
+
+def is_reward(name: str) -> bool:
+    """Whether a scorer is a reward model: `reward`, or one of several, `reward.<name>`."""
+    return name.partition(".")[0] == "reward"
 
 
 def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
@@ -123,7 +116,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
     specs = []
     for name, model in files.items():
         # A reward model was trained on its template, so it gets it even where the policy reads plain text.
-        style: Style = "chat" if name == "reward" and model.has_chat_template else corpus.style
+        style: Style = "chat" if is_reward(name) and model.has_chat_template else corpus.style
         if style == "chat" and not model.has_chat_template:
             raise ModelError(
                 f"the corpus is read as chat, but the {name} has no chat template",
@@ -131,13 +124,19 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
                 "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw",
             )
         encoding = EncodingSpec(model, style, config.scoring, markers)
-        specs.append(ScorerSpec(name, "rewards" if name == "reward" else "logps", model, encoding, corpus.reading))
+        specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.reading))
+    policy, wanted = specs[0], config.selection.scored_columns
+    if wanted & set(UNCONDITIONAL):
+        alone = replace(policy.encoding, with_prompt=False)
+        specs.insert(1, replace(policy, name="unconditional", encoding=alone))
+    if wanted & set(COLLISION):
+        specs.insert(1, replace(policy, name="collision", kind="collision_logps"))
     by_name = {spec.name: spec for spec in specs}
-    if config.selection.implicit == "dpo" and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
+    if config.selection.of_reference and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
         raise ConfigError(
-            "policy and reference are the same model, so every DPO margin is 0 and MAP is the explicit margin alone",
+            "policy and reference are the same model, so every DPO margin is 0 and says nothing about any pair",
             f"models.reference.path: {by_name['reference'].files.path}",
-            "use implicit: simpo, or the reference that the policy was trained from",
+            "take what needs no reference (implicit: simpo), or the reference that the policy was trained from",
         )
     return specs
 

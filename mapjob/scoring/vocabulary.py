@@ -34,15 +34,32 @@ class VocabularyHead:
         parts = zip(hidden_RH.split(rows), targets_R.split(rows))
         return torch.cat([self._some_logps(hidden, targets) for hidden, targets in parts])
 
+    def collision_logps(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+        """log sum_v p_v^2 in float32, shape (R,): the log-probability that two draws give one token."""
+        return torch.cat([self._some_collisions(hidden) for hidden in hidden_RH.split(ROWS[hidden_RH.device.type])])
+
+    def _some_collisions(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+        num_rows = len(hidden_RH)
+        total_R = squares_R = None
+        for _, logits_RV in self._tiles(nn.functional.pad(hidden_RH, (0, 0, 0, -num_rows % ROW_MULTIPLE))):
+            sum_R, square_R = logits_RV.logsumexp(1), (2 * logits_RV).logsumexp(1)
+            total_R = sum_R if total_R is None else torch.logaddexp(total_R, sum_R)
+            squares_R = square_R if squares_R is None else torch.logaddexp(squares_R, square_R)
+        return (squares_R - 2 * total_R)[:num_rows]
+
+    def _tiles(self, hidden_RH: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first token, logits of its tile), over the vocabulary in tiles of equal width."""
+        vocabulary = self.weight.shape[0]
+        tile = -(-vocabulary // -(-vocabulary // TILE[hidden_RH.device.type]))
+        for start in range(0, vocabulary, tile):
+            yield start, self.logits(hidden_RH, start, start + tile)
+
     def _some_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
         num_rows = len(hidden_RH)
         more = -num_rows % ROW_MULTIPLE
         hidden_RH, targets_R = nn.functional.pad(hidden_RH, (0, 0, 0, more)), nn.functional.pad(targets_R, (0, more))
         total_R = chosen_R = None
-        vocabulary = self.weight.shape[0]
-        tile = -(-vocabulary // -(-vocabulary // TILE[hidden_RH.device.type]))  # tiles of equal width
-        for start in range(0, vocabulary, tile):
-            logits_RV = self.logits(hidden_RH, start, start + tile)
+        for start, logits_RV in self._tiles(hidden_RH):
             inside_R = targets_R - start
             here_R = logits_RV.gather(1, inside_R.clamp(0, logits_RV.shape[1] - 1)[:, None])[:, 0]
             sum_R = logits_RV.logsumexp(1)

@@ -55,11 +55,18 @@ def manifest(
             "abs_reward_margin": _described(np.abs(ranking.reward_margin), ranking.moments["reward"]),
             "abs_implicit_margin": _described(np.abs(ranking.implicit_margin), ranking.moments["implicit"]),
             "scale": {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit},
+            **_of_several(ranking),
             "cut_off": ranking.cut_off,
         },
         **measured,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     }
+
+
+def _of_several(ranking: Ranking) -> dict[str, Any]:
+    """Mean and standard deviation of each of several reward models; their margins are divided by the latter."""
+    moments = {name: {"mean": m.mean, "std": m.std} for name, m in ranking.pairs.rewards.items()}
+    return {"rewards": moments} if moments else {}
 
 
 def _described(values: np.ndarray, moments: Moments) -> dict[str, Any]:
@@ -72,11 +79,23 @@ def _described(values: np.ndarray, moments: Moments) -> dict[str, Any]:
 
 
 def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict[str, Any]:
-    """Rows by what became of them; rows = ranked + dropped + broken."""
+    """Rows by what became of them; rows = ranked + held_out + dropped + broken, where no row gives several pairs.
+
+    ranked, selected and held_out count pairs. pairs_per_record above 1 adds ranked_rows, held_out_rows, and by reason
+    the pairs that fell beside others of their row.
+    """
+    several = {}
+    if ranking.pairs.place is not None:
+        several["ranked_rows"] = len(np.unique(ranking.pairs.position))
+        several["held_out_rows"] = len(np.unique(ranking.held_out.position))
+        several["pairs_dropped_beside"] = {reason.value: n for reason, n in ranking.pairs.num_beside.items()}
     return {
         "rows": plan.num_rows,
+        **several,
         "ranked": len(ranking.pairs),
+        "held_out": len(ranking.held_out),
         "selected": len(ranking.kept),
+        "passed_over": ranking.cut.passed_over,
         "dropped": sum(n for reason, n in reasons.items() if reason.is_dropped),
         "broken": sum(n for reason, n in reasons.items() if not reason.is_dropped),
         "by_reason": {reason.value: n for reason, n in reasons.items()},

@@ -1,4 +1,4 @@
-"""From a ranking to the files of a run folder: `selected/` in rank order, `errors/` in corpus order."""
+"""From rows and reasons to the files of a run folder: `selected/` in rank order, `errors/` in corpus order."""
 
 import re
 import tempfile
@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mapjob.config.signals import Signals
 from mapjob.corpus.control import sanitized
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
+from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.ranking.order import I64
-from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking
+from mapjob.store.rows import Rows
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import ScoredUnit, ScoredUnits
 from mapjob.store.tables import from_ipc, to_ipc
+from mapjob.store.units import ScoredUnit, ScoredUnits
 
 ROWS_PER_FILE = 50_000
 
@@ -30,61 +31,54 @@ ERRORS = pa.schema(
 )
 
 
-def publish_selected(
-    units: ScoredUnits, ranking: Ranking, metric: str, control: re.Pattern[str] | None, run: RunFolder
+def publish_rows(
+    units: ScoredUnits, rows: Rows, signals: Signals, control: re.Pattern[str] | None, run: RunFolder, name: str
 ) -> None:
-    """Write the selection as `selected/train-*.parquet`, in rank order across files.
+    """Write rows in their order as `<name>-00000-of-0000N.parquet` and so on.
 
-    Every unit is read once; its selected rows wait on the local disk until their output file is assembled, so memory
-    holds one unit and one output file whatever the size of the selection. `control` breaks up the control tokens that
-    scoring broke up (control_tokens: sanitize).
+    Every unit is read once; its rows wait on the local disk until their output file is assembled, so memory holds one
+    unit and one output file whatever the number of rows. `control` breaks up the control tokens that scoring broke up
+    (control_tokens: sanitize).
     """
-    kept = ranking.kept
-    num_files = max(1, -(-len(kept) // ROWS_PER_FILE))
-    in_corpus_order = np.argsort(kept)  # places in the selection
-    edges = np.searchsorted(ranking.pairs.position[kept[in_corpus_order]], units.plan.first_rows)
-    # An empty selection still has a file; its columns are those of the first unit.
-    with_rows = np.flatnonzero(np.diff(edges)) if len(kept) else [0]
+    num_files = max(1, -(-len(rows) // ROWS_PER_FILE))
+    in_corpus_order = np.argsort(rows.position, kind="stable")
+    edges = np.searchsorted(rows.position[in_corpus_order], units.plan.first_rows)
+    # What has no rows still has a file; its columns are those of the first unit.
+    with_rows = np.flatnonzero(np.diff(edges)) if len(rows) else [0]
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
-        waiting: list[list[Path]] = [[] for _ in range(num_files)]
+        waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
         for unit in units.read(with_rows):
             places = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
-            table = pair_rows(units.plan, unit, ranking, kept[places], ranking.kept_rank[places], metric, control)
+            table = rows_of_unit(units.plan, unit, rows.take(places), signals, control)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
-                part = Path(folder) / f"{number}-{unit.index}"
+                part, here = Path(folder) / f"{number}-{unit.index}", places // ROWS_PER_FILE == number
                 try:
-                    part.write_bytes(to_ipc(table.filter(pa.array(places // ROWS_PER_FILE == number))))
+                    part.write_bytes(to_ipc(table.filter(pa.array(here))))
                 except OSError as error:
                     raise explained(error, str(part), "written") from error
-                waiting[number].append(part)
+                waiting[number].append((part, places[here]))
         for number, parts in enumerate(waiting):
-            table = pa.concat_tables([from_ipc(part.read_bytes()) for part in parts]).sort_by("rank").combine_chunks()
-            run.put_table(f"selected/train-{number:05}-of-{num_files:05}.parquet", table)
+            table = pa.concat_tables([from_ipc(part.read_bytes()) for part, _ in parts])
+            table = table.take(pa.array(np.argsort(np.concatenate([places for _, places in parts]))))
+            run.put_table(f"{name}-{number:05}-of-{num_files:05}.parquet", table.combine_chunks())
 
 
-def pair_rows(
-    plan: Plan,
-    unit: ScoredUnit,
-    ranking: Ranking,
-    picked: I64,
-    ranks: I64,
-    metric: str,
-    control: re.Pattern[str] | None,
+def rows_of_unit(
+    plan: Plan, unit: ScoredUnit, rows: Rows, signals: Signals, control: re.Pattern[str] | None
 ) -> pa.Table:
-    """Picked pairs of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours.
-
-    picked: index in ranking.pairs. ranks: of the picked, 1 = best.
-    """
-    position = ranking.pairs.position[picked]
-    pairs = unit.pairs.take(np.searchsorted(unit.pairs.position, position))
-    table = read_unit(plan.units[unit.index]).take(pa.array(position - unit.first_row))
+    """Rows of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
+    pairs = rows.pairs_of(unit.pairs)
+    table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     texts = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
     if control is not None:
         texts = [tuple(sanitized(text, control) for text in row) for row in texts]
+    if rows.goal is not None:
+        system_role = signals.reward_goals.system_role
+        texts = [(prompt_with_goal(row[0], goal, system_role), *row[1:]) for row, goal in zip(texts, rows.goal)]
     kind = MESSAGES if plan.corpus.style == "chat" else pa.string()
     columns: dict[str, Any] = {name: pa.array([row[i] for row in texts], kind) for i, name in enumerate(TRL_COLUMNS)}
-    ours = _our_columns(ranking, pairs, picked, ranks, metric)
+    ours = rows.our_columns(pairs)
     columns |= _own_columns(plan, table, {*TRL_COLUMNS, *ours})
     return pa.table(columns | ours)
 
@@ -114,18 +108,6 @@ def _own_columns(plan: Plan, table: pa.Table, taken: set[str]) -> dict[str, pa.C
             name = f"input_{name}"
         own[name] = column
     return own
-
-
-def _our_columns(ranking: Ranking, pairs: Pairs, picked: I64, ranks: I64, metric: str) -> dict[str, pa.Array]:
-    columns: dict[str, Any] = {"rank": ranks, "map_score": ranking.map_score[picked]}
-    if metric != "map":
-        columns[metric] = ranking.score[picked]
-    for name, values in pairs.columns.items():
-        columns[name] = values.astype(np.int64) if name.endswith("num_tokens") else values
-    columns["reward_margin"] = ranking.reward_margin[picked]
-    columns["implicit_margin"] = ranking.implicit_margin[picked]
-    columns["label_agrees"] = ranking.reward_margin[picked] > 0
-    return {"pair_id": pairs.pair_id, **{name: pa.array(values) for name, values in columns.items()}}
 
 
 def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder) -> None:
@@ -160,7 +142,7 @@ def error_rows(plan: Plan, unit: ScoredUnit, rows: I64, reasons: list[str]) -> p
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:
-    """Raises MapjobError unless each row of each unit is ranked or refused, exactly once."""
+    """Raises MapjobError unless each row of each unit is ranked (or held out) or refused, exactly once."""
     seen = np.bincount(np.concatenate([ranked, *refused]), minlength=plan.num_rows)
     if len(seen) != plan.num_rows or (seen != 1).any():
         wrong = [*np.flatnonzero(seen[: plan.num_rows] != 1), *range(plan.num_rows, len(seen))]

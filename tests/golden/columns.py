@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from mapjob.config import Selection
 from mapjob.ranking import select
-from mapjob.ranking.pairs import Pairs, gathered
+from mapjob.ranking.gathered import gathered
+from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.select import Ranking
 
 
@@ -21,16 +22,19 @@ def synthetic_columns(num: int, seed: int = 0) -> dict[str, np.ndarray]:
         logps = -tokens * rng.gamma(20, 0.1, num)
         columns |= {f"{side}_reward": rng.normal(ahead, 1, num), f"{side}_num_tokens": tokens, f"{side}_logps": logps}
         columns[f"ref_{side}_logps"] = logps - rng.normal(ahead, 8, num)
+        columns[f"{side}_unconditional_logps"] = logps - tokens * rng.normal(0.4, 0.3, num)
+        columns[f"{side}_collision_logps"] = -tokens * rng.gamma(20, 0.1, num)
+    columns["edit_distance"] = rng.integers(0, 500, num).astype(float)
     return columns
 
 
-def pairs_of(columns: dict[str, Any], rows_per_unit: int = 700) -> Pairs:
+def pairs_of(columns: dict[str, Any]) -> Pairs:
     """Pairs with these columns, in corpus order, all of different texts."""
     num = len(next(iter(columns.values())))
     rows = np.arange(num)
     return Pairs(
         position=rows,
-        unit=rows // rows_per_unit,
+        place=np.zeros(num, np.int64),
         pair_id=pa.array([f"pair-{i:06}" for i in rows]),
         content_key=np.stack([rows, rows * 7], 1).astype(np.uint64),
         prompt_key=np.stack([rows // 3, rows // 3], 1).astype(np.uint64),
@@ -54,7 +58,7 @@ def whole(units: Iterable[Pairs]) -> Pairs:
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    names = ("position", "unit", "content_key", "prompt_key", "chosen", "rejected")
+    names = ("position", "place", "content_key", "prompt_key", "chosen", "rejected")
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     pair_id = pa.concat_arrays([part.pair_id for part in parts])
     return Pairs(**{name: joined(name) for name in names}, pair_id=pair_id, columns=columns)

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 from mapjob.config import parse_config
 from mapjob.job import ranked
@@ -57,8 +56,7 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
 
 @pytest.fixture(scope="session")
 def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
-    """Columns of 2,000 different real pairs as the small trained models score them, and their edit distances."""
-    from mapjob.metrics.dcrm import edit_distances
+    """Every column there is of 2,000 different real pairs, as the small trained models score them."""
     from tests.without_ray import score_all
 
     table = pq.read_table(shared / "data" / "alpaca_eval_pairs", columns=["prompt", "chosen", "rejected"])
@@ -71,9 +69,6 @@ def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
     tree = config_tree(write_corpus(folder / "corpus", rows), folder / "out", Path(), Path())
     tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
     tree["execution"] = {"rows_per_unit": 500}
+    tree["selection"] = {"metrics": ["dcrm", "ifd_margin"], "signals": {"wpo_weight": {}}}
     scored, _ = ranked(score_all(parse_config(tree)))
-    pairs = whole(unit.pairs for unit in scored.units.read())
-    tokenizer = AutoTokenizer.from_pretrained(models / "policy")
-    texts = [(rows[i]["chosen"], rows[i]["rejected"]) for i in pairs.position]
-    distances = [edit_distances([np.array(tokenizer(text)["input_ids"]) for text in sides])[0] for sides in texts]
-    return {**pairs.columns, "edit_distance": np.array(distances, float)}
+    return whole(unit.pairs for unit in scored.units.read()).columns

@@ -76,7 +76,7 @@ def dcrm(row: Row, scale: float) -> float:
 def ifd_margin(row: Row) -> float:
     def difficulty(side: str) -> float:
         tokens = row[f"{side}_num_tokens"]
-        return math.exp(-row[f"{side}_logps"] / tokens) / math.exp(-row[f"unconditional_{side}_logps"] / tokens)
+        return math.exp(-row[f"{side}_logps"] / tokens) / math.exp(-row[f"{side}_unconditional_logps"] / tokens)
 
     return difficulty("chosen") - difficulty("rejected")
 
@@ -161,6 +161,6 @@ def mmpo(row: Row, gamma: float) -> tuple[float, bool]:
 
 def wpo(row: Row) -> float:
     def mean_weight(side: str) -> float:
-        return (row[f"{side}_logps"] - row[f"collision_{side}_logps"]) / row[f"{side}_num_tokens"]
+        return (row[f"{side}_logps"] - row[f"{side}_collision_logps"]) / row[f"{side}_num_tokens"]
 
     return min(1.0, math.exp(mean_weight("chosen") + mean_weight("rejected")))

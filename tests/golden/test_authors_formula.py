@@ -100,7 +100,7 @@ def test_repeats_count_once(alpha, ratio):
     """Repeats behind the first occurrence leave the selection, and the statistics under it, as they were."""
     pairs = pairs_of(synthetic_columns(2_000))
     repeated = np.concatenate([np.arange(2_000), np.random.default_rng(0).integers(0, 2_000, 500)])
-    with_repeats = replace(pairs.take(repeated), position=np.arange(2_500), unit=np.arange(2_500) // 700)
+    with_repeats = replace(pairs.take(repeated), position=np.arange(2_500))
     ranking, plain = ours(with_repeats, alpha, ratio), ours(pairs, alpha, ratio)
     assert selected(ranking) == selected(plain)
     assert ranking.pairs.position.max() < 2_000

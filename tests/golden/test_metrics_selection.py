@@ -18,18 +18,11 @@ from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, rewa
 
 @pytest.fixture(scope="module", params=["real", "made"])
 def columns(request) -> Columns:
-    """With made columns for what no scorer writes yet: log-probabilities without the prompt."""
     if request.param == "real":
-        columns = dict(request.getfixturevalue("metric_columns"))
+        columns = request.getfixturevalue("metric_columns")
         assert len(columns["chosen_reward"]) == 2_000
-    else:
-        columns = synthetic_columns(3_000)
-        columns["edit_distance"] = np.random.default_rng(1).integers(0, 500, 3_000).astype(float)
-    rng = np.random.default_rng(2)
-    for side in ("chosen", "rejected"):
-        lost = columns[f"{side}_num_tokens"] * rng.normal(0.4, 0.3, len(columns["chosen_reward"]))
-        columns[f"unconditional_{side}_logps"] = columns[f"{side}_logps"] - lost
-    return columns
+        return columns
+    return synthetic_columns(3_000)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +68,7 @@ def test_beta_dpo_weight(columns, rows, margin, theirs):
 
 
 def test_ifd_margin(columns, rows):
-    names = ("chosen_logps", "rejected_logps", "unconditional_chosen_logps", "unconditional_rejected_logps")
+    names = ("chosen_logps", "rejected_logps", "chosen_unconditional_logps", "rejected_unconditional_logps")
     names += ("chosen_num_tokens", "rejected_num_tokens")
     assert_same(ifd_margin(**{name: columns[name] for name in names}), [plain.ifd_margin(row) for row in rows])
 

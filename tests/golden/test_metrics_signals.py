@@ -21,13 +21,7 @@ GAMMA_PO = [(10, 0.4, 10), (10, 0.5, 20), (2.5, 0.15, 10), (10, 0.3, 3)]
 
 @pytest.fixture(scope="module", params=["real", "made"])
 def columns(request) -> Columns:
-    """With made columns for what no scorer writes yet: the log-probabilities of drawing each token twice."""
-    columns = dict(request.getfixturevalue("metric_columns")) if request.param == "real" else synthetic_columns(3_000)
-    rng = np.random.default_rng(3)
-    for side in ("chosen", "rejected"):
-        tokens = columns[f"{side}_num_tokens"]
-        columns[f"collision_{side}_logps"] = -tokens * rng.gamma(20, 0.1, len(tokens))
-    return columns
+    return request.getfixturevalue("metric_columns") if request.param == "real" else synthetic_columns(3_000)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +109,7 @@ def test_mmpo_target(columns, rows, gamma):
 
 
 def test_wpo_weight(columns, rows):
-    names = ("chosen_logps", "rejected_logps", "collision_chosen_logps", "collision_rejected_logps")
+    names = ("chosen_logps", "rejected_logps", "chosen_collision_logps", "rejected_collision_logps")
     names += ("chosen_num_tokens", "rejected_num_tokens")
     ours = wpo_weight(**of_names(columns, *names))
     assert_same(ours, [plain.wpo(row) for row in rows])

@@ -1,31 +1,165 @@
-"""Rankings by the peer metrics of the run file against plain Python loops, and what they have to say on the way."""
+"""Every metric and signal of the run file, as rankings and as columns, against plain Python loops on the same pairs."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 
 from mapjob.config import Selection
+from mapjob.errors import ConfigError
+from mapjob.metrics.statistics import Moments
+from mapjob.metrics.table import METRICS
+from mapjob.ranking import select
+from mapjob.ranking.gathered import gathered
+from mapjob.ranking.select import Ranking
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, rows_of
 
 COLUMNS = synthetic_columns(3_000)
+for model, noise in (("a", 0.5), ("b", 2.0)):
+    for side in ("chosen", "rejected"):
+        drawn = np.random.default_rng([ord(model), len(side)]).normal(size=3_000)
+        COLUMNS[f"{side}_reward.{model}"] = 3 * COLUMNS[f"{side}_reward"] + noise * drawn
 ROWS = rows_of(COLUMNS)
-EXPECTED = {
-    "bees": lambda: plain.bees([([plain.h(row) for row in ROWS], 1.5), ([plain.g(row) for row in ROWS], 2.0)]),
-    "difficulty_gap": lambda: [-plain.g(row) for row in ROWS],
-    "beta_dpo_weight": lambda: plain.beta_dpo_weight(ROWS, plain.g),
+REWARDS = {
+    model: Moments.of(np.concatenate([COLUMNS[f"chosen_reward.{model}"], COLUMNS[f"rejected_reward.{model}"]]))
+    for model in "ab"
 }
 
 
-@pytest.mark.parametrize("metric", EXPECTED)
-def test_best_pairs_first(metric: str) -> None:
-    ranking = rank_pairs(pairs_of(COLUMNS), Selection(metric=metric, implicit="dpo"))
-    expected = EXPECTED[metric]()
-    assert ranking.score.tolist() == pytest.approx(expected, rel=RELATIVE, abs=0)
+def margins_of(model: str) -> list[float]:
+    return [row[f"chosen_reward.{model}"] - row[f"rejected_reward.{model}"] for row in ROWS]
+
+
+def in_deviations() -> list[tuple[float, ...]]:
+    """The margins of every pair by both models, in standard deviations of each model's rewards."""
+    both = []
+    for model in "ab":
+        rewards = [row[f"{side}_reward.{model}"] for side in ("chosen", "rejected") for row in ROWS]
+        both.append([margin / plain.deviation(rewards) for margin in margins_of(model)])
+    return list(zip(*both))
+
+
+METRIC: dict[str, Callable[[], list[float]]] = {
+    "bees": lambda: plain.bees([([plain.h(row) for row in ROWS], 1.5), ([plain.g(row) for row in ROWS], 2.0)]),
+    "dcrm": lambda: [plain.dcrm(row, 1.0) for row in ROWS],
+    "difficulty_gap": lambda: [-plain.g(row) for row in ROWS],
+    "beta_dpo_weight": lambda: plain.beta_dpo_weight(ROWS, plain.d),
+    "ifd_margin": lambda: [plain.ifd_margin(row) for row in ROWS],
+    "explicit": lambda: [abs(plain.h(row)) for row in ROWS],
+    "implicit_small": lambda: [-abs(plain.d(row)) for row in ROWS],
+    "implicit_large": lambda: [abs(plain.d(row)) for row in ROWS],
+    "ensemble_mean": lambda: [plain.mean(margins) for margins in in_deviations()],
+    "ensemble_worst": lambda: [min(margins) for margins in in_deviations()],
+    "ensemble_bees": lambda: plain.bees([(margins_of("a"), 1.5), (margins_of("b"), 1.5)]),
+    "reward_disagreement": lambda: [plain.deviation(margins) for margins in in_deviations()],
+}
+
+SIGNAL: dict[str, tuple[dict[str, Any], dict[str, Callable[[], list[Any]]]]] = {
+    "amapo_margin": ({"beta": 2.5}, {"amapo_margin": lambda: plain.amapo(ROWS, 2.5, False)}),
+    "alpha_dpo_margin": ({"gamma_beta_ratio": 0.4}, {"alpha_dpo_margin": lambda: plain.alpha_dpo(ROWS, 0.4, 0.1)}),
+    "gamma_po_margin": (
+        {"beta": 2.5, "gamma_beta_ratio": 0.15, "tau": 10},
+        {"gamma_po_margin": lambda: plain.gamma_po([2.5 * plain.d(row) for row in ROWS], 0.375, 10)},
+    ),
+    "madpo_weight": ({}, {"madpo_weight": lambda: [plain.madpo(row, 2.0, 0.5, 1.0, 6.9068) for row in ROWS]}),
+    "bpo_margin": (
+        {},
+        {
+            "bpo_margin": lambda: [plain.bpo(row, 0.1, 0.3)[0] for row in ROWS],
+            "bpo_chosen_binds": lambda: [plain.bpo(row, 0.1, 0.3)[1] for row in ROWS],
+        },
+    ),
+    "repo_loss": (
+        {"gamma": 0.4},
+        {
+            "repo_loss": lambda: [plain.repo(row, 0.4)[0] for row in ROWS],
+            "repo_active": lambda: [plain.repo(row, 0.4)[1] for row in ROWS],
+        },
+    ),
+    "mmpo_target": (
+        {"gamma": 2.2},
+        {
+            "mmpo_target": lambda: [plain.mmpo(row, 2.2)[0] for row in ROWS],
+            "mmpo_swapped": lambda: [plain.mmpo(row, 2.2)[1] for row in ROWS],
+        },
+    ),
+    "wpo_weight": ({}, {"wpo_weight": lambda: [plain.wpo(row) for row in ROWS]}),
+}
+
+
+def ranked(**selection: Any) -> Ranking:
+    pairs, selection = pairs_of(COLUMNS), Selection(**selection)
+    held = gathered([pairs], len(pairs), selection, REWARDS)
+    return select.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
+
+
+@pytest.mark.parametrize("metric", METRIC)
+def test_best_pairs_first(metric):
+    ranking = ranked(metric=metric)
+    assert ranking.score.tolist() == pytest.approx(METRIC[metric](), rel=RELATIVE, abs=1e-14)
     scores = ranking.score[ranking.order].tolist()
     assert scores == sorted(scores, reverse=True)
     assert len(ranking.kept) == 1_200
 
 
-def test_what_is_clipped_is_said() -> None:
-    ranking = rank_pairs(pairs_of(COLUMNS), Selection(metric="bees", implicit="dpo"))
-    assert any("BeeS clips the implicit margin" in warning for warning in ranking.warnings)
+def test_all_of_them_as_columns_at_once():
+    ranking = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    expected = dict(METRIC)
+    for _, own in SIGNAL.values():
+        expected |= own
+    assert set(ranking.further) == set(expected)
+    for name, column in expected.items():
+        assert ranking.further[name].tolist() == pytest.approx(column(), rel=RELATIVE, abs=1e-14), name
+    # What stands beside the metric does not change it.
+    assert ranking.score.tolist() == ranked().score.tolist()
+    assert ranking.order.tolist() == ranked().order.tolist()
+
+
+def test_every_metric_has_a_value_for_every_pair_and_a_golden_number_or_a_test_of_its_own():
+    elsewhere = {"map", "map_signed", "map_unregularised", "random"}
+    assert set(METRIC) | elsewhere == set(METRICS)
+    for name in METRICS:
+        assert np.isfinite(ranked(metric=name).score).all()
+
+
+def test_the_metric_itself_is_no_further_column():
+    assert ranked(metric="bees", metrics=["bees", "map", "dcrm"]).further.keys() == {"dcrm"}
+
+
+@pytest.mark.parametrize("metric", ["ensemble_mean", "ensemble_worst", "ensemble_bees", "reward_disagreement"])
+def test_one_reward_model_is_no_ensemble(metric):
+    with pytest.raises(ConfigError, match="there is one"):
+        rank_pairs(pairs_of(synthetic_columns(100)), Selection(metric=metric))
+
+
+def test_what_is_clipped_is_said():
+    assert any("BeeS clips the implicit margin" in warning for warning in ranked(metric="bees").warnings)
+
+
+def test_any_cut_into_units_gives_the_same_bits():
+    """As many units as there are pairs, or one: every metric and signal is bit-equal."""
+    selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    pairs = pairs_of(COLUMNS)
+    whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    for rows in (1, 7, 1_000):
+        units = [pairs.take(np.arange(at, min(at + rows, len(pairs)))) for at in range(0, len(pairs), rows)]
+        held = gathered(units, len(pairs), selection, REWARDS)
+        ranking = select.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
+        assert ranking.order.tolist() == whole.order.tolist()
+        for name, values in whole.further.items():
+            assert ranking.further[name].tobytes() == values.tobytes(), name
+
+
+def test_any_order_of_the_corpus_gives_the_same_bits():
+    order = np.random.default_rng(5).permutation(len(ROWS))
+    shuffled = pairs_of({name: values[order] for name, values in COLUMNS.items()})
+    selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    held = gathered([shuffled], len(shuffled), selection, REWARDS)
+    ranking = select.rank_pairs(held, selection, lambda at: shuffled.pair_id.take(at.tolist()))
+    whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    assert ranking.map_score.tobytes() == whole.map_score[order].tobytes()
+    for name, values in whole.further.items():
+        assert ranking.further[name].tobytes() == values[order].tobytes(), name

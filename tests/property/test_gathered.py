@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection
 from mapjob.errors import Reason
-from mapjob.ranking.pairs import Pairs, gathered
+from mapjob.ranking.gathered import gathered
+from mapjob.ranking.pairs import Pairs
 
 words = st.integers(0, 2) | st.sampled_from([1 << 60, 15 << 60, 2**64 - 1])  # keys that begin alike and otherwise
 rewards = st.sampled_from([-1.0, 0.0, 0.5]) | st.floats(-2, 2)
@@ -30,14 +31,14 @@ row = st.fixed_dictionaries(
 COLUMNS = [f"{side}_{name}" for side in ("chosen", "rejected") for name in ("reward", "logps", "num_tokens")]
 
 
-def pairs_of(rows: list[dict], positions: list[int], unit: int) -> Pairs:
+def pairs_of(rows: list[dict], positions: list[int]) -> Pairs:
     num = len(rows)
     keys = {name: np.array([row[name] for row in rows], np.uint64).reshape(-1, 2) for name in ("content", "prompt")}
     columns = {name: np.array([row[name] for row in rows], float) for name in COLUMNS}
     ids = pa.array([f"id {position}" for position in positions], pa.string())
     sides = np.zeros(num, np.int64), np.ones(num, np.int64)
     return Pairs(
-        np.array(positions, np.int64), np.full(num, unit), ids, keys["content"], keys["prompt"], *sides, columns
+        np.array(positions, np.int64), np.zeros(num, np.int64), ids, keys["content"], keys["prompt"], *sides, columns
     )
 
 
@@ -51,7 +52,7 @@ def pairs_of(rows: list[dict], positions: list[int], unit: int) -> Pairs:
 def test_repeats_and_disagreements_fall_and_the_rest_is_kept_as_it_is(rows, cuts, on_disagreement, by_tokens, capped):
     positions = (np.cumsum([row["refused_before"] + 1 for row in rows], dtype=np.int64) - 1).tolist()
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    units = [pairs_of(rows[a:b], positions[a:b], i) for i, (a, b) in enumerate(pairwise(edges))]
+    units = [pairs_of(rows[a:b], positions[a:b]) for a, b in pairwise(edges)]
     keep = Keep(tokens=9) if by_tokens else Keep(ratio=0.4)
     selection = Selection(on_disagreement=on_disagreement, keep=keep, per_prompt=1 if capped else None)
     ranked = gathered(units, positions[-1] + 3 if rows else 0, selection)
@@ -71,10 +72,9 @@ def test_repeats_and_disagreements_fall_and_the_rest_is_kept_as_it_is(rows, cuts
     margins = [row["chosen_reward"] - row["rejected_reward"] for _, row in kept]
     assert ranked.columns["reward_margin"].tolist() == margins
     means = [[row[f"{s}_logps"] / row[f"{s}_num_tokens"] for s in ("chosen", "rejected")] for _, row in kept]
-    assert ranked.columns["implicit_margin"].tolist() == [a - b for a, b in means]
+    assert ranked.columns["simpo_margin"].tolist() == [a - b for a, b in means]
     if by_tokens:
-        num_tokens = [row["chosen_num_tokens"] + row["rejected_num_tokens"] for _, row in kept]
-        assert ranked.columns["num_tokens"].tolist() == num_tokens
+        for name in ("chosen_num_tokens", "rejected_num_tokens"):
+            assert ranked.columns[name].tolist() == [row[name] for _, row in kept]
     if capped:
         assert [tuple(key) for key in ranked.prompt_key.tolist()] == [row["prompt"] for _, row in kept]
-    assert ranked.unit_starts.tolist() == [positions[a] for a, b in pairwise(edges) if b > a]

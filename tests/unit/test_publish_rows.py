@@ -17,8 +17,10 @@ from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, Reason
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.store import publish
+from mapjob.store.rows import selected_rows
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import ScoredUnits, load_scored
+from mapjob.store.scored import load_scored
+from mapjob.store.units import ScoredUnits
 from tests.scored_units import scored_units
 
 OURS = [
@@ -56,7 +58,9 @@ def published(
 ) -> list[pa.Table]:
     """The tables of selected/, file by file."""
     run = RunFolder(str(tmp_path / "out"), "run")
-    publish.publish_selected(*ranked, metric, control, run)
+    units, ranking = ranked
+    selection = Selection(metric=metric)
+    publish.publish_rows(units, selected_rows(ranking, selection), selection.signals, control, run, "selected/train")
     return [run.read_table(name) for name in run.tables("selected")]
 
 

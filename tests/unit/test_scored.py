@@ -10,8 +10,9 @@ import pytest
 from mapjob.config import Input, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
-from mapjob.store.scored import ScoredUnits, load_scored
+from mapjob.store.scored import load_scored
 from mapjob.store.tables import to_parquet
+from mapjob.store.units import ScoredUnits
 from tests.scored_units import scored_units
 
 NUM_ROWS = 50
@@ -52,8 +53,8 @@ def test_units_come_in_the_order_asked_for(units):
 def test_a_row_and_the_position_of_an_id(units):
     assert units.row(7) == {"pair_id": "id 7", "reason": "overlength", "detail": "9000 tokens"}
     assert units.row(49) == {"pair_id": "id 49", "reason": None, "detail": None}
-    assert units.positions("id 31").tolist() == [31]
-    assert units.positions("nobody").tolist() == []
+    assert units.find("id 31") == [(31, 0)]
+    assert units.find("id 7") == units.find("nobody") == []
 
 
 def test_every_row_is_a_pair_or_refused(units):

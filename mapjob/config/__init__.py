@@ -6,32 +6,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from mapjob.config.section import Section
+from mapjob.config.selection import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
 
-Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
-Metric = Literal[
-    "map",
-    "map_signed",
-    "map_unregularised",
-    "explicit",
-    "implicit_small",
-    "implicit_large",
-    "bees",
-    "difficulty_gap",
-    "beta_dpo_weight",
-    "random",
+__all__ = [
+    "WITH_ALPHA",
+    "Columns",
+    "Config",
+    "Execution",
+    "Input",
+    "Keep",
+    "Layout",
+    "Metric",
+    "Model",
+    "Models",
+    "Output",
+    "Pool",
+    "Scoring",
+    "Selection",
+    "fingerprint",
+    "load_config",
+    "parse_config",
 ]
-WITH_ALPHA = ("map", "map_signed", "map_unregularised")
-OF_THE_DPO_MARGIN = ("bees", "difficulty_gap")
+
+Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Columns(_Section):
+class Columns(Section):
     """Names of the corpus's own columns, where they differ from the layout's."""
 
     id: str | None = Field(None, description="column to use as pair_id; null: a hash of the pair's text")
@@ -42,14 +46,14 @@ class Columns(_Section):
     responses: str | None = None
 
 
-class Input(_Section):
+class Input(Section):
     path: str | list[str] = Field(description="folder, file, glob, or a list of them; local or any fsspec URL")
     layout: Literal["auto"] | Layout = "auto"
     columns: Columns = Columns()
     plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")
 
 
-class Output(_Section):
+class Output(Section):
     path: str
     unconditional: Literal["refuse", "content_names"] = Field(
         "refuse",
@@ -62,7 +66,7 @@ class Output(_Section):
         return self.unconditional == "content_names"
 
 
-class Model(_Section):
+class Model(Section):
     path: str = Field(description="folder, or the name of a model on the hub")
     revision: str | None = Field(None, description="of a model on the hub: commit, tag or branch; null: the newest")
     dtype: Literal["float32", "bfloat16", "float16", "float8"] = Field(
@@ -78,51 +82,30 @@ class Model(_Section):
     )
 
 
-class Models(_Section):
+ONE, SEVERAL = "one model", "several models"
+
+
+def _how_many(value: Any) -> str:
+    several = isinstance(value, dict) and value and all(isinstance(part, dict | Model) for part in value.values())
+    return SEVERAL if several else ONE
+
+
+class Models(Section):
     policy: Model
-    reference: Model | None = Field(None, description="needed by implicit: dpo; null: the policy without its adapter")
-    reward: Model
+    reference: Model | None = Field(None, description="what the policy was trained from; null: it without its adapter")
+    reward: Annotated[
+        Annotated[Model, Tag(ONE)] | Annotated[dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Model], Tag(SEVERAL)],
+        Discriminator(_how_many),
+    ] = Field(description="a model, or several by name; of several the margin is their mean in standard deviations")
 
 
-class Scoring(_Section):
+class Scoring(Section):
     max_length: int = Field(2048, ge=2, description="tokens of prompt and completion together, in each model's tokens")
     overlength: Literal["drop", "keep_start"] = "drop"
     control_tokens: Literal["error", "sanitize", "keep"] = "error"
 
 
-class Keep(_Section):
-    """How much of the ranking is kept: exactly one of the four."""
-
-    ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
-    count: int | None = Field(None, ge=0)
-    threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
-    tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
-
-    @model_validator(mode="after")
-    def _one(self) -> "Keep":
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})"
-            )
-        return self
-
-
-class Selection(_Section):
-    metric: Metric = Field("map", description="`mapjob rank --list` explains each")
-    implicit: Literal["simpo", "dpo"] = "simpo"
-    scale: Literal["zscore", "raw", "calibrated"] = "zscore"
-    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
-    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
-    seed: int = Field(0, ge=0, description="of the metric random")
-    keep: Keep = Keep(ratio=0.4)
-    on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
-    per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
-    quotas: None = Field(None, description="reserved: group -> share of the selection")
-    pairing: Literal["best_worst"] = Field("best_worst", description="candidates only: which two responses pair up")
-
-
-class Pool(_Section):
+class Pool(Section):
     """One scorer's actors; what is null is worked out from the cluster."""
 
     num_gpus: Annotated[float, Field(ge=0)] | None = None
@@ -130,10 +113,12 @@ class Pool(_Section):
     max_size: Annotated[int, Field(ge=1)] | None = None
 
 
-class Execution(_Section):
+class Execution(Section):
     address: str | None = Field(None, description="null: a local Ray; auto or ray://...: a cluster")
     schedule: Literal["together", "one_by_one"] = "together"
-    pools: dict[Literal["policy", "reference", "reward"], Pool] = {}
+    pools: dict[Annotated[str, Field(pattern=r"^(policy|reference|reward(\.[\w-]+)?)$")], Pool] = Field(
+        {}, description="by scorer; reward: of every reward model, reward.<name>: of one"
+    )
     rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
     stall_after_s: float = Field(
         7200, gt=0, description="without a finished unit for so long, the run ends as resumable"
@@ -143,7 +128,7 @@ class Execution(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run. `input.path`, `output.path` and two models are all that has to be said."""
 
     input: Input
@@ -156,23 +141,25 @@ class Config(_Section):
     max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
 
     @model_validator(mode="after")
-    def _reference_where_needed(self) -> "Config":
-        if self.selection.metric in OF_THE_DPO_MARGIN and self.selection.implicit != "dpo":
-            raise ValueError(
-                f"selection.metric {self.selection.metric} goes by the policy against its reference: set implicit: dpo"
-            )
-        if self.selection.implicit == "dpo" and not self.scored_models["reference"]:
-            raise ValueError("selection.implicit is dpo, which compares the policy with models.reference: name one")
+    def _all_that_is_needed(self) -> "Config":
+        if self.selection.of_reference and not self.scored_models["reference"]:
+            needing = ", ".join(self.selection.of_reference)
+            raise ValueError(f"selection goes by the policy against models.reference ({needing}): name one")
+        if self.selection.quotas is not None and self.input.columns.group is None:
+            raise ValueError("selection.quotas go by the groups of a column: name it as input.columns.group")
         return self
 
     @property
     def scored_models(self) -> dict[str, Model | None]:
-        """The models by scorer name. Under implicit: dpo, a policy with an adapter has its base as the reference."""
+        """The models by scorer name. Where a reference is needed, a policy with an adapter has its base as that."""
         models = self.models
         reference = models.reference
-        if reference is None and self.selection.implicit == "dpo" and models.policy.adapter is not None:
+        if reference is None and self.selection.of_reference and models.policy.adapter is not None:
             reference = models.policy.model_copy(update={"adapter": None})
-        return {"policy": models.policy, "reference": reference, "reward": models.reward}
+        rewards = {"reward": models.reward}
+        if isinstance(models.reward, dict):
+            rewards = {f"reward.{name}": model for name, model in models.reward.items()}
+        return {"policy": models.policy, "reference": reference, **rewards}
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -199,8 +186,12 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'run file'}: {_plain(e)}" for e in error.errors()]
+        faults = [f"{_key(e['loc']) or 'run file'}: {_plain(e)}" for e in error.errors()]
         raise ConfigError("; ".join(faults), where, "`mapjob config schema` lists every key and its values") from None
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part not in (ONE, SEVERAL))
 
 
 def _plain(fault: dict[str, Any]) -> str:

@@ -1,0 +1,92 @@
+"""The selection of a run file: by what pairs are ranked, which of them are kept, and what stands beside them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mapjob.config.section import Section
+from mapjob.config.signals import Signals
+from mapjob.metrics.table import EACH_MODEL, MARGINS, METRICS, PAIRINGS, REFERENCE, SIGNALS
+
+Metric = Literal[*METRICS]
+WITH_ALPHA = ("map", "map_signed", "map_unregularised")
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Keep(Section):
+    """How much of the ranking is kept: exactly one of the four."""
+
+    ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
+    count: int | None = Field(None, ge=0)
+    threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
+    tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Keep":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+
+class Selection(Section):
+    metric: Metric = Field("map", description="`mapjob rank --list` explains each")
+    metrics: tuple[Metric, ...] = Field((), description="further metrics, each a column of the selection")
+    signals: Signals = Field(Signals(), description="training signals, each a column of the selection")
+    implicit: Literal["simpo", "dpo"] = "simpo"
+    scale: Literal["zscore", "raw", "calibrated"] = "zscore"
+    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
+    seed: int = Field(0, ge=0, description="of the metric random and of the held-out prompts")
+    keep: Keep = Keep(ratio=0.4)
+    on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
+    per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
+    quotas: dict[str, Share] | None = Field(
+        None, description="group -> its share of what is kept; other groups share what is left, best first"
+    )
+    near_duplicates: Share | None = Field(
+        None, description="pass over pairs whose words overlap this much (Jaccard) with a better one that is kept"
+    )
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the prompts that go to held_out/ and are not ranked")
+    pairing: Literal[*PAIRINGS] = Field("best_worst", description="candidates only: which two responses pair up")
+    pairs_per_record: int = Field(1, ge=1, description="candidates only: the most pairs that one record gives")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Selection":
+        if self.quotas is not None and sum(self.quotas.values()) > 1 + 1e-9:
+            raise ValueError(f"selection.quotas add up to {sum(self.quotas.values()):g}, more than the whole")
+        if self.quotas is not None and self.keep.threshold is not None:
+            raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
+        if self.pairing == "best_worst" and self.pairs_per_record > 1:
+            raise ValueError("selection.pairing best_worst gives one pair a record: take ranked, dcrm or map for more")
+        if self.signals.reward_goals is not None and len(self.signals.names) > 1:
+            raise ValueError("selection.signals.reward_goals changes the prompts, so no other signal holds beside it")
+        return self
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column that ranking goes by, scored ones and margins (see metrics/table.py)."""
+        methods = [METRICS[name] for name in (self.metric, *self.metrics)]
+        methods += [SIGNALS[name] for name in self.signals.names]
+        own = f"{self.implicit}_margin"
+        columns = {"reward_margin", own} | {name for method in methods for name in method.columns}
+        columns |= {"chosen_num_tokens", "rejected_num_tokens"} if self.keep.tokens is not None else set()
+        return frozenset(columns - {"implicit_margin"})
+
+    @property
+    def scored_columns(self) -> frozenset[str]:
+        """Every column of a pair that has to be scored for it, pairing included."""
+        columns = self.columns | {name for name in PAIRINGS[self.pairing].columns if name != "implicit_margin"}
+        made = {part for name in columns for part in MARGINS.get(name, (name,))}
+        return frozenset(made - {EACH_MODEL})
+
+    @property
+    def of_reference(self) -> list[str]:
+        """What of it compares the policy with a reference, by name."""
+        methods = {name: METRICS[name] for name in (self.metric, *self.metrics)}
+        methods |= {name: SIGNALS[name] for name in self.signals.names}
+        own = ["implicit: dpo"] if self.implicit == "dpo" else []
+        needed = {"dpo_margin", *REFERENCE}
+        return own + [name for name, method in methods.items() if needed & set(method.columns)]

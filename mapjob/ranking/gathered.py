@@ -1,0 +1,92 @@
+"""One pass over the scored pairs of a corpus: what ranking needs of them is kept, and what no rule lets in falls."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from mapjob.config import Selection
+from mapjob.errors import Reason
+from mapjob.metrics.statistics import Moments
+from mapjob.ranking.duplicates import is_repeat
+from mapjob.ranking.order import I64
+from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
+
+RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair falls; by the first, none
+
+
+def gathered(
+    units: Iterable[Pairs], num_rows: int, selection: Selection, rewards: Mapping[str, Moments] | None = None
+) -> RankedPairs:
+    """Go through the scored pairs of a corpus once, in corpus order, and keep what ranking needs of those it ranks.
+
+    num_rows: of the whole corpus; each gives at most selection.pairs_per_record pairs. rewards: moments of each of
+    several reward models. Exact repeats fall, and then, where the selection says so, pairs whose label the reward model
+    contradicts.
+    """
+    arrays: dict[str, npt.NDArray] = {}
+    groups: dict[str | None, int] = {}
+    num = 0
+    for pairs in units:
+        for name, values in _held(pairs, selection, groups).items():
+            if name not in arrays:  # what is not filled costs nothing
+                shape = (num_rows * selection.pairs_per_record, *values.shape[1:])
+                arrays[name] = np.empty(shape, values.dtype)
+            arrays[name][num : num + len(pairs)] = values
+        num += len(pairs)
+    arrays = {name: array[:num] for name, array in arrays.items()}
+
+    repeats = _repeats(arrays.pop("content_key"), either_way=selection.on_disagreement == "relabel")
+    rule = repeats.astype(np.int8)
+    if selection.on_disagreement == "drop":
+        rule[~repeats & (arrays["column reward_margin"] < 0)] = RULES.index(Reason.DISAGREEMENT)
+    dropped, num_beside = _account(arrays["position"], rule)
+    if rule.any():
+        for name in arrays:  # one after the other, so that only one of them is there twice
+            arrays[name] = arrays[name][rule == 0]
+    columns = {name.removeprefix("column "): arrays.pop(name) for name in list(arrays) if name.startswith("column ")}
+    return RankedPairs(
+        columns=columns, dropped=dropped, num_beside=num_beside, groups=tuple(groups), rewards=rewards or {}, **arrays
+    )
+
+
+def _held(pairs: Pairs, selection: Selection, groups: dict[str | None, int]) -> dict[str, npt.NDArray]:
+    held = {f"column {name}": values for name, values in ranking_columns(pairs, selection).items()}
+    held |= {"position": pairs.position, "content_key": pairs.content_key}
+    if selection.pairs_per_record > 1:
+        held["place"] = pairs.place.astype(np.int32)
+    if selection.per_prompt is not None or selection.held_out:
+        held["prompt_key"] = pairs.prompt_key
+    if selection.quotas is not None:
+        assert pairs.group is not None, "quotas go by a column of the corpus"
+        encoded = pairs.group.dictionary_encode(null_encoding="encode")
+        index = [groups.setdefault(name, len(groups)) for name in encoded.dictionary.to_pylist()]
+        held["group"] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
+    if selection.near_duplicates is not None:
+        assert pairs.signature is not None, "signatures are made where near duplicates are passed over"
+        held["signature"] = pairs.signature
+    return held
+
+
+def _account(position: I64, rule: npt.NDArray[np.int8]) -> tuple[dict[Reason, I64], dict[Reason, int]]:
+    """(positions of rows that lost every pair, by the rule of the first; pairs that fell beside one that is ranked)."""
+    first = np.flatnonzero(np.diff(position, prepend=-1))  # the pairs of a row are together
+    keeps_one = np.logical_or.reduceat(rule == 0, first) if len(first) else np.zeros(0, bool)
+    lost, rule_of_lost = position[first][~keeps_one], rule[first][~keeps_one]
+    fell_beside = rule[np.repeat(keeps_one, np.diff(np.append(first, len(position)))) & (rule > 0)]
+    reasons = [(index, reason) for index, reason in enumerate(RULES) if reason is not None]
+    dropped = {reason: lost[rule_of_lost == index] for index, reason in reasons}
+    beside = {reason: int((fell_beside == index).sum()) for index, reason in reasons}
+    return dropped, {reason: number for reason, number in beside.items() if number}
+
+
+def _repeats(content_keys: npt.NDArray[np.uint64], either_way: bool) -> npt.NDArray[np.bool_]:
+    """`is_repeat` a sixteenth of the keys at a time, since sorting all of them at once needs much memory."""
+    repeats = np.zeros(len(content_keys), bool)
+    # The same for equal keys, also the other way round.
+    part = ((content_keys[:, 0] ^ content_keys[:, 1]) >> np.uint64(60)).astype(np.uint8)
+    for number in range(16):
+        rows = np.flatnonzero(part == number)
+        repeats[rows] = is_repeat(content_keys[rows], either_way)
+    return repeats

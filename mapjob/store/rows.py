@@ -1,0 +1,103 @@
+"""The rows of a selection, before any text is read: which pair each is, in which order, and our columns of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mapjob.config import Selection
+from mapjob.metrics.map import map_score
+from mapjob.metrics.statistics import F64
+from mapjob.ranking.order import I64
+from mapjob.ranking.pairs import Pairs, RankedPairs
+from mapjob.ranking.select import Ranking
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to publish, in their order; arrays of shape (M,).
+
+    goal: of reward-augmented rows, stated in the prompt; `swapped` says where it is the rejected side's, so that the
+    sides change places.
+    """
+
+    pairs: RankedPairs
+    index: I64  # in `pairs`
+    before: dict[str, npt.NDArray]  # columns that stand before those of the scorers
+    after: dict[str, npt.NDArray]
+    goal: F64 | None = None
+    swapped: npt.NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def position(self) -> I64:
+        """Of each row's row in the corpus."""
+        return self.pairs.position[self.index]
+
+    def take(self, rows: I64) -> "Rows":
+        goal = None if self.goal is None else self.goal[rows]
+        swapped = None if self.swapped is None else self.swapped[rows]
+        before, after = (
+            {name: values[rows] for name, values in columns.items()} for columns in (self.before, self.after)
+        )
+        return Rows(self.pairs, self.index[rows], before, after, goal, swapped)
+
+    def pairs_of(self, unit: Pairs) -> Pairs:
+        """The scored pairs of one unit that these rows are, all of which stand there."""
+        place = 0 if self.pairs.place is None else self.pairs.place[self.index]
+        pairs = unit.take(np.searchsorted(unit.position, self.position) + place)
+        return pairs if self.swapped is None else pairs.swapped(self.swapped)
+
+    def our_columns(self, pairs: Pairs) -> dict[str, pa.Array]:
+        """Everything that is not text, of rows with these pairs (see `pairs_of`)."""
+        scored = {
+            name: values.astype(np.int64) if name.endswith(("num_tokens", "edit_distance")) else values
+            for name, values in pairs.columns.items()
+            # A goal is part of the prompt, and with another prompt no log-probability holds.
+            if self.goal is None or name.split("_")[1].startswith("reward")
+        }
+        columns = self.before | scored | self.after
+        return {"pair_id": pairs.pair_id, **{name: pa.array(values) for name, values in columns.items()}}
+
+
+def ranked_rows(ranking: Ranking, selection: Selection, index: I64, rank: I64) -> Rows:
+    """A row for each of these pairs of the ranking. index: in ranking.pairs, rank: 1 = best; both (M,)."""
+    before = {"rank": rank, "map_score": ranking.map_score[index]}
+    if selection.metric != "map":
+        before[selection.metric] = ranking.score[index]
+    after = _margins(ranking.reward_margin[index], ranking.implicit_margin[index])
+    after |= {name: values[index] for name, values in ranking.further.items()}
+    return Rows(ranking.pairs, index, before, after)
+
+
+def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
+    """What is kept, best first; where the selection states goals, two rows for each pair that has them."""
+    rows = ranked_rows(ranking, selection, ranking.kept, ranking.kept_rank)
+    goals = ranking.goals
+    if goals is None:
+        return rows
+    first = np.full(len(ranking.pairs), -1)
+    first[goals.pair[::2]] = np.arange(0, len(goals.pair), 2)
+    starts = first[rows.index]
+    used = np.flatnonzero(starts >= 0)
+    each = (starts[used, None] + [0, 1]).reshape(-1)
+    rows = rows.take(np.repeat(used, 2))
+    swapped = goals.swapped[each]
+    h = np.where(swapped, -1, 1) * rows.after["reward_margin"]
+    after = {"reward_margin": h, "label_agrees": h > 0, "reward_goal": goals.goal[each], "goal_swapped": swapped}
+    return Rows(rows.pairs, rows.index, rows.before, after, goals.goal[each], swapped)
+
+
+def held_out_rows(ranking: Ranking, selection: Selection) -> Rows:
+    """The pairs of the held-out prompts, in corpus order, on the scale of the ranking."""
+    pairs = ranking.held_out
+    reward, implicit = pairs.columns["reward_margin"], pairs.columns[f"{selection.implicit}_margin"]
+    before = {"map_score": map_score(reward, implicit, ranking.scale, selection.alpha)}
+    return Rows(pairs, np.arange(len(pairs)), before, _margins(reward, implicit))
+
+
+def _margins(reward: F64, implicit: F64) -> dict[str, npt.NDArray]:
+    return {"reward_margin": reward, "implicit_margin": implicit, "label_agrees": reward > 0}

@@ -1,0 +1,150 @@
+"""The columns of a plan out of the score store, a unit at a time: scored pairs, and every other row with its reason."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mapjob.config import Selection
+from mapjob.config.signals import Signals
+from mapjob.corpus.plan import Plan
+from mapjob.errors import MapjobError
+from mapjob.metrics.map import Scale
+from mapjob.metrics.statistics import F64, Moments
+from mapjob.ranking.gathered import gathered
+from mapjob.ranking.order import I64
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.select import scale_of
+from mapjob.store.completions import completions_of, pairs_of
+from mapjob.store.score_store import ScoreStore
+
+
+@dataclass(frozen=True)
+class ScoredUnit:
+    """A unit as every model scored it: `rows` has pair_id, reason and detail of each row, `pairs` those without reason.
+
+    `flags` counts rows whose text was truncated or whose boundary moved.
+    """
+
+    index: int  # of the unit in the plan
+    first_row: int  # its position in the corpus
+    rows: pa.Table
+    pairs: Pairs
+    flags: dict[str, int]
+
+
+class ScoredUnits:
+    """The units of a plan, read from the score store whenever they are asked for and never all held at once.
+
+    families: name -> fingerprint, of the reader's own columns and of every scorer. Reading raises MapjobError when a
+    file is missing or damaged, or is not row-aligned with its unit.
+    """
+
+    def __init__(self, plan: Plan, families: dict[str, str], store: ScoreStore, selection: Selection):
+        self.plan = plan
+        self._families, self._store, self._selection = families, store, selection
+        self._first_rows = plan.first_rows
+
+    @cached_property
+    def rewards(self) -> dict[str, Moments]:
+        """Moments of each of several reward models, over every completion of the rows that no model refused."""
+        names = [name for name in self._families if name.startswith("reward.")]
+        parts: dict[str, list[F64]] = {name: [] for name in names}
+        for _, families in self._read_families(range(len(self.plan.units)) if names else ()):
+            valid = pa.array(np.flatnonzero(_first_reason(list(families.values()))[0].is_null()))
+            for name in names:
+                parts[name].append(families[name]["rewards"].take(valid).combine_chunks().flatten().to_numpy())
+        return {name.removeprefix("reward."): Moments.of(np.concatenate(parts[name])) for name in names}
+
+    @cached_property
+    def pair_scale(self) -> Scale | None:
+        """For pairing map: MAP's scale over the pairs that best_worst makes."""
+        if self.plan.corpus.layout != "candidates" or self._selection.pairing != "map":
+            return None
+        plainer = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
+        selection = self._selection.model_copy(update=plainer)
+        units = ScoredUnits(self.plan, self._families, self._store, selection)
+        pairs = gathered((unit.pairs for unit in units.read()), self.plan.num_rows, selection)
+        return scale_of(pairs, selection)[0]
+
+    def read(self, indices: Sequence[int] | I64 | None = None) -> Iterator[ScoredUnit]:
+        """The units at these indices of the plan, in this order; all of them where none are given."""
+        indices = range(len(self.plan.units)) if indices is None else indices
+        for index, families in self._read_families(indices):
+            yield self._unit(index, families)
+
+    def _read_families(self, indices: Sequence[int] | I64) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+        ids = [self.plan.units[index].id for index in indices]
+        families = (self._store.read_all(fingerprint, ids) for fingerprint in self._families.values())
+        for index, *tables in zip(indices, *families):
+            for name, table in zip(self._families, tables):
+                self._check_aligned(int(index), name, table)
+            yield int(index), dict(zip(self._families, tables))
+
+    def pair_ids(self, positions: I64) -> pa.ChunkedArray:
+        """pair_id of the rows at these positions of the corpus, which ascend."""
+        edges = np.searchsorted(positions, self._first_rows)
+        indices = np.flatnonzero(np.diff(edges))
+        ids = [self.plan.units[index].id for index in indices]
+        chunks = []
+        for index, table in zip(indices, self._store.read_all(self._families["records"], ids)):
+            rows = positions[edges[index] : edges[index + 1]] - self._first_rows[index]
+            chunks += table["pair_id"].take(pa.array(rows)).chunks
+        return pa.chunked_array(chunks, pa.string())
+
+    def find(self, pair_id: str) -> list[tuple[int, int]]:
+        """(position, place among the pairs of its row) of the scored pairs with this id: one, but where ids repeat."""
+        found = []
+        for unit in self.read():
+            here = np.flatnonzero(pc.equal(unit.pairs.pair_id, pair_id).fill_null(False))
+            found += zip(unit.pairs.position[here].tolist(), unit.pairs.place[here].tolist())
+        return found
+
+    def row(self, position: int) -> dict[str, str | None]:
+        """pair_id, reason and detail of the row at a position of the corpus."""
+        (unit,) = self.read([int(np.searchsorted(self._first_rows, position, side="right")) - 1])
+        return unit.rows.slice(position - unit.first_row, 1).to_pylist()[0]
+
+    def _unit(self, index: int, families: dict[str, pa.Table]) -> ScoredUnit:
+        reason, detail = _first_reason(list(families.values()))
+        rows = pa.table({"pair_id": families["records"]["pair_id"], "reason": reason, "detail": detail})
+        flags = {
+            f"{name}.{flag}": int(pc.sum(table[flag]).as_py() or 0)
+            for name, table in families.items()
+            for flag in ("truncated", "boundary_moved")
+            if flag in table.column_names
+        }
+        valid = np.flatnonzero(reason.is_null().to_numpy(zero_copy_only=False))
+        kept = {name: table.take(pa.array(valid)).combine_chunks() for name, table in families.items()}
+        first_row = int(self._first_rows[index])
+        completions = completions_of(kept, self.rewards)
+        if self.plan.corpus.layout == "candidates":
+            made = completions.paired(self._selection, self.pair_scale)
+        else:
+            made = completions.labelled()
+        pairs = pairs_of(kept, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
+        if self._selection.on_disagreement == "relabel":
+            pairs = pairs.relabelled()
+        return ScoredUnit(index, first_row, rows, pairs, flags)
+
+    def _check_aligned(self, index: int, name: str, table: pa.Table) -> None:
+        unit = self.plan.units[index]
+        if table.num_rows != unit.num_rows:
+            raise MapjobError(
+                f"{table.num_rows} rows of {name} were kept for a unit of {unit.num_rows}",
+                f"unit {unit.id}: {unit.file}, rows {unit.start} to {unit.stop}",
+                "remove the unit's files from the score store and run again",
+            )
+
+
+def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
+    """(reason, detail) of each row by the first family that refused it; null where none did."""
+    reason, detail = families[0]["reason"], families[0]["detail"]
+    for table in families[1:]:
+        refused = reason.is_valid()
+        detail = pc.if_else(refused, detail, table["detail"])
+        reason = pc.if_else(refused, reason, table["reason"])
+    return reason.combine_chunks(), detail.combine_chunks()
