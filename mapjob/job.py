@@ -15,8 +15,9 @@ from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.report.card import card
+from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
-from mapjob.store.publish import check_complete, publish_errors, publish_rows, rows_of_unit
+from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows, rows_of_unit
 from mapjob.store.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.scored import Scored, load_scored
@@ -114,7 +115,7 @@ def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list
     rows = ranked_rows(ranking, selection, picked, ranking.rank[picked])
     unit_of = np.searchsorted(job.plan.first_rows, rows.position, side="right") - 1
     return [
-        rows_of_unit(job.plan, unit, rows.take(np.array([i])), selection.signals, job.control).to_pylist()[0]
+        rows_of_unit(job.plan, unit, rows.take(np.array([i])), Texts(control=job.control)).to_pylist()[0]
         for i, unit in enumerate(scored.units.read(unit_of))
     ]
 
@@ -221,13 +222,14 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     for warning in ranking.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):
-        signals = config.selection.signals
-        selected = selected_rows(ranking, config.selection)
-        publish_rows(scored.units, selected, signals, job.control, folder, "selected/train")
+        goals = config.selection.signals.reward_goals
+        texts = Texts(config.output_format, job.control, goals is None or goals.system_role)
+        publish_rows(scored.units, selected_rows(ranking, config.selection), texts, folder, "selected/train")
         if config.selection.held_out:
-            apart = held_out_rows(ranking, config.selection)
-            publish_rows(scored.units, apart, signals, job.control, folder, "held_out/test")
+            publish_rows(scored.units, held_out_rows(ranking, config.selection), texts, folder, "held_out/test")
         publish_errors(scored.units, refused, folder)
+        for name, data in extra_files(config.output_format, plan.corpus.style).items():
+            folder.put_file(name, data)
     body = manifest(
         folder.run_id,
         config,

@@ -127,5 +127,7 @@ def describe(job: Job) -> Iterator[str]:
             yield f"{scorer.name}: code that comes with the model runs in the workers ({scorer.files.code[:16]})"
     for name in sorted({"margin", "label"} & set(plan.schema.names)):
         yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
+    if config.output_format == "columns" and config.scoring.control_tokens == "sanitize":
+        yield "warning: output_format columns writes the texts as the corpus has them, not as sanitize had them scored"
     if config.selection.metric not in WITH_ALPHA and config.selection.alpha != 1.0:
         yield f"warning: selection.alpha is ignored by metric: {config.selection.metric}"

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from hypothesis import settings
 
 from mapjob.corpus.remote import filesystem
 from tests.storage.rclone import KEYS as RCLONE_KEYS
 from tests.storage.rclone import rclone
 from tests.storage.swift import KEYS as SWIFT_KEYS
 from tests.storage.swift import swift, why_not
+
+# Without deadlines: the machines that run these tests are shared, and a slow example is no fault.
+settings.register_profile("mapjob", deadline=None)
+settings.load_profile("mapjob")
 
 # One thread a process, set before torch is imported: tiny models gain nothing from more, and on a busy machine threads
 # that wait for each other cost minutes.

@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "Models",
     "Output",
+    "OutputFormat",
     "Pool",
     "Scoring",
     "Selection",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
+OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]
 
 
 class Columns(Section):
@@ -136,7 +138,9 @@ class Config(Section):
     models: Models
     scoring: Scoring = Scoring()
     selection: Selection = Selection()
-    output_format: Literal["trl"] = "trl"
+    output_format: OutputFormat = Field(
+        "trl", description="the layout that the selection is written in: a trainer's, or columns: the corpus's own"
+    )
     execution: Execution = Execution()
     max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
 
@@ -147,6 +151,10 @@ class Config(Section):
             raise ValueError(f"selection goes by the policy against models.reference ({needing}): name one")
         if self.selection.quotas is not None and self.input.columns.group is None:
             raise ValueError("selection.quotas go by the groups of a column: name it as input.columns.group")
+        if self.selection.signals.reward_goals is not None and self.output_format == "columns":
+            raise ValueError(
+                "selection.signals.reward_goals states goals in prompts, and output_format columns has none"
+            )
         return self
 
     @property

@@ -43,6 +43,52 @@ FORMULAS = {
     "random": "a seeded random number",
 }
 
+HELD_OUT_LOADING = """
+
+The pairs of the held-out prompts, none of which is in `selected/`: `load_dataset("this folder", "held_out")`."""
+
+CONTENTS = {
+    "trl": "prompt, chosen and rejected as TRL reads them, then the corpus's own columns, then the scores",
+    "openrlhf": "chosen and rejected as OpenRLHF reads them, then the corpus's own columns, then the scores",
+    "llama_factory": "the texts as LLaMA-Factory reads them, then the corpus's own columns, then the scores",
+    "columns": "the corpus's own columns as they stand, then the scores; `chosen_index` and `rejected_index` say which "
+    "of a row's completions are meant",
+}
+WITH_DATASETS = """```python
+from datasets import load_dataset
+
+selected = load_dataset("this folder", split="train")
+```"""
+WITH_TRL = """```python
+from datasets import load_dataset
+from trl import DPOTrainer
+
+selected = load_dataset("this folder", split="train")
+DPOTrainer("the policy", train_dataset=selected).train()
+```"""
+WITH_OPENRLHF = f"""{WITH_DATASETS}
+
+```bash
+deepspeed --module openrlhf.cli.train_dpo --data.dataset "this folder" %s
+```"""
+WITH_LLAMA_FACTORY = f"""{WITH_DATASETS}
+
+```bash
+llamafactory-cli train --stage dpo --dataset_dir "this folder" --dataset selected --template %s
+```"""
+LOADING = {
+    "trl": {"chat": WITH_TRL, "raw": WITH_TRL},
+    "openrlhf": {
+        "chat": WITH_OPENRLHF % "--data.apply_chat_template",
+        "raw": WITH_OPENRLHF % "--data.prompt_key prompt",
+    },
+    "llama_factory": {
+        "chat": WITH_LLAMA_FACTORY % '"that of the policy"',
+        "raw": WITH_LLAMA_FACTORY % "empty  # it writes no EOS behind a completion",
+    },
+    "columns": {"chat": WITH_DATASETS, "raw": WITH_DATASETS},
+}
+
 
 def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, model in config["models"].items():
@@ -52,15 +98,12 @@ def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from ((f"{name}.{which}", each) for which, each in model.items())
 
 
-def _how_held_out(selection: dict[str, Any]) -> str:
-    return '\nheld_out = load_dataset("this folder", "held_out", split="test")' if selection["held_out"] else ""
-
-
 def card(manifest: dict[str, Any]) -> str:
     """README.md of a run folder. Made of the manifest's results alone, so that a repeated run writes the same bytes."""
     config, counts, statistics = manifest["config"], manifest["counts"], manifest["statistics"]
     selection = config["selection"]
     scale = statistics["scale"]
+    output_format, style = config["output_format"], manifest["corpus"]["style"]
     models = "\n".join(f"| {name} | {in_markdown(m['path'])} | {m['dtype']} |" for name, m in _models(config))
     reasons = (
         "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
@@ -71,8 +114,7 @@ def card(manifest: dict[str, Any]) -> str:
     return f"""{FRONT_MATTER.format(held_out=held_out)}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection["metric"]}`
 
-`selected/` holds the pairs in rank order (rank 1 first) in the layout that TRL reads: prompt, chosen, rejected
-({manifest["corpus"]["style"]}), then the corpus's own columns, then the scores.
+`selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
 
 score = {FORMULAS[selection["metric"]]}
 
@@ -100,9 +142,5 @@ Rows that were not ranked are in `errors/` with their file, row and reason:
 | --- | --- |
 {reasons}
 
-```python
-from datasets import load_dataset
-
-selected = load_dataset("this folder", split="train"){_how_held_out(selection)}
-```
+{LOADING[output_format][style]}{HELD_OUT_LOADING if selection["held_out"] else ""}
 """

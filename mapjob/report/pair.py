@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from mapjob.config import Columns
+from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, Reason
 from mapjob.inert import in_line, on_terminal
+from mapjob.store.formats import read_pair
 from mapjob.store.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -20,9 +24,9 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     if which.isdecimal():
         wanted |= pc.field("rank") == int(which)
     for name in run.tables("selected"):
-        rows = run.read_table(name).filter(wanted).to_pylist()
-        if rows:
-            return rows[0]
+        row = run.read_table(name).filter(wanted)[:1]
+        if row.num_rows:
+            return row.to_pylist()[0] | _texts(run, row)
     for name in run.tables("errors"):
         rows = run.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
         if rows:
@@ -30,6 +34,15 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
             what = f"this pair was not ranked: {reason} ({reason.explanation}; {rows[0]['detail'] or 'no detail'})"
             raise ConfigError(what, f"{rows[0]['file']}, row {rows[0]['row']}", "see errors/ of the run")
     return None
+
+
+def _texts(run: RunFolder, row: pa.Table) -> Row:
+    """prompt, chosen and rejected of a selected row, whatever format the run was written in."""
+    manifest = run.manifest
+    assert manifest is not None, "only finished runs are shown"
+    config, corpus = manifest["config"], manifest["corpus"]
+    read_as = Corpus(corpus["layout"], Columns(**config["input"]["columns"]), corpus["style"])
+    return read_pair(row, config["output_format"], read_as)._asdict()
 
 
 def pair_text(run: RunFolder, row: Row) -> str:

@@ -2,13 +2,15 @@
 
 import re
 import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config.signals import Signals
+from mapjob.config import OutputFormat
 from mapjob.corpus.control import sanitized
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
@@ -17,6 +19,7 @@ from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.ranking.order import I64
+from mapjob.store.formats import Pair, pair_columns
 from mapjob.store.rows import Rows
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.tables import from_ipc, to_ipc
@@ -24,21 +27,28 @@ from mapjob.store.units import ScoredUnit, ScoredUnits
 
 ROWS_PER_FILE = 50_000
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-TRL_COLUMNS = ("prompt", "chosen", "rejected")
 ERRORS = pa.schema(
     {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}
 )
 
 
-def publish_rows(
-    units: ScoredUnits, rows: Rows, signals: Signals, control: re.Pattern[str] | None, run: RunFolder, name: str
-) -> None:
+@dataclass(frozen=True)
+class Texts:
+    """How the texts of rows are written. control: what scoring broke up in them (control_tokens: sanitize).
+
+    system_role: the model has one for a stated goal to stand in (reward-augmented rows).
+    """
+
+    output_format: OutputFormat = "trl"
+    control: re.Pattern[str] | None = None
+    system_role: bool = True
+
+
+def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str) -> None:
     """Write rows in their order as `<name>-00000-of-0000N.parquet` and so on.
 
     Every unit is read once; its rows wait on the local disk until their output file is assembled, so memory holds one
-    unit and one output file whatever the number of rows. `control` breaks up the control tokens that scoring broke up
-    (control_tokens: sanitize).
+    unit and one output file whatever the number of rows.
     """
     num_files = max(1, -(-len(rows) // ROWS_PER_FILE))
     in_corpus_order = np.argsort(rows.position, kind="stable")
@@ -49,7 +59,7 @@ def publish_rows(
         waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
         for unit in units.read(with_rows):
             places = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
-            table = rows_of_unit(units.plan, unit, rows.take(places), signals, control)
+            table = rows_of_unit(units.plan, unit, rows.take(places), texts)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
                 part, here = Path(folder) / f"{number}-{unit.index}", places // ROWS_PER_FILE == number
                 try:
@@ -63,41 +73,50 @@ def publish_rows(
             run.put_table(f"{name}-{number:05}-of-{num_files:05}.parquet", table.combine_chunks())
 
 
-def rows_of_unit(
-    plan: Plan, unit: ScoredUnit, rows: Rows, signals: Signals, control: re.Pattern[str] | None
-) -> pa.Table:
-    """Rows of one unit: prompt/chosen/rejected as TRL reads them, the user's own columns, then ours."""
+def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.Table:
+    """Rows of one unit: their texts as the format has them, the user's own columns, then ours."""
     pairs = rows.pairs_of(unit.pairs)
     table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
-    records = read_records(table, plan.corpus.spec, plan.corpus.columns)
-    texts = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
-    if control is not None:
-        texts = [tuple(sanitized(text, control) for text in row) for row in texts]
-    if rows.goal is not None:
-        system_role = signals.reward_goals.system_role
-        texts = [(prompt_with_goal(row[0], goal, system_role), *row[1:]) for row, goal in zip(texts, rows.goal)]
-    kind = MESSAGES if plan.corpus.style == "chat" else pa.string()
-    columns: dict[str, Any] = {name: pa.array([row[i] for row in texts], kind) for i, name in enumerate(TRL_COLUMNS)}
     ours = rows.our_columns(pairs)
-    columns |= _own_columns(plan, table, {*TRL_COLUMNS, *ours})
-    return pa.table(columns | ours)
+    if texts.output_format == "columns":
+        # Which of the row's completions are meant: not the first two where sides were exchanged, or of candidates.
+        ours |= {"chosen_index": pa.array(pairs.chosen), "rejected_index": pa.array(pairs.rejected)}
+        return pa.table(_own_columns(plan, table, set(ours), replaced=()) | ours)
+    records = read_records(table, plan.corpus.spec, plan.corpus.columns)
+    written = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
+    if texts.control is not None:
+        written = [Pair(*(sanitized(text, texts.control) for text in pair)) for pair in written]
+    if rows.goal is not None:
+        written = [
+            pair._replace(prompt=prompt_with_goal(pair.prompt, goal, texts.system_role))
+            for pair, goal in zip(written, rows.goal)
+        ]
+    columns = pair_columns(
+        texts.output_format,
+        plan.corpus.style,
+        written,
+        lambda i: "{}, row {}".format(*plan.locate(int(rows.position[i]))),
+    )
+    own = _own_columns(plan, table, {*columns, *ours}, plan.corpus.text_columns)
+    return pa.table({**columns, **own, **ours})
 
 
-def _pair_texts(plan: Plan, record: Any, chosen: int, rejected: int) -> tuple:
+def _pair_texts(plan: Plan, record: Any, chosen: int, rejected: int) -> Pair:
     if not isinstance(record, Record):
         raise MapjobError(
             f"a row that was scored cannot be read any more: {record}", "the corpus", "the files changed; run again"
         )
     if plan.corpus.style == "chat":
         record = plan.corpus.spec.to_chat(record)
-    return record.prompt, record.completions[chosen], record.completions[rejected]
+    return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 
-def _own_columns(plan: Plan, table: pa.Table, taken: set[str]) -> dict[str, pa.ChunkedArray]:
-    """The user's columns under the common type of all files. One whose name is taken becomes `input_<name>`."""
+def _own_columns(plan: Plan, table: pa.Table, taken: set[str], replaced: Collection[str]) -> dict[str, pa.ChunkedArray]:
+    """The user's columns but those replaced, under the common type of all files. One whose name is taken becomes
+    `input_<name>`."""
     own = {}
     for field in plan.schema:
-        if field.name in plan.corpus.text_columns:
+        if field.name in replaced:
             continue
         if field.name in table.column_names:
             column = table[field.name].cast(field.type)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,11 +36,14 @@ class RunFolder:
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write `name` once. What an earlier, unfinished attempt left there must be the same table, and is adopted."""
-        data = to_parquet(table)
+        self.put_file(name, to_parquet(table), lambda stands: _holds(stands, table))
+
+    def put_file(self, name: str, data: bytes, is_equal: Callable[[bytes], bool] = lambda _: False) -> None:
+        """Write `name` once. What an earlier, unfinished attempt left there must be the same bytes, or equal."""
         if self._storage.create(name, data):
             return
         stands = self._storage.read(name)
-        if stands != data and not (stands and _holds(stands, table)):
+        if stands != data and not (stands and is_equal(stands)):
             raise MapjobError(
                 "an unfinished run left another file here than this run would write",
                 f"{self.url}/{name}",

@@ -60,7 +60,8 @@ def published(
     run = RunFolder(str(tmp_path / "out"), "run")
     units, ranking = ranked
     selection = Selection(metric=metric)
-    publish.publish_rows(units, selected_rows(ranking, selection), selection.signals, control, run, "selected/train")
+    texts = publish.Texts(control=control)
+    publish.publish_rows(units, selected_rows(ranking, selection), texts, run, "selected/train")
     return [run.read_table(name) for name in run.tables("selected")]
 
 
@@ -232,7 +233,7 @@ def said(text: str) -> list[dict]:
 def test_strings_stay_strings_under_raw(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(2)), "raw")
     (table,) = published(tmp_path, rank(scored_units(plan)))
-    assert {table.schema.field(name).type for name in publish.TRL_COLUMNS} == {pa.string()}
+    assert {table.schema.field(name).type for name in ("prompt", "chosen", "rejected")} == {pa.string()}
 
 
 def test_strings_become_messages_under_chat(tmp_path):

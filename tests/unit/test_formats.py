@@ -1,0 +1,133 @@
+"""The layouts of a selection on pairs alone: what is written, what is refused, and that it reads back as it was."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mapjob.config import Columns
+from mapjob.corpus.plan import Corpus
+from mapjob.errors import ConfigError
+from mapjob.store.formats import Pair, extra_files, pair_columns, read_pair
+
+SYSTEM = {"role": "system", "content": "be brief"}
+USER = {"role": "user", "content": "p"}
+SAID = {"role": "assistant", "content": "a"}
+MORE = {"role": "user", "content": "and?"}
+CHOSEN, REJECTED = [{"role": "assistant", "content": "c"}], [{"role": "assistant", "content": "r"}]
+
+PROMPTS = {
+    "one turn": [USER],
+    "system": [SYSTEM, USER],
+    "three turns": [USER, SAID, MORE],
+    "system, three turns": [SYSTEM, USER, SAID, MORE],
+}
+TRAINERS = ("trl", "openrlhf", "llama_factory")
+
+
+def written(output_format: str, *pairs: Pair) -> pa.Table:
+    style = "raw" if isinstance(pairs[0].prompt, str) else "chat"
+    return pa.table(pair_columns(output_format, style, pairs, lambda i: f"shard.parquet, row {7 + i}"))
+
+
+def row(output_format: str, pair: Pair) -> dict[str, Any]:
+    (one,) = written(output_format, pair).to_pylist()
+    return one
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_openrlhf_has_whole_dialogues(prompt):
+    expected = {"chosen": [*prompt, *CHOSEN], "rejected": [*prompt, *REJECTED]}
+    assert row("openrlhf", Pair(prompt, CHOSEN, REJECTED)) == expected
+
+
+def test_llama_factory_has_turns_that_end_on_the_human():
+    assert row("llama_factory", Pair(PROMPTS["system, three turns"], CHOSEN, REJECTED)) == {
+        "conversations": [
+            {"from": "system", "value": "be brief"},
+            {"from": "human", "value": "p"},
+            {"from": "gpt", "value": "a"},
+            {"from": "human", "value": "and?"},
+        ],
+        "chosen": {"from": "gpt", "value": "c"},
+        "rejected": {"from": "gpt", "value": "r"},
+    }
+
+
+@pytest.mark.parametrize("output_format", TRAINERS)
+def test_strings_stay_three_strings(output_format):
+    assert row(output_format, Pair("p", "c", "r")) == {"prompt": "p", "chosen": "c", "rejected": "r"}
+
+
+@pytest.mark.parametrize("output_format", TRAINERS)
+@pytest.mark.parametrize("prompt", ["p", *PROMPTS.values()], ids=["string", *PROMPTS])
+def test_a_pair_reads_back_as_it_was(output_format, prompt):
+    pair = Pair(prompt, "c", "r") if prompt == "p" else Pair(prompt, CHOSEN, REJECTED)
+    corpus = Corpus("hh", Columns(id="their id", prompt="question"), "raw" if prompt == "p" else "chat")
+    assert read_pair(written(output_format, pair), output_format, corpus) == pair
+
+
+@pytest.mark.parametrize("output_format", TRAINERS)
+@pytest.mark.parametrize("style", ["chat", "raw"])
+def test_no_pairs_have_the_columns_of_some(output_format, style):
+    some = Pair("p", "c", "r") if style == "raw" else Pair([USER], CHOSEN, REJECTED)
+    none = pa.table(pair_columns(output_format, style, [], str))
+    assert none.num_rows == 0
+    assert none.schema == written(output_format, some).schema
+
+
+SEVERAL = [*CHOSEN, MORE, *CHOSEN]
+MISREAD = {
+    "chosen of several messages": ("openrlhf llama_factory", Pair([USER], SEVERAL, REJECTED), "several messages"),
+    "rejected of several messages": ("openrlhf llama_factory", Pair([USER], CHOSEN, SEVERAL), "several messages"),
+    "two user turns": ("llama_factory", Pair([USER, MORE], CHOSEN, REJECTED), "alternate"),
+    "two user turns and two answers": ("llama_factory", Pair([USER, MORE, SAID], CHOSEN, REJECTED), "alternate"),
+    "starts on the assistant": ("llama_factory", Pair([SAID, USER], CHOSEN, REJECTED), "alternate"),
+    "ends on the assistant": ("llama_factory", Pair([USER, SAID], CHOSEN, REJECTED), "alternate"),
+    "a system message later": ("llama_factory", Pair([USER, SYSTEM, MORE], CHOSEN, REJECTED), "alternate"),
+    "two system messages": ("llama_factory", Pair([SYSTEM, SYSTEM, USER], CHOSEN, REJECTED), "alternate"),
+    "nobody but the system": ("llama_factory", Pair([SYSTEM], CHOSEN, REJECTED), "alternate"),
+    "empty system": (
+        "llama_factory",
+        Pair([{"role": "system", "content": ""}, USER], CHOSEN, REJECTED),
+        "empty system message",
+    ),
+}
+
+
+@pytest.mark.parametrize("output_format", TRAINERS)
+@pytest.mark.parametrize("case", MISREAD)
+def test_what_a_loader_would_lose_is_refused_by_file_and_row(output_format, case):
+    refused_by, pair, why = MISREAD[case]
+    good = Pair([USER], CHOSEN, REJECTED)
+    if output_format not in refused_by.split():
+        assert written(output_format, good, pair).num_rows == 2
+        return
+    with pytest.raises(ConfigError, match=why) as caught:
+        written(output_format, good, pair)
+    assert output_format in caught.value.what
+    assert caught.value.where == "shard.parquet, row 8"
+    assert "output_format: trl" in caught.value.do
+
+
+def test_texts_come_through_with_their_bytes():
+    text = "🙂\0\u2028 \\n {{content}} <|im_end|> “” é e\u0301\r\n\n"
+    said = [{"role": "assistant", "content": text}]
+    for output_format in TRAINERS:
+        pair = Pair([{"role": "user", "content": text}], said, REJECTED)
+        assert read_pair(written(output_format, pair), output_format, Corpus("trl", Columns(), "chat")) == pair
+
+
+@pytest.mark.parametrize("style", ["chat", "raw"])
+def test_only_llama_factory_has_a_file_beside_its_rows(style):
+    assert {name: extra_files(name, style) for name in ("trl", "openrlhf", "columns")} == {
+        "trl": {},
+        "openrlhf": {},
+        "columns": {},
+    }
+    (entry,) = json.loads(extra_files("llama_factory", style)["dataset_info.json"]).values()
+    assert (entry["file_name"], entry["ranking"]) == ("selected", True)
+    columns = {name for name in entry["columns"].values()}
+    pair = Pair("p", "c", "r") if style == "raw" else Pair([USER], CHOSEN, REJECTED)
+    assert columns == set(row("llama_factory", pair))
