@@ -1,20 +1,25 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from mapjob.config import Config, parse_config
+from mapjob.config import Config, fingerprint, parse_config
+from mapjob.config.signals import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.sweep import ALSO, Choice, Sweep
+from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.card import card
+from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
 from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows, rows_of_unit
@@ -66,14 +71,32 @@ def rank(
     """Rank and publish from the score store; no model is loaded. Raises IncompleteError where scores are missing."""
     spent = Spent()
     job = prepare(config, limit, code_allowed)
-    lacking = {name: number for name, number in job.lacking().items() if number}
-    if lacking:
-        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
-        raise IncompleteError(
-            f"the score store lacks {missing}", config.output.path, "`mapjob run` with this run file scores them"
-        )
+    check_scored(job)
     finished = job.run_folder.manifest
     return finished if finished is not None else _rank_and_publish(job, spent, say)
+
+
+def sweep(
+    config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = lambda _: None
+) -> tuple[Sweep, str]:
+    """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
+
+    Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.
+    """
+    metrics = tuple(dict.fromkeys(choice.metric for choice in wanted))
+    selection = config.selection.model_copy(update={"metrics": metrics, "signals": Signals()})
+    config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
+    job = prepare(config, limit)
+    check_scored(job)
+    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, config.selection), config.selection, ALSO)
+    check_error_rate(job, scored)
+    swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
+    for name, why in swept.refused.items():
+        say(f"left out: {name}: {why}")
+    folder = Storage(config.output.path).below("sweeps", fingerprint({"run": job.run_id, "choices": repr(wanted)}))
+    folder.create("sweep.json", (json.dumps(as_json(swept), indent=2) + "\n").encode())
+    folder.create("overlap.svg", overlap_figure(swept))
+    return swept, folder.url
 
 
 def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
@@ -191,6 +214,15 @@ def ranked(job: Job) -> tuple[Scored, Ranking]:
     scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection)
     check_error_rate(job, scored)
     return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
+
+
+def check_scored(job: Job) -> None:
+    """Raises IncompleteError where the score store lacks a unit of any column family."""
+    lacking = {name: number for name, number in job.lacking().items() if number}
+    if lacking:
+        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
+        path = job.config.output.path
+        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
 
 
 def check_error_rate(job: Job, scored: Scored) -> None:

@@ -1,6 +1,6 @@
 """One pass over the scored pairs of a corpus: what ranking needs of them is kept, and what no rule lets in falls."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,23 @@ RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair falls; 
 
 
 def gathered(
-    units: Iterable[Pairs], num_rows: int, selection: Selection, rewards: Mapping[str, Moments] | None = None
+    units: Iterable[Pairs],
+    num_rows: int,
+    selection: Selection,
+    rewards: Mapping[str, Moments] | None = None,
+    also: Sequence[str] = (),
 ) -> RankedPairs:
     """Go through the scored pairs of a corpus once, in corpus order, and keep what ranking needs of those it ranks.
 
     num_rows: of the whole corpus; each gives at most selection.pairs_per_record pairs. rewards: moments of each of
-    several reward models. Exact repeats fall, and then, where the selection says so, pairs whose label the reward model
-    contradicts.
+    several reward models. also: scored columns, or `group`, that are kept beside them. Exact repeats fall, and then,
+    where the selection says so, pairs whose label the reward model contradicts.
     """
     arrays: dict[str, npt.NDArray] = {}
     groups: dict[str | None, int] = {}
     num = 0
     for pairs in units:
-        for name, values in _held(pairs, selection, groups).items():
+        for name, values in _held(pairs, selection, also, groups).items():
             if name not in arrays:  # what is not filled costs nothing
                 shape = (num_rows * selection.pairs_per_record, *values.shape[1:])
                 arrays[name] = np.empty(shape, values.dtype)
@@ -51,14 +55,17 @@ def gathered(
     )
 
 
-def _held(pairs: Pairs, selection: Selection, groups: dict[str | None, int]) -> dict[str, npt.NDArray]:
+def _held(
+    pairs: Pairs, selection: Selection, also: Sequence[str], groups: dict[str | None, int]
+) -> dict[str, npt.NDArray]:
     held = {f"column {name}": values for name, values in ranking_columns(pairs, selection).items()}
+    held |= {f"column {name}": pairs.columns[name] for name in also if name != "group"}
     held |= {"position": pairs.position, "content_key": pairs.content_key}
     if selection.pairs_per_record > 1:
         held["place"] = pairs.place.astype(np.int32)
     if selection.per_prompt is not None or selection.held_out:
         held["prompt_key"] = pairs.prompt_key
-    if selection.quotas is not None:
+    if selection.quotas is not None or "group" in also:
         assert pairs.group is not None, "quotas go by a column of the corpus"
         encoded = pairs.group.dictionary_encode(null_encoding="encode")
         index = [groups.setdefault(name, len(groups)) for name in encoded.dictionary.to_pylist()]

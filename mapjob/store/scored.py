@@ -1,7 +1,7 @@
 """A scored corpus as ranking holds it: one pass over its units."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ class Scored:
     digest: str
 
 
-def load_scored(units: ScoredUnits, selection: Selection) -> Scored:
-    """Read every unit once, and keep of it what ranking and the account of rows need."""
+def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = ()) -> Scored:
+    """Read every unit once, and keep of it what ranking and the account of rows need. also: as in `gathered`."""
     refused: dict[Reason, list[I64]] = {}
     flags: dict[str, int] = {}
     digest = hashlib.sha256()
@@ -47,7 +47,7 @@ def load_scored(units: ScoredUnits, selection: Selection) -> Scored:
                 digest.update(name.encode() + values.tobytes())
             yield unit.pairs
 
-    pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection, units.rewards)
+    pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, also)
     return Scored(
         units,
         pairs,

@@ -1,0 +1,69 @@
+"""`mapjob sweep`: what other metrics, alphas and shares would select, before anything is trained."""
+
+import json as json_module
+from typing import Annotated, get_args
+
+import typer
+
+from mapjob import job
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
+from mapjob.config import Metric, load_config
+from mapjob.errors import ConfigError
+from mapjob.inert import in_line
+from mapjob.ranking.sweep import CALIBRATED, choices
+from mapjob.report.sweep import as_json, sweep_text
+
+Alphas = Annotated[str, typer.Option("--alpha", help="Numbers, and `calibrated` for margins in log-odds.")]
+Ratios = Annotated[str, typer.Option("--ratio", help="Shares that are kept.")]
+Metrics = Annotated[str, typer.Option("--metric", help="Names of `mapjob rank --list`.")]
+
+
+def sweep(
+    config: ConfigFile,
+    alpha: Alphas = "0.25,0.5,1,2.5,calibrated",
+    ratio: Ratios = "0.1,0.25,0.4",
+    metric: Metrics = "map,map_signed,explicit,implicit_small",
+    overrides: Overrides = None,
+    limit: Limit = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare selections from the score store alone: overlap, labels, lengths, groups and margins. No model is loaded.
+
+    Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
+    """
+    wanted = choices(_metrics(metric), [_alpha(part) for part in alpha.split(",")], _ratios(ratio))
+    swept, url = job.sweep(load_config(config, overrides or ()), wanted, limit, say)
+    print(sweep_text(swept))
+    print(f"sweep: {in_line(url)} (sweep.json, overlap.svg)")
+    if json:
+        print(json_module.dumps({"sweep_path": url, **as_json(swept)}))
+
+
+def _metrics(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in get_args(Metric):
+            raise ConfigError(f"no metric is called {name!r}", "--metric", "`mapjob rank --list` names them all")
+    return names
+
+
+def _alpha(text: str) -> float | str:
+    return CALIBRATED if text.strip() == CALIBRATED else _number(text, "--alpha")
+
+
+def _ratios(text: str) -> list[float]:
+    ratios = [_number(part, "--ratio") for part in text.split(",")]
+    if not all(0 < ratio <= 1 for ratio in ratios):
+        raise ConfigError(f"a share is above 0 and at most 1: {text}", "--ratio", "write e.g. --ratio 0.1,0.4")
+    return ratios
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"not a number of 0 or more: {text!r}", where, "write numbers with commas between them")
+    return value

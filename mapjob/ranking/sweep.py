@@ -1,0 +1,162 @@
+"""What other choices would select: every metric, alpha and share over one scored corpus, and how much they agree."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mapjob.config import WITH_ALPHA, Keep, Metric, Selection
+from mapjob.errors import ConfigError
+from mapjob.metrics.statistics import F64
+from mapjob.ranking.cut import cut
+from mapjob.ranking.order import I64, PairIds
+from mapjob.ranking.pairs import RankedPairs
+from mapjob.ranking.select import Ranking, rank_pairs
+
+QUANTILES = (0.05, 0.5, 0.95)
+CALIBRATED = "calibrated"
+ALSO = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a sweep looks at beside the metrics
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One selection. alpha: a number, or `calibrated` for alpha 1 on margins in log-odds; None without one."""
+
+    metric: Metric
+    alpha: float | str | None
+    ratio: float
+
+    @property
+    def name(self) -> str:
+        return self.metric if self.alpha is None else f"{self.metric} {self.alpha}"
+
+    def of(self, selection: Selection) -> Selection:
+        """The selection of the run file with this choice in it."""
+        update: dict[str, Any] = {"metric": self.metric, "metrics": (), "keep": Keep(ratio=self.ratio)}
+        if self.alpha == CALIBRATED:
+            update |= {"scale": "calibrated", "alpha": 1.0}
+        elif self.alpha is not None:
+            update["alpha"] = self.alpha
+        return selection.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a set of pairs is like: shares in [0, 1], means of tokens, quantiles (5, 50, 95 %) of both margins."""
+
+    num_pairs: int
+    label_disagreement: float  # share that the reward model has the other way round
+    chosen_num_tokens: float
+    rejected_num_tokens: float
+    reward_margin: tuple[float, ...]
+    implicit_margin: tuple[float, ...]
+    groups: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """group_drift: half the summed change of the groups' shares (total variation), from 0 to 1."""
+
+    choice: Choice
+    profile: Profile
+    cut_off: float | None
+    group_drift: float
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self.choice), **asdict(self.profile), "cut_off": self.cut_off, "group_drift": self.group_drift}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """jaccard: (S, S), shared pairs over all pairs of either; refused: choices that have no meaning here, and why."""
+
+    everything: Profile
+    outcomes: list[Outcome]
+    jaccard: F64
+    refused: dict[str, str]
+
+
+def choices(metrics: Sequence[Metric], alphas: Sequence[float | str], ratios: Sequence[float]) -> list[Choice]:
+    """Every combination, ratio by ratio; a metric without an alpha once."""
+    return [
+        Choice(metric, alpha, ratio)
+        for ratio in ratios
+        for metric in metrics
+        for alpha in (alphas if metric in WITH_ALPHA else [None])
+    ]
+
+
+def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pair_ids: PairIds) -> Sweep:
+    """Rank the same pairs by every choice; each metric and alpha is ranked once, whatever the number of shares."""
+    rankings: dict[str, Ranking | str] = {}
+    outcomes, kept = [], []
+    everything = None
+    for choice in wanted:
+        if choice.name not in rankings:
+            try:
+                rankings[choice.name] = rank_pairs(pairs, choice.of(selection), pair_ids)
+            except ConfigError as error:
+                rankings[choice.name] = error.what
+        ranking = rankings[choice.name]
+        if isinstance(ranking, str):
+            continue
+        everything = everything or profile(ranking, np.arange(len(ranking.pairs)))
+        no_margin = ranking.reward_margin == 0
+        places = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).places
+        picked = ranking.order[places]
+        outcomes.append(outcome(choice, ranking, picked, everything))
+        kept.append(np.packbits(np.isin(np.arange(len(ranking.pairs)), picked)))
+    if everything is None:
+        raise ConfigError(
+            "no choice of the sweep has a meaning on this corpus",
+            "; ".join(f"{name}: {why}" for name, why in rankings.items()),
+            "sweep over other metrics, or see what the reasons say",
+        )
+    refused = {name: why for name, why in rankings.items() if isinstance(why, str)}
+    return Sweep(everything, outcomes, jaccard(kept), refused)
+
+
+def outcome(choice: Choice, ranking: Ranking, picked: I64, everything: Profile) -> Outcome:
+    own = profile(ranking, picked)
+    names = own.groups.keys() | everything.groups.keys()
+    drift = sum(abs(own.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
+    return Outcome(choice, own, float(ranking.score[picked[-1]]) if len(picked) else None, drift)
+
+
+def profile(ranking: Ranking, picked: I64) -> Profile:
+    """Of the pairs at these indices of the ranking; of none, every number is 0."""
+    pairs = ranking.pairs
+    reward, implicit = ranking.reward_margin[picked], ranking.implicit_margin[picked]
+    counts = np.bincount(pairs.group[picked], minlength=len(pairs.groups))
+    shares = {str(name): float(n / max(1, len(picked))) for name, n in zip(pairs.groups, counts) if name is not None}
+    return Profile(
+        len(picked),
+        _mean(reward < 0),
+        _mean(pairs.columns["chosen_num_tokens"][picked]),
+        _mean(pairs.columns["rejected_num_tokens"][picked]),
+        _quantiles(reward),
+        _quantiles(implicit),
+        shares,
+    )
+
+
+def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
+    """kept: packed bits of each selection. Two empty selections are the same: 1."""
+    size = len(kept)
+    overlap = np.ones((size, size))
+    for i in range(size):
+        for j in range(i):
+            union = int(np.bitwise_count(kept[i] | kept[j]).sum())
+            overlap[i, j] = overlap[j, i] = int(np.bitwise_count(kept[i] & kept[j]).sum()) / union if union else 1.0
+    return overlap
+
+
+def _mean(values: npt.NDArray) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _quantiles(values: F64) -> tuple[float, ...]:
+    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else (0.0,) * len(QUANTILES)
