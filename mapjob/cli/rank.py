@@ -1,20 +1,22 @@
 """`mapjob rank`: another selection from the same scores."""
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
-from mapjob.config import Metric, load_config
-from mapjob.metrics.table import METRICS
+from mapjob.config import load_config
+from mapjob.metrics.table import METRICS, PAIRINGS, SIGNALS
 
 
 def explain(asked: bool) -> None:
-    """Every metric of a run file in two lines, with its source."""
+    """Every metric, signal and pairing of a run file in two lines, with its source."""
     if asked:
-        for name in get_args(Metric):
-            print(name, *METRICS[name].about.split("\n"), sep="\n    ")
+        for key, methods in (("metric", METRICS), ("signals", SIGNALS), ("pairing", PAIRINGS)):
+            print(f"selection.{key}:\n")
+            for name, method in methods.items():
+                print(name, *method.about.split("\n"), sep="\n    ", end="\n\n")
         raise typer.Exit
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from mapjob.config.signals import Signals
 from mapjob.metrics import adaptive_margins, gamma_po, map, reward_augmented, table, weights
+from mapjob.report.card import FORMULAS
 
 METHODS = {**table.METRICS, **table.SIGNALS, **{f"pairing {name}": method for name, method in table.PAIRINGS.items()}}
 SCORED = {*table.REWARD, *table.POLICY, *table.REFERENCE, *table.UNCONDITIONAL, *table.COLLISION, table.DISTANCE}
@@ -34,3 +35,7 @@ def test_a_signal_is_named_as_its_function(name):
     modules = (adaptive_margins, gamma_po, weights, reward_augmented)
     (function,) = [getattr(module, name) for module in modules if hasattr(module, name)]
     assert "arXiv" in function.__doc__ + str(function.__globals__["__doc__"])
+
+
+def test_the_card_has_a_formula_for_every_metric():
+    assert set(FORMULAS) == set(table.METRICS)
