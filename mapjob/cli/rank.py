@@ -7,7 +7,8 @@ import typer
 from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
-from mapjob.metrics.table import METRICS, PAIRINGS, SIGNALS
+from mapjob.metrics.about import PAIRINGS, SIGNALS
+from mapjob.metrics.table import METRICS
 
 
 def explain(asked: bool) -> None:

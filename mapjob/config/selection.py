@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from mapjob.config.section import Section
 from mapjob.config.signals import Signals
-from mapjob.metrics.table import EACH_MODEL, MARGINS, METRICS, PAIRINGS, REFERENCE, SIGNALS
+from mapjob.metrics.about import PAIRINGS, SIGNALS
+from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
+from mapjob.metrics.table import METRICS
 
 Metric = Literal[*METRICS]
 WITH_ALPHA = ("map", "map_signed", "map_unregularised")

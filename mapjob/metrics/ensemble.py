@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.column import finite
+from mapjob.metrics.column import Column, finite
 from mapjob.metrics.statistics import F64, Moments
 
 
@@ -55,3 +55,7 @@ class Ensemble:
     def disagreement(self) -> F64:
         """Population standard deviation over models, (N,); 0 where all give the same margin, or for one model."""
         return self.margins_KN.std(axis=0)
+
+    def column(self, name: str) -> Column:
+        """`mean`, `worst` or `disagreement`, with what was left out."""
+        return Column(getattr(self, name), self.warnings)

@@ -1,6 +1,5 @@
 """MAP, the alignment potential, its scales, and the variants it is compared with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,28 +66,3 @@ def map_signed(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: fl
 def map_unregularised(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
     """S_r * reward_margin - alpha * S_i * implicit_margin: the ablation without either absolute value."""
     return scale.reward * reward_margin - alpha * scale.implicit * implicit_margin
-
-
-def explicit(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
-    """|reward_margin|: the pairs that the reward model tells apart best."""
-    return np.abs(reward_margin)
-
-
-def implicit_small(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
-    """-|implicit_margin|: the pairs that the policy tells apart least."""
-    return -np.abs(implicit_margin)
-
-
-def implicit_large(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
-    """|implicit_margin|: the pairs that the policy already tells apart."""
-    return np.abs(implicit_margin)
-
-
-METRICS: dict[str, Callable[..., F64]] = {
-    "map": map_score,
-    "map_signed": map_signed,
-    "map_unregularised": map_unregularised,
-    "explicit": explicit,
-    "implicit_small": implicit_small,
-    "implicit_large": implicit_large,
-}

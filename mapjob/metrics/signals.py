@@ -6,9 +6,9 @@ import numpy.typing as npt
 
 from mapjob.config import Selection
 from mapjob.metrics.adaptive_margins import alpha_dpo_margin, amapo_margin, bpo_margin, repo_loss
+from mapjob.metrics.columns import COLLISION, LOGPS, NUM_TOKENS, REFERENCE
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.statistics import F64, Moments
-from mapjob.metrics.table import COLLISION, LOGPS, POLICY, REFERENCE
 from mapjob.metrics.weights import madpo_weight, mmpo_target, wpo_weight
 
 Signal = tuple[str, npt.NDArray, tuple[str, ...]]
@@ -17,8 +17,8 @@ Signal = tuple[str, npt.NDArray, tuple[str, ...]]
 def signals(selection: Selection, c: Mapping[str, F64]) -> Iterator[Signal]:
     """(name of the column, its values of shape (N,), warnings) of every signal that the selection asks for.
 
-    c: columns by the names of metrics/table.py. Corpus statistics are over these pairs. reward_goals makes rows and no
-    column, so it is not here.
+    c: columns by the names of metrics/columns.py. Corpus statistics are over these pairs. reward_goals makes rows, and
+    no column, so it is not here.
     """
     wanted = selection.signals
     if (p := wanted.amapo_margin) is not None:
@@ -48,4 +48,4 @@ def signals(selection: Selection, c: Mapping[str, F64]) -> Iterator[Signal]:
         yield "mmpo_target", target, ()
         yield "mmpo_swapped", swapped, ()
     if wanted.wpo_weight is not None:
-        yield "wpo_weight", wpo_weight(*(c[name] for name in (*LOGPS, *COLLISION, *POLICY[2:]))), ()
+        yield "wpo_weight", wpo_weight(*(c[name] for name in (*LOGPS, *COLLISION, *NUM_TOKENS))), ()

@@ -10,8 +10,8 @@ import pyarrow as pa
 from mapjob.config import Selection
 from mapjob.errors import Reason
 from mapjob.metrics import margins
+from mapjob.metrics.columns import EACH_MODEL, POLICY
 from mapjob.metrics.statistics import F64, Moments
-from mapjob.metrics.table import EACH_MODEL, POLICY
 from mapjob.ranking.order import I64
 
 

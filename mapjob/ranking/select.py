@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
-from mapjob.metrics.by_name import metric
+from mapjob.metrics.inputs import Inputs
 from mapjob.metrics.map import Scale, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import signals
 from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.table import metric
 from mapjob.ranking.cut import Cut, cut
 from mapjob.ranking.held_out import is_held_out
 from mapjob.ranking.order import I64, PairIds, rank_order
@@ -82,11 +83,13 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     columns = pairs.columns
     reward, implicit = columns["reward_margin"], columns[f"{selection.implicit}_margin"]
     alpha_map = map_score(reward, implicit, scale, selection.alpha)
-    own = metric(selection.metric, columns, selection, scale, pairs.rewards)
+    log_odds = scale.reward if selection.scale == "calibrated" else 1.0
+    inputs = Inputs(columns, selection.implicit, scale, selection.alpha, log_odds, selection.seed, pairs.rewards)
+    own = metric(selection.metric, inputs)
     further: dict[str, npt.NDArray] = {}
     warnings = [*scale.warnings, *own.warnings]
     for name in selection.metrics:
-        column = metric(name, columns, selection, scale, pairs.rewards)
+        column = metric(name, inputs)
         further[name] = column.values
         warnings += column.warnings
     for name, values, told in signals(selection, columns):

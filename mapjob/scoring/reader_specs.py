@@ -5,7 +5,7 @@ from typing import Any
 
 from mapjob.config import Selection, fingerprint
 from mapjob.corpus.plan import Corpus
-from mapjob.metrics.table import DISTANCE
+from mapjob.metrics.columns import DISTANCE
 from mapjob.scoring.spec import SCHEMA_VERSION, EncodingSpec, ScorerSpec
 
 RECORDS, EDIT_DISTANCE, NEAR_DUPLICATES = "records", "edit_distance", "near_duplicates"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from mapjob.config import Config, Scoring, fingerprint
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
-from mapjob.metrics.table import COLLISION, UNCONDITIONAL
+from mapjob.metrics.columns import COLLISION, UNCONDITIONAL
 from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
 SCHEMA_VERSION = 3
