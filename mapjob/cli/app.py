@@ -16,6 +16,7 @@ from mapjob.cli.run import run
 from mapjob.cli.show import show
 from mapjob.cli.status import status
 from mapjob.cli.sweep import sweep
+from mapjob.cli.train import train
 from mapjob.corpus.remote import redacted
 from mapjob.errors import MapjobError
 from mapjob.inert import on_terminal
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, plan, run, rank, sweep, show, status, diff, clean):
+for command in (demo, plan, run, rank, sweep, show, status, diff, clean, train):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

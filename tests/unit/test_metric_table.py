@@ -12,13 +12,6 @@ from mapjob.report.card import FORMULAS
 METHODS = {**table.METRICS, **about.SIGNALS, **{f"pairing {name}": method for name, method in about.PAIRINGS.items()}}
 SCORED = {*columns.REWARD, *columns.POLICY, *columns.REFERENCE, *columns.UNCONDITIONAL, *columns.COLLISION}
 SCORED.add(columns.DISTANCE)
-    *columns.REWARD,
-    *columns.POLICY,
-    *columns.REFERENCE,
-    *columns.UNCONDITIONAL,
-    *columns.COLLISION,
-    columns.DISTANCE,
-}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,0 +1,104 @@
+"""`mapjob train`: a model trained on a selection."""
+
+import json as json_lines
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mapjob.cli.options import Json, Verbose, say
+from mapjob.config import Model
+from mapjob.errors import ConfigError
+from mapjob.inert import in_line
+from mapjob.store.run_folder import open_run
+from mapjob.training.objectives import Objective
+
+
+def train(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    objective: Annotated[
+        Objective,
+        typer.Option(
+            "--objective",
+            help="simpo, repo, amapo and gamma_po take any run; dpo, madpo, bpo and mmpo one that scored a reference.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="PATH", help="Folder, or name on the hub. Default: the run's policy."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="A new folder. Default: trained/<objective>-<run id>."),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, e.g. --set beta=2.5"),
+    ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train an adapter of rank 16, and merge it in the end.")] = False,
+    epochs: Annotated[float, typer.Option("--epochs", min=0.001)] = 1.0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs of one forward pass.")] = 8,
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Forward passes of one step.")] = 16,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=0.0, help="Default: 1e-6, with --lora 1e-5.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Instead of --epochs.")] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=2, help="Longer pairs are dropped. Default: the run's scoring.max_length."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model on the selection of a finished run. No reference model is loaded.
+
+    Needs TRL, which the extra `train` of mapjob installs. The folder that it writes can be models.policy.path of the
+    next run.
+
+    Example: mapjob train runs/demo --objective simpo --output trained --learning-rate 1e-5 --set beta=2.5
+    """
+    if find_spec("trl") is None:
+        raise ConfigError(
+            "training needs TRL, which is not installed",
+            "mapjob train",
+            "pip install -c constraints.txt '.[train]'",
+        )
+    # Slow to import, and needed by no other command.
+    from mapjob.training import train as training
+    from mapjob.training.losses import default_parameters
+
+    folder = open_run(run)
+    recipe = training.Recipe(epochs, batch_size, accumulate, learning_rate, max_steps, max_length, seed, lora)
+    given = _numbers(parameters or [], objective, default_parameters(objective))
+    where = output or Path("trained") / f"{objective}-{folder.run_id}"
+    start = None if model is None else Model(path=model)
+    result = training.train(folder, objective, where, given, start, recipe, say)
+    values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
+    print(f"objective  {objective} ({values})")
+    print(f"pairs      {result['pairs']:>12,}")
+    for reason, number in result["dropped"].items():
+        if number:
+            print(f"  dropped, {reason:<14}{number:>9,}")
+    print(f"steps      {result['steps']:>12,}")
+    print(f"first loss {result['first_loss']:>12.4f}")
+    print(f"last loss  {result['last_loss']:>12.4f}")
+    print(f"model: {in_line(result['output'])}")
+    if json:
+        print(json_lines.dumps(result))
+
+
+def _numbers(given: list[str], objective: Objective, defaults: dict[str, Any]) -> dict[str, float]:
+    """`name=value` of every parameter that is given. Raises ConfigError for a name or a value that is none."""
+    numbers = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"not a number: {value!r}", f"--set {text}", "write it as name=number") from None
+        if name not in defaults:
+            known = ", ".join(f"{each}={value}" for each, value in defaults.items())
+            raise ConfigError(f"{objective} has no parameter {name!r}", f"--set {text}", f"it has {known}")
+    return numbers

@@ -1,0 +1,165 @@
+"""The objectives that TRL's DPO trainer lacks: the loss of each pair of a batch, from sums of log-probabilities.
+
+s is the sum of a completion's log-probabilities, n its number of tokens, d = s_w / n_w - s_l / n_l, and
+g = (s_w - s_w_ref) - (s_l - s_l_ref). All values are in nats, all shapes (B,). Margins and weights are constants:
+gradients go through d, g and the log-ratios alone.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from mapjob.metrics.adaptive_margins import LARGEST_EXPONENT
+from mapjob.metrics.weights import madpo_weight
+from mapjob.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs as an objective sees them, each column of shape (B,); None where the objective does not need it."""
+
+    chosen_logps: Tensor
+    rejected_logps: Tensor
+    chosen_num_tokens: Tensor
+    rejected_num_tokens: Tensor
+    ref_chosen_logps: Tensor | None = None
+    ref_rejected_logps: Tensor | None = None
+    reward_margin: Tensor | None = None
+
+    @property
+    def simpo_margin(self) -> Tensor:
+        """d, nats a token."""
+        return self.chosen_logps / self.chosen_num_tokens - self.rejected_logps / self.rejected_num_tokens
+
+    @property
+    def chosen_ratio(self) -> Tensor:
+        """s_w - s_w_ref."""
+        return self.chosen_logps - self.ref_chosen_logps
+
+    @property
+    def rejected_ratio(self) -> Tensor:
+        """s_l - s_l_ref."""
+        return self.rejected_logps - self.ref_rejected_logps
+
+    @property
+    def dpo_margin(self) -> Tensor:
+        """g."""
+        return self.chosen_ratio - self.rejected_ratio
+
+
+def simpo(batch: Batch, *, beta: float = 2.5, gamma_beta_ratio: float = 0.55) -> Tensor:
+    """-log sigma(beta * d - gamma), gamma = beta * gamma_beta_ratio (SimPO, Meng et al. 2024, arXiv 2405.14734).
+
+    The defaults are those with which the MAP paper trains Llama-3.
+    """
+    return -logsigmoid(beta * (batch.simpo_margin - gamma_beta_ratio))
+
+
+def repo(batch: Batch, *, gamma: float = 0.5) -> Tensor:
+    """max(0, gamma - d) (RePO, Wu et al. 2025, arXiv 2503.07426; gamma 0.4 to 0.6).
+
+    Pairs with d >= gamma have no gradient.
+    """
+    return torch.relu(gamma - batch.simpo_margin)
+
+
+def amapo(batch: Batch, *, beta: float = 2.0) -> Tensor:
+    """-log sigma(beta * d - margin), margin = beta * exp(mu * (mu - d) / sigma) where d < mu, else 0.
+
+    AMaPO, Deng et al. 2025, arXiv 2511.09385; beta 2 to 3. mu and sigma are those of the batch (population sigma); with
+    sigma = 0 every margin is 0. Margins grow with mu, so the loss may rise while the policy learns. Exponents are held
+    within [-20, 20]; a batch of n pairs has none beyond unless |mu| is above 20 / sqrt(n - 1) nats a token.
+    """
+    d = batch.simpo_margin
+    fixed = d.detach()
+    mu, sigma = fixed.mean(), fixed.std(correction=0)
+    below = (fixed < mu) & (sigma > 0)
+    exponent = torch.where(below, mu * (mu - fixed) / sigma, 0.0).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
+    return -logsigmoid(beta * d - torch.where(below, beta * exponent.exp(), 0.0))
+
+
+def gamma_po(batch: Batch, *, beta: float = 10.0, gamma_beta_ratio: float = 0.4, tau: float = 10.0) -> Tensor:
+    """-log sigma(beta * d - gamma), gamma_i = gamma0 * B * softmax_i(-(gamma0 / tau) * sigma(gamma_i - beta * d_i)).
+
+    gamma-PO on SimPO, Sun et al. 2025, arXiv 2506.03690; gamma0 = beta * gamma_beta_ratio is the mean margin. (beta,
+    ratio, tau): 10, 0.4, 10 for Llama-3; 10, 0.5, 20 for Gemma-2; 2.5, 0.15, 10 for Mistral; 10, 0.3, 3 for Qwen2.5.
+    """
+    gap = beta * batch.simpo_margin
+    return -logsigmoid(gap - gamma_po_margin(gap.detach(), beta * gamma_beta_ratio, tau))
+
+
+def gamma_po_margin(gap: Tensor, gamma0: float, tau: float) -> Tensor:
+    """gamma-PO's margins of a batch as the authors find them: 20 steps of exponentiated gradient from equal margins.
+
+    gamma_i = gamma0 * B * p_i; the shares p go down tau * KL(p, uniform) + the mean of -log sigma(gap - gamma). With
+    tau >= 0.5 a step halves the distance to the solution.
+    """
+    step, log_size = min(0.5 / tau, 1.0), math.log(len(gap))
+    log_share = torch.zeros_like(gap)
+    for _ in range(20):
+        slope = tau * log_share + gamma0 * torch.sigmoid(gamma0 * log_share.exp() - gap)
+        log_share = torch.log_softmax(log_share - step * slope, 0) + log_size
+    return gamma0 * log_share.exp()
+
+
+def madpo(
+    batch: Batch,
+    *,
+    beta: float = 0.1,
+    c_max: float = 2.0,
+    c_min: float | None = None,
+    rate: float = 1.0,
+    tau: float = 6.9068,
+    reward_scale: float = 1.0,
+) -> Tensor:
+    """-w * log sigma(beta * g), w = sigma(c * h) / sigma(h) where h > -tau, else 1 (MADPO, arXiv 2510.05342).
+
+    h = reward_scale * reward_margin has to be in log-odds; `madpo_weight` has c, which falls with |h|.
+    """
+    weight = madpo_weight(reward_scale * batch.reward_margin.double().cpu().numpy(), c_max, c_min, rate, tau)
+    weight = torch.from_numpy(weight).to(batch.chosen_logps)
+    return -weight * logsigmoid(beta * batch.dpo_margin)
+
+
+def bpo(batch: Batch, *, beta: float = 0.1, alpha: float = 0.3) -> Tensor:
+    """-log sigma(min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref))) (BPO, arXiv 2506.03557).
+
+    Only the side that has improved less is trained on; alpha weighs the rejected side.
+    """
+    return -logsigmoid(torch.minimum(beta * batch.chosen_ratio, -alpha * beta * batch.rejected_ratio))
+
+
+def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = 1.0) -> Tensor:
+    """-p * log sigma(beta * g) - (1 - p) * log sigma(-beta * g), p = sigma(gamma * h) (MMPO, arXiv 2410.03145).
+
+    gamma brings the reward margin h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
+    They swap pairs with p < 1/2 and give them 1 - p, which is the same sum.
+    """
+    p, logit = torch.sigmoid(gamma * batch.reward_margin), beta * batch.dpo_margin
+    return -p * logsigmoid(logit) - (1 - p) * logsigmoid(-logit)
+
+
+# DPO's own loss is TRL's.
+LOSSES: dict[Objective, Callable[..., Tensor]] = {
+    "simpo": simpo,
+    "repo": repo,
+    "amapo": amapo,
+    "gamma_po": gamma_po,
+    "madpo": madpo,
+    "bpo": bpo,
+    "mmpo": mmpo,
+}
+
+
+def default_parameters(objective: Objective) -> dict[str, Any]:
+    """Names and defaults of what can be set of an objective."""
+    if objective == "dpo":
+        return {"beta": 0.1}
+    parameters = inspect.signature(LOSSES[objective]).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}

@@ -1,0 +1,177 @@
+"""A training on a run's selection, from its files to a folder that the next run can score with."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig
+
+from mapjob.config import Model, parse_config
+from mapjob.errors import ConfigError, MapjobError
+from mapjob.scoring.tokenizers import load_tokenizer
+from mapjob.store.run_folder import RunFolder
+from mapjob.training.losses import LOSSES, default_parameters
+from mapjob.training.model import load_trainable, trainable_files
+from mapjob.training.objectives import COLUMNS, Objective, check_run
+from mapjob.training.trainer import SelectionTrainer
+
+Say = Callable[[str], None]
+PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_tokens")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. As the MAP paper does unless said otherwise: one epoch, 128 pairs a step, warm-up and cosine."""
+
+    epochs: float = 1.0
+    batch_size: int = 8  # pairs of one forward pass, and of the statistics of amapo and gamma_po
+    accumulate: int = 16  # forward passes of one step
+    learning_rate: float | None = None  # None: 1e-6, or 1e-5 for an adapter
+    max_steps: int | None = None  # instead of epochs
+    max_length: int | None = None  # tokens of prompt and completion; None: the run's scoring.max_length
+    seed: int = 0
+    lora: bool = False
+
+
+def train(
+    run: RunFolder,
+    objective: Objective,
+    output: Path,
+    parameters: dict[str, float],
+    model: Model | None = None,
+    recipe: Recipe = Recipe(),
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
+
+    Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (the policy's own, or that of
+    recipe.lora) is merged. `output` appears when all is done, or not at all. Returns plain values: what was trained
+    on, steps, losses. Raises ConfigError for what cannot be trained, MapjobError when the loss is no longer finite.
+    """
+    manifest = run.manifest
+    assert manifest is not None, "open_run returns finished runs"
+    check_run(manifest, objective, run.url)
+    _check_here(output)
+    config, style = parse_config(manifest["config"], run.url), manifest["corpus"]["style"]
+    max_length = recipe.max_length or config.scoring.max_length
+    files = trainable_files(model or config.models.policy, style, max_length)
+    tokenizer = load_tokenizer(files)
+    if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
+        say("warning: the tokenizer's files are not those of the reference; its log-probabilities count by the text")
+    parameters = default_parameters(objective) | parameters
+    progress = _Progress(say)
+    # TRL's warnings quote texts of the corpus; what they warn of is counted here, or in the manifest.
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    disable_progress_bars()
+    start = time.monotonic()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        trainer = SelectionTrainer(
+            partial(LOSSES[objective], **parameters) if objective in LOSSES else None,
+            COLUMNS[objective],
+            args=_arguments(folder, recipe, max_length, parameters),
+            model=load_trainable(files, style, config.scoring),
+            train_dataset=_selection(run, COLUMNS[objective]),
+            processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
+            callbacks=[progress],
+        )
+        trainer.remove_callback(PrinterCallback)
+        for reason, number in trainer.dropped.items():
+            if number:
+                say(f"warning: {number:,} pairs are dropped: {reason}")
+        say(f"{objective} on {len(trainer.train_dataset):,} pairs, from {files.path}")
+        trainer.train()
+        trained = trainer.model.merge_and_unload() if recipe.lora else trainer.model
+        trained.save_pretrained(Path(folder) / "model")
+        tokenizer.save_pretrained(Path(folder) / "model")
+        os.rename(Path(folder) / "model", output)
+    return {
+        "output": str(output),
+        "run_id": manifest["run_id"],
+        "model": files.path,
+        "objective": objective,
+        "parameters": parameters,
+        "pairs": len(trainer.train_dataset),
+        "dropped": dict(trainer.dropped),
+        "steps": trainer.state.global_step,
+        "first_loss": progress.losses[0],
+        "last_loss": progress.losses[-1],
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _check_here(output: Path) -> None:
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError("there is something here already", str(output), "give a new folder as --output")
+    if torch.cuda.device_count() > 1:
+        raise ConfigError(
+            f"`mapjob train` takes one GPU, and {torch.cuda.device_count()} are visible",
+            "CUDA_VISIBLE_DEVICES",
+            "set CUDA_VISIBLE_DEVICES=0; for several GPUs, give the run folder to TRL itself",
+        )
+
+
+def _selection(run: RunFolder, columns: tuple[str, ...]) -> Dataset:
+    """The columns that are trained on and no others: TRL would take some of a user's own for its own."""
+    names = [*PAIR, *columns]
+    return Dataset(pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")]))
+
+
+def _arguments(folder: str, recipe: Recipe, max_length: int, parameters: dict[str, float]) -> DPOConfig:
+    on_gpu = torch.cuda.is_available()
+    rate = recipe.learning_rate
+    return DPOConfig(
+        output_dir=f"{folder}/trainer",
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps or -1,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=(1e-5 if recipe.lora else 1e-6) if rate is None else rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_length=max_length,
+        beta=parameters.get("beta", 0.1),  # of TRL's own loss
+        seed=recipe.seed,
+        precompute_ref_log_probs=True,
+        bf16=on_gpu,
+        activation_checkpointing=on_gpu,
+        dataloader_pin_memory=on_gpu,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show the losses before in the place of NaN
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class _Progress(TrainerCallback):
+    """The loss of every step, and a line for each tenth of them."""
+
+    def __init__(self, say: Say):
+        self.losses: list[float] = []
+        self._say = say
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        step, loss = state.global_step, logs["loss"]
+        if not math.isfinite(loss):
+            do = "lower --learning-rate; nothing was saved"
+            raise MapjobError(f"the loss is {loss}", f"step {step} of {state.max_steps}", do)
+        self.losses.append(loss)
+        if step == state.max_steps or step % max(1, state.max_steps // 10) == 0:
+            self._say(f"step {step:,} of {state.max_steps:,}, loss {loss:.4f}")

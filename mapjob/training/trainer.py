@@ -1,0 +1,106 @@
+"""TRL's DPO trainer on a selection: another loss, and nothing computed again that the selection holds already."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import DPOConfig, DPOTrainer
+
+from mapjob.errors import ConfigError
+from mapjob.metrics.table import REFERENCE
+from mapjob.training.losses import Batch
+
+OVERLENGTH = "overlength"
+OTHER_TOKENS = "other_tokens"
+
+
+class SelectionTrainer(DPOTrainer):
+    """DPOTrainer that takes the reference's log-probabilities from the selection, so that no reference is ever loaded.
+
+    loss: of the pairs of a batch, (B,); None is TRL's own. columns: what the loss needs beside the model (COLUMNS).
+    The data set holds prompt, chosen, rejected, both `*_num_tokens` and those columns.
+
+    Stored sums are right for the tokens that were scored and no others. So pairs of which `max_length` leaves other
+    tokens than scoring did are dropped (`overlength`); and where the loss needs the reference, all pairs that this
+    tokenizer writes in another number of tokens (`other_tokens`). `dropped` counts both.
+    """
+
+    def __init__(self, loss: Callable[[Batch], Tensor] | None, columns: tuple[str, ...], args: DPOConfig, **trl: Any):
+        assert args.precompute_ref_log_probs, "else TRL loads a reference model"
+        self.loss, self.columns = loss, columns
+        self.dropped: Counter[str] = Counter()
+        super().__init__(args=args, **trl)
+        self._collate_tokens, self.data_collator = self.data_collator, self._collate
+
+    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: DPOConfig, dataset_name: str) -> Dataset:
+        tokenised = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        overlength, other = _unlike_scored(tokenised, args.max_length)
+        if not set(REFERENCE) <= set(self.columns):
+            other[:] = False
+        # TRL has left out pairs whose prompt alone is too long.
+        self.dropped[OVERLENGTH] = len(dataset) - len(tokenised) + int(overlength.sum())
+        self.dropped[OTHER_TOKENS] = int(other.sum())
+        kept = tokenised.select(np.flatnonzero(~(overlength | other)))
+        if not len(kept):
+            raise ConfigError(
+                f"none of {len(dataset):,} pairs can be trained on: {self.dropped[OVERLENGTH]:,} are longer than "
+                f"{args.max_length} tokens, {self.dropped[OTHER_TOKENS]:,} have other tokens than those scored",
+                "the selection",
+                "take a model with the policy's tokenizer and chat template, and the run's scoring.max_length",
+            )
+        return kept
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset  # which has them, or does not need them
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.columns]))
+
+    def _collate(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = self._collate_tokens(examples)
+        return batch | {name: torch.tensor([example[name] for example in examples]) for name in self.columns}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Tensor:
+        if self.loss is None:
+            return super()._compute_loss(model, inputs, return_outputs)
+        completion = inputs["completion_mask"]
+        routing = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=inputs["input_ids"].masked_fill(completion == 0, -100),
+            use_cache=False,
+            fused_lm_head=True,
+            **routing,
+        )
+        logps = outputs.log_probs.sum(1).chunk(2)  # the chosen sides are the first half
+        num_tokens = completion[:, 1:].sum(1).chunk(2)  # nothing predicts the first token of a sequence
+        loss = self.loss(Batch(*logps, *num_tokens, **{name: inputs[name] for name in self.columns})).mean()
+        return loss + self.router_aux_loss_coef * outputs.aux_loss if routing else loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        # A share of the steps is rounded down here. Rounded up, a training of one step has a learning rate of 0.
+        if self.args.warmup_steps < 1:
+            self.args.warmup_steps = int(self.args.warmup_steps * num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+
+def _unlike_scored(tokenised: Dataset, max_length: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Pairs with other numbers of tokens than were scored: because max_length cuts them, or for another reason."""
+    table = tokenised.with_format("arrow")[:]
+    prompt = pc.list_value_length(table["prompt_ids"]).to_numpy()
+    overlength, other = np.zeros(len(prompt), bool), np.zeros(len(prompt), bool)
+    for side in ("chosen", "rejected"):
+        whole = prompt + pc.list_value_length(table[f"{side}_ids"]).to_numpy()
+        predicted = np.minimum(whole, max_length) - np.maximum(prompt, 1)  # nothing predicts the very first token
+        unlike = predicted != table[f"{side}_num_tokens"].to_numpy()
+        overlength |= unlike & (whole > max_length)
+        other |= unlike
+    return overlength, other & ~overlength

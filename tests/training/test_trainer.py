@@ -1,0 +1,127 @@
+"""The trainer: every objective learns, no reference is loaded, pairs with other tokens than were scored are dropped."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+from trl import DPOTrainer
+
+from mapjob.config import Model
+from mapjob.errors import ConfigError, MapjobError
+from mapjob.training.objectives import COLUMNS
+from mapjob.training.train import Recipe, train
+from mapjob.training.trainer import SelectionTrainer
+from tests.fakes import make_policy, make_tokenizer
+
+RECIPE = Recipe(batch_size=8, accumulate=1, learning_rate=3e-4, max_steps=20)
+
+
+@pytest.fixture(autouse=True)
+def no_reference(monkeypatch):
+    """Neither is a reference's log-probability computed in these tests, nor a second model kept."""
+    kept = []
+    own = SelectionTrainer.train
+
+    def checked(trainer: SelectionTrainer) -> None:
+        own(trainer)
+        kept.append(trainer.ref_model)
+
+    def refused(*_: object) -> None:
+        raise AssertionError("a reference's log-probabilities are computed")
+
+    monkeypatch.setattr(SelectionTrainer, "train", checked)
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", refused)
+    yield
+    assert set(kept) <= {None}
+
+
+@pytest.mark.parametrize("objective", COLUMNS)
+def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, output, objective):
+    said = []
+    result = train(eight, objective, output, {}, recipe=RECIPE, say=said.append)
+    losses = [float(line.rpartition("loss ")[2]) for line in said if "loss" in line]
+    assert result["pairs"] == 8
+    assert result["steps"] == 20
+    assert len(losses) == 10  # a line for each tenth
+    assert np.isfinite(losses).all()
+    print(f"{objective}: {result['first_loss']:.4f} -> {result['last_loss']:.4f}")
+    assert result["last_loss"] < result["first_loss"] - 1e-3
+
+
+def test_a_seed_gives_the_same_training_again(chat, tmp_path):
+    def losses(name: str, seed: int) -> tuple[float, float]:
+        recipe = replace(RECIPE, max_steps=5, seed=seed, lora=True)
+        result = train(chat, "simpo", tmp_path / name, {}, recipe=recipe)
+        return result["first_loss"], result["last_loss"]
+
+    assert losses("one", 1) == losses("again", 1)
+    assert losses("another", 2) != losses("one more", 1)
+
+
+def num_tokens(run, tokenizer) -> list[tuple[int, int]]:
+    """Tokens of prompt and chosen, of prompt and rejected, counted one by one."""
+    rows = run.read_table(run.tables("selected")[0]).to_pylist()
+    return [
+        tuple(len(tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]) for side in COMPLETIONS)
+        for row in rows
+    ]
+
+
+COMPLETIONS = ("chosen", "rejected")
+
+
+@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objective):
+    tokenizer = AutoTokenizer.from_pretrained(tree["models"]["policy"]["path"])
+    over = sum(max(pair) > 60 for pair in num_tokens(chat, tokenizer))
+    assert 0 < over < 40
+    said = []
+    recipe = replace(RECIPE, max_length=60, max_steps=1)
+    result = train(chat, objective, output, {}, recipe=recipe, say=said.append)
+    assert result["pairs"] == 40 - over
+    assert result["dropped"] == {"overlength": over, "other_tokens": 0}
+    assert said[0] == f"warning: {over} pairs are dropped: overlength"
+
+
+def test_none_is_left(chat, output):
+    with pytest.raises(ConfigError, match="none of 40 pairs"):
+        train(chat, "dpo", output, {}, recipe=replace(RECIPE, max_length=8))
+    assert not output.exists()
+    assert list(output.parent.iterdir()) == []
+
+
+def test_what_was_scored_cut_off_is_trained_on_as_far_as_it_was_scored(cut, tree, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tree["models"]["policy"]["path"])
+    were_cut = sum(max(pair) > 60 for pair in num_tokens(cut, tokenizer))
+    selected = cut.manifest["counts"]["selected"]
+    assert 0 < were_cut < selected
+    recipe = replace(RECIPE, max_steps=1)
+
+    def dropped(name: str, objective: str, max_length: int | None) -> Counter:
+        result = train(cut, objective, tmp_path / name, {}, recipe=replace(recipe, max_length=max_length))
+        assert result["pairs"] == selected - sum(result["dropped"].values())
+        return +Counter(result["dropped"])
+
+    assert dropped("same", "dpo", None) == {}
+    assert dropped("longer", "dpo", 512) == {"other_tokens": were_cut}
+    assert dropped("longer, no reference", "simpo", 512) == {}
+
+
+def test_another_tokenizer(eight, tmp_path):
+    """The reference's sums are of other tokens; an objective without a reference does not mind."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|end|><|end|>")
+    model = Model(path=str(make_policy(tmp_path / "other", tokenizer=tokenizer)))
+    recipe, said = replace(RECIPE, max_steps=1), []
+    with pytest.raises(ConfigError, match="8 have other tokens"):
+        train(eight, "dpo", tmp_path / "dpo", {}, model, recipe, said.append)
+    assert "tokenizer's files are not those of the reference" in said[0]
+    assert train(eight, "simpo", tmp_path / "simpo", {}, model, recipe)["pairs"] == 8
+
+
+def test_a_training_that_diverges_ends_and_saves_nothing(eight, output):
+    with pytest.raises(MapjobError, match="the loss is nan"):
+        train(eight, "repo", output, {"gamma": float("nan")}, recipe=RECIPE)
+    assert list(output.parent.iterdir()) == []
