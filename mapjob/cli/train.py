@@ -2,6 +2,7 @@
 
 import json as json_lines
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,13 +69,14 @@ def train(
     # Slow to import, and needed by no other command.
     from mapjob.training import train as training
     from mapjob.training.losses import default_parameters
+    from mapjob.training.recipe import Recipe
 
     folder = open_run(run)
-    recipe = training.Recipe(epochs, batch_size, accumulate, learning_rate, max_steps, max_length, seed, lora)
+    recipe = Recipe(epochs, batch_size, accumulate, learning_rate, max_steps, max_length, seed, lora)
     given = _numbers(parameters or [], objective, default_parameters(objective))
     where = output or Path("trained") / f"{objective}-{folder.run_id}"
     start = None if model is None else Model(path=model)
-    result = training.train(folder, objective, where, given, start, recipe, say)
+    result = training.train(folder, objective, where, given, recipe, start, say)
     values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
     print(f"objective  {objective} ({values})")
     print(f"pairs      {result['pairs']:>12,}")
@@ -101,4 +103,6 @@ def _numbers(given: list[str], objective: Objective, defaults: dict[str, Any]) -
         if name not in defaults:
             known = ", ".join(f"{each}={value}" for each, value in defaults.items())
             raise ConfigError(f"{objective} has no parameter {name!r}", f"--set {text}", f"it has {known}")
+        if not 0 < numbers[name] < inf:
+            raise ConfigError(f"{name} is {value}", f"--set {text}", "give a number above 0")
     return numbers

@@ -17,10 +17,10 @@ from mapjob.scoring.tokenizers import load_tokenizer
 
 def trainable_files(model: Model, style: Style, max_length: int) -> ModelFiles:
     """The model's files. Raises ConfigError for one with code of its own, or that cannot take pairs of this kind."""
-    files = model_files(model, "policy")
     if model.trust_remote_code:
         do = "give the run folder to TRL itself"
-        raise ConfigError("`mapjob train` runs no code that comes with a model", files.path, do)
+        raise ConfigError("`mapjob train` runs no code that comes with a model", model.path, do)
+    files = model_files(model, "policy")
     if style == "chat" and not files.has_chat_template:
         do = "give its tokenizer a chat_template"
         raise ModelError("the selection holds messages, and the model has no chat template", files.path, do)

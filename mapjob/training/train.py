@@ -4,9 +4,10 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,33 +18,19 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
-from trl import DPOConfig
 
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.scoring.tokenizers import load_tokenizer
 from mapjob.store.run_folder import RunFolder
-from mapjob.training.losses import LOSSES, default_parameters
+from mapjob.training.losses import LOSSES, Batch, default_parameters
 from mapjob.training.model import load_trainable, trainable_files
 from mapjob.training.objectives import COLUMNS, Objective, check_run
+from mapjob.training.recipe import Recipe
 from mapjob.training.trainer import SelectionTrainer
 
 Say = Callable[[str], None]
 PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_tokens")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. As the MAP paper does unless said otherwise: one epoch, 128 pairs a step, warm-up and cosine."""
-
-    epochs: float = 1.0
-    batch_size: int = 8  # pairs of one forward pass, and of the statistics of amapo and gamma_po
-    accumulate: int = 16  # forward passes of one step
-    learning_rate: float | None = None  # None: 1e-6, or 1e-5 for an adapter
-    max_steps: int | None = None  # instead of epochs
-    max_length: int | None = None  # tokens of prompt and completion; None: the run's scoring.max_length
-    seed: int = 0
-    lora: bool = False
 
 
 def train(
@@ -51,8 +38,8 @@ def train(
     objective: Objective,
     output: Path,
     parameters: dict[str, float],
+    recipe: Recipe,
     model: Model | None = None,
-    recipe: Recipe = Recipe(),
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
@@ -70,19 +57,21 @@ def train(
     files = trainable_files(model or config.models.policy, style, max_length)
     tokenizer = load_tokenizer(files)
     if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
-        say("warning: the tokenizer's files are not those of the reference; its log-probabilities count by the text")
+        say("warning: the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
     parameters = default_parameters(objective) | parameters
+    loss = _loss(objective, parameters)
     progress = _Progress(say)
     # TRL's warnings quote texts of the corpus; what they warn of is counted here, or in the manifest.
     logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of what peft still calls
     disable_progress_bars()
     start = time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
         trainer = SelectionTrainer(
-            partial(LOSSES[objective], **parameters) if objective in LOSSES else None,
+            loss,
             COLUMNS[objective],
-            args=_arguments(folder, recipe, max_length, parameters),
+            args=recipe.arguments(f"{folder}/trainer", max_length, parameters),
             model=load_trainable(files, style, config.scoring),
             train_dataset=_selection(run, COLUMNS[objective]),
             processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
@@ -125,37 +114,22 @@ def _check_here(output: Path) -> None:
         )
 
 
+def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch], torch.Tensor] | None:
+    """None: TRL's own. Raises ConfigError for parameters that the objective refuses."""
+    if objective not in LOSSES:
+        return None
+    loss = partial(LOSSES[objective], **parameters)
+    try:
+        loss(Batch(*[torch.ones(1)] * len(fields(Batch))))
+    except ValueError as error:
+        raise ConfigError(str(error), f"the parameters of {objective}", "take the defaults, or others") from None
+    return loss
+
+
 def _selection(run: RunFolder, columns: tuple[str, ...]) -> Dataset:
     """The columns that are trained on and no others: TRL would take some of a user's own for its own."""
     names = [*PAIR, *columns]
     return Dataset(pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")]))
-
-
-def _arguments(folder: str, recipe: Recipe, max_length: int, parameters: dict[str, float]) -> DPOConfig:
-    on_gpu = torch.cuda.is_available()
-    rate = recipe.learning_rate
-    return DPOConfig(
-        output_dir=f"{folder}/trainer",
-        num_train_epochs=recipe.epochs,
-        max_steps=recipe.max_steps or -1,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulate,
-        learning_rate=(1e-5 if recipe.lora else 1e-6) if rate is None else rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.1,
-        max_length=max_length,
-        beta=parameters.get("beta", 0.1),  # of TRL's own loss
-        seed=recipe.seed,
-        precompute_ref_log_probs=True,
-        bf16=on_gpu,
-        activation_checkpointing=on_gpu,
-        dataloader_pin_memory=on_gpu,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would show the losses before in the place of NaN
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 class _Progress(TrainerCallback):
@@ -173,5 +147,5 @@ class _Progress(TrainerCallback):
             do = "lower --learning-rate; nothing was saved"
             raise MapjobError(f"the loss is {loss}", f"step {step} of {state.max_steps}", do)
         self.losses.append(loss)
-        if step == state.max_steps or step % max(1, state.max_steps // 10) == 0:
+        if step == state.max_steps or step % math.ceil(state.max_steps / 10) == 0:
             self._say(f"step {step:,} of {state.max_steps:,}, loss {loss:.4f}")

@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import parse_config
+from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.prepare import prepare
 from mapjob.store.run_folder import RunFolder
+from mapjob.training.model import trainable_files
+from tests.fakes import make_policy, make_tokenizer
 from tests.training.conftest import finished
 
 
@@ -110,11 +112,18 @@ def test_nothing_is_written_over(chat, output):
         ("alpha=1", "simpo has no parameter 'alpha'"),
         ("beta", "not a number: ''"),
         ("beta=high", "not a number: 'high'"),
+        ("beta=0", "beta is 0"),
+        ("beta=nan", "beta is nan"),
     ],
 )
 def test_parameters_that_are_none(chat, output, option, message):
     error = refusal(chat, "--objective", "simpo", "--output", output, "--set", option)
     assert error.what == message
+
+
+def test_parameters_that_an_objective_refuses(chat, output):
+    error = refusal(chat, "--objective", "madpo", "--output", output, "--set", "c_max=0.5")
+    assert "c_max > 1" in error.what
 
 
 def test_parameters_are_set(eight, tmp_path):
@@ -128,14 +137,18 @@ def test_parameters_are_set(eight, tmp_path):
 
 
 def test_a_model_that_takes_no_messages(chat, tmp_path, output):
-    from tests.fakes import make_policy, make_tokenizer
-
     other = make_policy(tmp_path / "other", tokenizer=make_tokenizer(chat=False))
     error = refusal(chat, "--objective", "simpo", "--output", output, "--model", other)
     assert "no chat template" in error.what
     short = make_policy(tmp_path / "short", max_position_embeddings=64)
     error = refusal(chat, "--objective", "simpo", "--output", output, "--model", short)
     assert "made for 64 positions" in error.what
+
+
+def test_code_of_a_model_is_not_run(tree):
+    policy = Model(**tree["models"]["policy"], trust_remote_code=True)
+    with pytest.raises(ConfigError, match="runs no code"):
+        trainable_files(policy, "chat", 512)
 
 
 def test_without_trl(chat, output, monkeypatch):

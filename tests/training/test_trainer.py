@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import DPOTrainer
 
 from mapjob.config import Model
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.training.objectives import COLUMNS
-from mapjob.training.train import Recipe, train
+from mapjob.training.recipe import Recipe
+from mapjob.training.train import train
 from mapjob.training.trainer import SelectionTrainer
 from tests.fakes import make_policy, make_tokenizer
 
@@ -40,7 +42,7 @@ def no_reference(monkeypatch):
 @pytest.mark.parametrize("objective", COLUMNS)
 def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, output, objective):
     said = []
-    result = train(eight, objective, output, {}, recipe=RECIPE, say=said.append)
+    result = train(eight, objective, output, {}, RECIPE, say=said.append)
     losses = [float(line.rpartition("loss ")[2]) for line in said if "loss" in line]
     assert result["pairs"] == 8
     assert result["steps"] == 20
@@ -50,10 +52,31 @@ def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, outp
     assert result["last_loss"] < result["first_loss"] - 1e-3
 
 
+def test_experts_are_balanced_as_by_trl(eight, tmp_path):
+    """The router's own loss is added to every objective."""
+
+    def first_loss(objective: str, coefficient: float) -> float:
+        name = f"{objective}-{coefficient}"
+        tokenizer = make_tokenizer()
+        shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+        experts = {"num_local_experts": 4, "num_key_value_heads": 2, "router_aux_loss_coef": coefficient}
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **shape, **experts))
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        recipe = replace(RECIPE, max_steps=1)
+        result = train(eight, objective, tmp_path / f"{name}-trained", {}, recipe, Model(path=str(tmp_path / name)))
+        return result["first_loss"]
+
+    by_trl = first_loss("dpo", 1.0) - first_loss("dpo", 0.0)
+    assert by_trl > 0.1
+    assert first_loss("simpo", 1.0) - first_loss("simpo", 0.0) == pytest.approx(by_trl, abs=1e-4)
+
+
 def test_a_seed_gives_the_same_training_again(chat, tmp_path):
     def losses(name: str, seed: int) -> tuple[float, float]:
         recipe = replace(RECIPE, max_steps=5, seed=seed, lora=True)
-        result = train(chat, "simpo", tmp_path / name, {}, recipe=recipe)
+        result = train(chat, "simpo", tmp_path / name, {}, recipe)
         return result["first_loss"], result["last_loss"]
 
     assert losses("one", 1) == losses("again", 1)
@@ -79,7 +102,7 @@ def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objec
     assert 0 < over < 40
     said = []
     recipe = replace(RECIPE, max_length=60, max_steps=1)
-    result = train(chat, objective, output, {}, recipe=recipe, say=said.append)
+    result = train(chat, objective, output, {}, recipe, say=said.append)
     assert result["pairs"] == 40 - over
     assert result["dropped"] == {"overlength": over, "other_tokens": 0}
     assert said[0] == f"warning: {over} pairs are dropped: overlength"
@@ -87,7 +110,7 @@ def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objec
 
 def test_none_is_left(chat, output):
     with pytest.raises(ConfigError, match="none of 40 pairs"):
-        train(chat, "dpo", output, {}, recipe=replace(RECIPE, max_length=8))
+        train(chat, "dpo", output, {}, replace(RECIPE, max_length=8))
     assert not output.exists()
     assert list(output.parent.iterdir()) == []
 
@@ -100,7 +123,7 @@ def test_what_was_scored_cut_off_is_trained_on_as_far_as_it_was_scored(cut, tree
     recipe = replace(RECIPE, max_steps=1)
 
     def dropped(name: str, objective: str, max_length: int | None) -> Counter:
-        result = train(cut, objective, tmp_path / name, {}, recipe=replace(recipe, max_length=max_length))
+        result = train(cut, objective, tmp_path / name, {}, replace(recipe, max_length=max_length))
         assert result["pairs"] == selected - sum(result["dropped"].values())
         return +Counter(result["dropped"])
 
@@ -116,12 +139,12 @@ def test_another_tokenizer(eight, tmp_path):
     model = Model(path=str(make_policy(tmp_path / "other", tokenizer=tokenizer)))
     recipe, said = replace(RECIPE, max_steps=1), []
     with pytest.raises(ConfigError, match="8 have other tokens"):
-        train(eight, "dpo", tmp_path / "dpo", {}, model, recipe, said.append)
-    assert "tokenizer's files are not those of the reference" in said[0]
-    assert train(eight, "simpo", tmp_path / "simpo", {}, model, recipe)["pairs"] == 8
+        train(eight, "dpo", tmp_path / "dpo", {}, recipe, model, said.append)
+    assert "tokenizer's files differ from the reference's" in said[0]
+    assert train(eight, "simpo", tmp_path / "simpo", {}, recipe, model)["pairs"] == 8
 
 
 def test_a_training_that_diverges_ends_and_saves_nothing(eight, output):
     with pytest.raises(MapjobError, match="the loss is nan"):
-        train(eight, "repo", output, {"gamma": float("nan")}, recipe=RECIPE)
+        train(eight, "repo", output, {"gamma": float("nan")}, RECIPE)
     assert list(output.parent.iterdir()) == []
