@@ -1,22 +1,27 @@
 """The trainer: every objective learns, no reference is loaded, pairs with other tokens than were scored are dropped."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import DPOTrainer
 
 from mapjob.config import Model
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.training.losses import Batch
 from mapjob.training.objectives import COLUMNS
 from mapjob.training.recipe import Recipe
 from mapjob.training.train import train
 from mapjob.training.trainer import SelectionTrainer
-from tests.fakes import make_policy, make_tokenizer
+from tests.fakes import make_pairs, make_policy, make_tokenizer, write_corpus
+from tests.training.conftest import finished
 
+COMPLETIONS = ("chosen", "rejected")
+MERGED = {"prompt": "T", "chosen": "he quick brown fox", "rejected": "he lazy dog", "source": "group 0"}
 RECIPE = Recipe(batch_size=8, accumulate=1, learning_rate=3e-4, max_steps=20)
 
 
@@ -50,6 +55,40 @@ def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, outp
     assert np.isfinite(losses).all()
     print(f"{objective}: {result['first_loss']:.4f} -> {result['last_loss']:.4f}")
     assert result["last_loss"] < result["first_loss"] - 1e-3
+
+
+@pytest.mark.parametrize("plain_text", ["chat", "raw"])
+def test_a_loss_sees_the_columns_that_were_scored(tree, tmp_path, plain_text):
+    """Also of a pair whose completion begins with the very first token, which nothing predicts."""
+    corpus = write_corpus(tmp_path / "corpus", [*make_pairs(6), MERGED], num_files=1)
+    run = finished({**tree, "input": {"path": str(corpus), "plain_text": plain_text}})
+    names = [field.name for field in fields(Batch)]
+    rows = Dataset(run.read_table(run.tables("selected")[0], ["prompt", "chosen", "rejected", *names]))
+    path, seen = tree["models"]["policy"]["path"], []
+
+    def loss(batch: Batch) -> torch.Tensor:
+        seen.append(batch)
+        return batch.simpo_margin
+
+    SelectionTrainer(
+        loss,
+        COLUMNS["madpo"],
+        args=Recipe(batch_size=7, max_steps=1).arguments(str(tmp_path / "trainer"), 512, {}),
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(path),
+    ).train()
+    order = seen[0].reward_margin.argsort()  # a batch is shuffled
+    stored_order = np.argsort(rows["reward_margin"])
+    for name in names:
+        stored = np.array(rows[name], np.float32)[stored_order]
+        np.testing.assert_allclose(getattr(seen[0], name).detach()[order], stored, atol=1e-4, rtol=1e-5, err_msg=name)
+
+
+def test_the_merged_pair_has_no_prompt_token_in_raw_text():
+    tokenizer = make_tokenizer()
+    first = {tokenizer(MERGED["prompt"] + MERGED[side])["input_ids"][0] for side in COMPLETIONS}
+    assert tokenizer(MERGED["prompt"])["input_ids"][0] not in first
 
 
 def test_experts_are_balanced_as_by_trl(eight, tmp_path):
@@ -90,9 +129,6 @@ def num_tokens(run, tokenizer) -> list[tuple[int, int]]:
         tuple(len(tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]) for side in COMPLETIONS)
         for row in rows
     ]
-
-
-COMPLETIONS = ("chosen", "rejected")
 
 
 @pytest.mark.parametrize("objective", ["dpo", "simpo"])
