@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.table import REFERENCE
+from mapjob.metrics.columns import REFERENCE
 
 Objective = Literal["dpo", "simpo", "repo", "amapo", "gamma_po", "madpo", "bpo", "mmpo"]
 

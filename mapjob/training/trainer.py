@@ -13,7 +13,7 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.table import REFERENCE
+from mapjob.metrics.columns import REFERENCE
 from mapjob.training.losses import Batch
 
 OVERLENGTH = "overlength"
