@@ -1,24 +1,45 @@
-"""`mapjob plan`: what a run would do. Nothing is written and no model is loaded."""
+"""`mapjob plan`: what a run would do, and what it would meet, take and cost. Nothing is written."""
 
 import json as json_module
+from typing import Annotated
+
+import typer
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose
 from mapjob.config import load_config
+from mapjob.errors import ConfigError
 from mapjob.inert import in_line
 from mapjob.prepare import describe, prepare
+
+Seconds = Annotated[
+    float, typer.Option("--sample-s", min=0, help="Seconds of reading and encoding a sample; 0 looks at none.")
+]
+Measure = Annotated[
+    bool | None,
+    typer.Option(help="Load the models and score for seconds; without it, where they are small and the run is local."),
+]
+Gpu = Annotated[str, typer.Option(help="l4, a10g, l40s, a100, h100 or h200: for GPU hours.")]
+Price = Annotated[float, typer.Option(min=0, help="Of one GPU hour.")]
+
+SMALL = 500e6  # parameters of a model that loads in seconds
+MEASURE_S = 2.0
 
 
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
     limit: Limit = None,
+    sample_s: Seconds = 12.0,
+    measure: Measure = None,
+    gpu: Gpu = "h100",
+    price: Price = 0.0,
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what `mapjob run` would do: layout, units, rows, what is scored already. Touches nothing.
+    """Say what `mapjob run` would do, meet, take and cost, from a sample of the corpus. Writes nothing.
 
-    Example: mapjob plan configs/demo.yaml
+    Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
     """
     prepared = prepare(load_config(config, overrides or ()), limit, trust_remote_code)
     for line in describe(prepared):
@@ -29,15 +50,31 @@ def plan(
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
     finished = prepared.run_folder.manifest is not None
     print(f"run folder: {in_line(prepared.run_folder.url)} ({'finished' if finished else 'not there yet'})")
+    result = {
+        "run_id": prepared.run_folder.run_id,
+        "run_path": prepared.run_folder.url,
+        "finished": finished,
+        "layout": prepared.plan.corpus.layout,
+        "style": prepared.plan.corpus.style,
+        "rows": prepared.plan.num_rows,
+        "units": units,
+        "units_to_do": lacking,
+    }
+    if sample_s:
+        # Slow to import, with torch and transformers.
+        from mapjob import forecast
+        from mapjob.report.forecast import GPUS, as_json, forecast_text
+
+        if gpu not in GPUS:
+            raise ConfigError(f"no GPU is called {gpu!r} here", "--gpu", f"one of {', '.join(GPUS)}")
+        found = forecast.forecast(prepared, sample_s)
+        local = prepared.config.execution.address is None
+        small = all(load.cost.parameters < SMALL for load in found.loads.values())
+        if measure or (measure is None and local and small):
+            for load in found.loads.values():
+                forecast.measure(load, prepared, MEASURE_S)
+        for line in forecast_text(found, prepared, gpu, price):
+            print(line)
+        result["forecast"] = as_json(found, prepared, gpu)
     if json:
-        result = {
-            "run_id": prepared.run_folder.run_id,
-            "run_path": prepared.run_folder.url,
-            "finished": finished,
-            "layout": prepared.plan.corpus.layout,
-            "style": prepared.plan.corpus.style,
-            "rows": prepared.plan.num_rows,
-            "units": units,
-            "units_to_do": lacking,
-        }
         print(json_module.dumps(result))

@@ -62,6 +62,10 @@ class Encoder:
         ids_of = dict(zip(texts, ids))
         return [self._try(self._cut, item, ids_of) for item in rendered]
 
+    def decode(self, ids: I32) -> str:
+        """The text of token ids, special tokens included."""
+        return self._tokenizer.decode(ids.tolist())
+
     @staticmethod
     def _try(step, item, *args):
         if isinstance(item, RowError):

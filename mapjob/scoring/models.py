@@ -29,6 +29,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype that a model of the run file is loaded in; one in float8 is made of one in bfloat16."""
+    return torch.bfloat16 if name == "float8" else getattr(torch, name)
+
+
 def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool = False) -> PreTrainedModel:
     """The model that scorers with one base share, in eval mode; `wearing` puts a scorer's adapter on.
 
@@ -47,7 +52,7 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     try:
         model, info = _auto_class(spec).from_pretrained(
             spec.files.folder(weights=True),
-            dtype=torch.bfloat16 if float8 else getattr(torch, spec.files.dtype),
+            dtype=torch_dtype(spec.files.dtype),
             use_safetensors=True,
             trust_remote_code=spec.files.runs_own_code(),
             output_loading_info=True,

@@ -28,6 +28,7 @@ LEVELS = {
     "cli": 4,
     "job": 4,
     "prepare": 4,
+    "forecast": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

@@ -1,0 +1,154 @@
+"""What a run will meet, from a sample of its units read and encoded as the run does it: rows, tokens, operations."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from mapjob.corpus.plan import read_unit
+from mapjob.corpus.reader import read_records
+from mapjob.corpus.records import Record
+from mapjob.errors import RowError
+from mapjob.prepare import Job
+from mapjob.scoring.budget import tokens_that_fit
+from mapjob.scoring.costs import ModelCost, model_config, model_cost
+from mapjob.scoring.encode import Encoded, Encoder
+from mapjob.scoring.models import default_device, torch_dtype
+from mapjob.scoring.packing import Group, packs, shared_prompts
+from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.spec import ScorerSpec
+
+QUANTILES = (0.05, 0.5, 0.95, 1.0)
+NUM_SHOWN = 3
+WARM_UP_ROWS, ROWS_AT_ONCE = 8, 128
+
+
+@dataclass
+class ScorerLoad:
+    """What one scorer meets in the sample; `tokens` counts a prompt once for its completions, as scoring does."""
+
+    spec: ScorerSpec
+    cost: ModelCost
+    tokens: int = 0
+    completion_tokens: int = 0
+    pairs_of_tokens: float = 0.0
+    lengths: list[int] = field(default_factory=list)  # of prompt and longest completion, of rows that can be scored
+    shown: list[tuple[str, ...]] = field(default_factory=list)  # prompt and two completions as this model reads them
+    some: list[Encoded] = field(default_factory=list)  # records to measure by
+    tokens_per_s: float | None = None  # of one actor, where it was measured
+
+    @property
+    def operations(self) -> float:
+        return self.cost.operations(self.tokens, self.completion_tokens, self.pairs_of_tokens)
+
+    def add(self, records: Sequence[Encoded | RowError], budget: int) -> None:
+        groups, _ = shared_prompts(records)
+        for pack in packs(groups, budget):
+            for group in pack:
+                self._add(group)
+        good = [record for record in records if isinstance(record, Encoded)]
+        self.lengths += [len(record.prompt) + max(map(len, record.completions)) for record in good]
+        self.some = self.some or good
+
+    def _add(self, group: Group) -> None:
+        prompt, completions = len(group.prompt), [len(completion) for completion in group.completions]
+        self.tokens += prompt + sum(completions)
+        self.completion_tokens += sum(completions)
+        self.pairs_of_tokens += prompt**2 / 2 + sum(length * prompt + length**2 / 2 for length in completions)
+
+
+@dataclass
+class Forecast:
+    """Of `num_rows` rows in `num_units` units that were looked at."""
+
+    num_units: int
+    num_rows: int
+    reasons: Counter[str]
+    loads: dict[str, ScorerLoad]
+
+    def whole(self, number: float, total_rows: int) -> float:
+        """A number of the sample for the whole corpus."""
+        return number * total_rows / self.num_rows
+
+
+def forecast(job: Job, seconds: float) -> Forecast:
+    """Read and encode units for about so many seconds, spread over the corpus; at least one, and each of them whole."""
+    start = time.monotonic()
+    corpus, plan = job.plan.corpus, job.plan
+    encoders = {s.encoding.key: Encoder(s.encoding, corpus.spec) for s in job.scorers}
+    result = Forecast(0, 0, Counter(), {s.name: ScorerLoad(s, _cost(s)) for s in job.scorers})
+    budgets = {s.name: _budget(s, job.config.execution.tokens_per_batch) for s in job.scorers}
+    for index in spread(len(plan.units)):
+        unit = plan.units[index]
+        records = read_records(read_unit(unit, corpus.own_columns), corpus.spec, corpus.columns)
+        encoded = {key: encoder.encode(records) for key, encoder in encoders.items()}
+        for load in result.loads.values():
+            own = encoded[load.spec.encoding.key]
+            load.add(own, budgets[load.spec.name])
+            load.shown = load.shown or shown(encoders[load.spec.encoding.key], own)
+        result.reasons.update(_reasons(records, list(encoded.values())))
+        result.num_units, result.num_rows = result.num_units + 1, result.num_rows + unit.num_rows
+        if time.monotonic() - start > seconds:
+            break
+    return result
+
+
+def measure(load: ScorerLoad, job: Job, seconds: float) -> None:
+    """Load the model as an actor would, and score real rows for about so many seconds."""
+    device = default_device()
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # as an actor on CPU
+    try:
+        scorer = Scorer(load.spec, job.config.execution.tokens_per_batch, device)
+        scorer.score(load.some[:WARM_UP_ROWS])
+        tokens, at, start = 0, 0, time.monotonic()
+        while at < len(load.some) and time.monotonic() - start < seconds:
+            tokens += scorer.score(load.some[at : at + ROWS_AT_ONCE]).num_tokens
+            at += ROWS_AT_ONCE
+        load.tokens_per_s = tokens / (time.monotonic() - start) if tokens else None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def spread(number: int) -> Iterator[int]:
+    """0 to number - 1, each prefix of it spread evenly: by the bits of the place in reverse (van der Corput)."""
+    bits = max(1, (number - 1).bit_length())
+    for place in range(1 << bits):
+        index = int(f"{place:0{bits}b}"[::-1], 2)
+        if index < number:
+            yield index
+
+
+def quantiles(lengths: Sequence[int]) -> list[int]:
+    return [int(value) for value in np.quantile(lengths, QUANTILES)] if lengths else []
+
+
+def shown(encoder: Encoder, records: Sequence[Encoded | RowError]) -> list[tuple[str, ...]]:
+    """Prompt, and the first two completions, of a few records from all over a unit, as their tokens read."""
+    good = [record for record in records if isinstance(record, Encoded)]
+    few = good[:: max(1, len(good) // NUM_SHOWN)][:NUM_SHOWN]
+    return [tuple(encoder.decode(ids) for ids in (r.prompt, *r.completions[:2])) for r in few]
+
+
+def _reasons(records: Sequence[Record | RowError], encoded: Sequence[Sequence[Encoded | RowError]]) -> Iterator[str]:
+    """The reason of each row that would not be scored by every model; the first that applies."""
+    for row in zip(records, *encoded):
+        error = next((item for item in row if isinstance(item, RowError)), None)
+        if error is not None:
+            yield error.reason.value
+
+
+def _cost(spec: ScorerSpec) -> ModelCost:
+    return model_cost(spec.files, head=spec.kind != "rewards")
+
+
+def _budget(spec: ScorerSpec, tokens_per_batch: Any) -> int:
+    if tokens_per_batch != "auto":
+        return tokens_per_batch
+    config = model_config(spec.files)
+    return tokens_that_fit(config, torch_dtype(spec.files.dtype), default_device()).tokens

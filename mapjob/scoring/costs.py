@@ -1,0 +1,76 @@
+"""What a model costs before it is loaded: parameters and bytes from safetensors headers, operations from its shape."""
+
+import json
+import re
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import get_safetensors_metadata
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from mapjob.scoring.model_files import ModelFiles
+
+POSITIONS = re.compile(r"wpe|position_embeddings|embed_positions")
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """parameters: all of them; multiplied: those that every token meets (no input embedding, no output embedding).
+
+    head: of the output embedding, met by completion tokens alone. attention: multiply-adds of one token with one token
+    before it, over all layers.
+    """
+
+    parameters: int
+    multiplied: int
+    head: int
+    attention: int
+    weight_bytes: int
+
+    def operations(self, tokens: float, completion_tokens: float, pairs_of_tokens: float) -> float:
+        """Floating-point operations of a forward pass; pairs_of_tokens: a token and one before it, summed over all."""
+        met = self.multiplied * tokens + self.head * completion_tokens + self.attention * pairs_of_tokens
+        return 2.0 * met
+
+
+def model_cost(files: ModelFiles, head: bool) -> ModelCost:
+    """head: the scorer multiplies with the output embedding (policies do, reward models do not)."""
+    config, shapes = model_config(files), _shapes(files)
+    hidden, vocabulary = config.hidden_size, config.vocab_size
+    heads = getattr(config, "num_attention_heads", 0)  # a state space model has none
+    size = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
+    # Looked up, not multiplied; an output embedding counts with the head.
+    met = [shape for name, shape in shapes.items() if len(shape) > 1 and not POSITIONS.search(name)]
+    parameters = sum(map(prod, shapes.values()))
+    return ModelCost(
+        parameters,
+        sum(prod(shape) for shape in met if vocabulary not in shape),
+        hidden * vocabulary if head else 0,
+        2 * config.num_hidden_layers * heads * size,
+        parameters * DTYPE_BYTES[files.dtype],
+    )
+
+
+def model_config(files: ModelFiles) -> PreTrainedConfig:
+    """The configuration in transformers' names (GPT-2 has others in its file), without running any of its own code."""
+    tree = files.config
+    kind = CONFIG_MAPPING[tree["model_type"]] if tree.get("model_type") in CONFIG_MAPPING else PreTrainedConfig
+    return kind.from_dict(tree).get_text_config()
+
+
+def _shapes(files: ModelFiles) -> dict[str, list[int]]:
+    """Of every weight, by name."""
+    if files.commit is not None:
+        metadata = get_safetensors_metadata(files.location, revision=files.commit).files_metadata
+        return {name: info.shape for file in metadata.values() for name, info in file.tensors.items()}
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(Path(files.location).glob("*.safetensors")):
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(size))
+        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return shapes
