@@ -10,6 +10,7 @@ from mapjob.cli.clean import clean
 from mapjob.cli.config import config_app
 from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
+from mapjob.cli.doctor import doctor
 from mapjob.cli.plan import plan
 from mapjob.cli.rank import rank
 from mapjob.cli.run import run
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, plan, run, rank, sweep, show, status, diff, clean, train):
+for command in (demo, doctor, plan, run, rank, sweep, show, status, diff, clean, train):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -29,6 +29,7 @@ LEVELS = {
     "job": 4,
     "prepare": 4,
     "forecast": 4,
+    "doctor": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

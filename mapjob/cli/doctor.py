@@ -1,0 +1,37 @@
+"""`mapjob doctor`: is everything that a run needs there, and does it work?"""
+
+import json as json_module
+
+import typer
+
+from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode, Verbose
+from mapjob.config import load_config
+from mapjob.inert import in_line
+
+UNHEALTHY = 2
+
+
+def doctor(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check devices, Ray, corpus, models and storage, and score eight rows alone and in a batch. Exit code 2: not fit.
+
+    Example: mapjob doctor configs/demo.yaml
+    """
+    from mapjob.doctor import examine  # with torch and ray
+
+    findings = []
+    for finding in examine(load_config(config, overrides or ()), trust_remote_code):
+        findings.append(finding)
+        print(f"{'ok ' if finding.is_good else 'BAD'} {finding.subject}: {in_line(finding.says)}", flush=True)
+        if finding.error is not None:
+            print("\n".join(f"    {line.strip()}" for line in str(finding.error).splitlines()[1:]))
+    if json:
+        found = [{"subject": f.subject, "good": f.is_good, "says": f.says} for f in findings]
+        print(json_module.dumps({"findings": found}))
+    if not all(finding.is_good for finding in findings):
+        raise typer.Exit(UNHEALTHY)

@@ -1,0 +1,112 @@
+"""Are this machine, its cluster, its storage and its models fit for a run? One finding a line; no score is kept."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from mapjob.config import Config
+from mapjob.corpus.plan import read_unit
+from mapjob.corpus.reader import read_records
+from mapjob.errors import MapjobError
+from mapjob.prepare import Job, prepare
+from mapjob.scoring.encode import Encoded, Encoder
+from mapjob.scoring.float8 import check_device
+from mapjob.scoring.models import check_architecture, default_device
+from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.spec import ScorerSpec
+from mapjob.store.storage import Storage
+
+NUM_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    says: str
+    error: MapjobError | None = None
+
+    @property
+    def is_good(self) -> bool:
+        return self.error is None
+
+
+def examine(config: Config, code_allowed: bool = False) -> Iterator[Finding]:
+    """Every finding as it is made; what depends on a thing that failed is left out."""
+    names = ("mapjob", "ray", "torch", "transformers", "pyarrow")
+    yield Finding("versions", ", ".join(f"{name} {version(name)}" for name in names))
+    yield from _devices()
+    yield _checked("Ray", lambda: _cluster(config))
+    jobs: list[Job] = []
+    yield _checked("corpus and models", lambda: _prepared(config, code_allowed, jobs))
+    yield _checked("storage", lambda: _storage(config))
+    for job in jobs:
+        for spec in job.scorers:
+            yield _checked(spec.name, lambda spec=spec, job=job: _alone_and_together(spec, job))
+
+
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, check())
+    except MapjobError as error:
+        return Finding(subject, error.what, error)
+
+
+def _devices() -> Iterator[Finding]:
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        dtypes = ["bfloat16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
+        dtypes += ["float8"] if properties.major * 10 + properties.minor >= 89 else []
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        yield Finding(f"GPU {index}", f"{properties.name}, {memory}, {' and '.join(dtypes) or 'float32 only'}")
+    if not torch.cuda.is_available():
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        bfloat16 = "bfloat16 in hardware" if fast else "bfloat16 without hardware: take float32"
+        yield Finding("CPU", f"no GPU; {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}")
+
+
+def _cluster(config: Config) -> str:
+    from mapjob.pipeline.graph import connect
+
+    cpus, gpus = connect(config.execution.address)
+    mode = os.environ.get("RAY_AUTH_MODE")
+    where = config.execution.address or os.environ.get("RAY_ADDRESS") or "a Ray of its own"
+    own = "a token of its own" if config.execution.address is None else "no token is asked for"
+    token = "with a token" if mode == "token" else own
+    return f"{where}: {cpus:g} CPUs, {gpus:g} GPUs, {token}"
+
+
+def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
+    job = prepare(config, code_allowed=code_allowed)
+    for scorer in job.scorers:
+        check_architecture(scorer)
+        if scorer.files.dtype == "float8":
+            check_device(default_device(), f"models.{scorer.name}.dtype: float8")
+    jobs.append(job)
+    models = ", ".join(f"{s.name} {s.files.architecture}" for s in job.scorers)
+    return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units of layout {job.plan.corpus.layout}; {models}"
+
+
+def _storage(config: Config) -> str:
+    if config.output.content_names:
+        return f"{config.output.path}: names hold hashes of what they name (output.unconditional: content_names)"
+    Storage(config.output.path).check_conditions()
+    return f"{config.output.path}: creates, and refuses to create twice"
+
+
+def _alone_and_together(spec: ScorerSpec, job: Job) -> str:
+    """Load the model, and score a few rows of the corpus one by one and as one batch."""
+    corpus, unit = job.plan.corpus, job.plan.units[0]
+    table = read_unit(unit, corpus.own_columns).slice(0, 64)
+    encoded = Encoder(spec.encoding, corpus.spec).encode(read_records(table, corpus.spec, corpus.columns))
+    rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
+    scorer = Scorer(spec, job.config.execution.tokens_per_batch)
+    column = {"logps": "logps", "rewards": "rewards", "collision_logps": "collision_logps"}[spec.kind]
+    together = scorer.score(rows).table[column].to_pylist()
+    alone = [scorer.score([row]).table[column].to_pylist()[0] for row in rows]
+    drift = max((np.abs(np.subtract(one, other)).max() for one, other in zip(alone, together)), default=0.0)
+    engine = str(scorer).partition(": ")[2]
+    return f"{engine}; {len(rows)} rows alone and in one batch differ by at most {drift:.2g}"
