@@ -6,6 +6,7 @@ from types import TracebackType
 
 import typer
 
+from mapjob.cli.browse import browse
 from mapjob.cli.clean import clean
 from mapjob.cli.config import config_app
 from mapjob.cli.demo import demo
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, doctor, plan, run, rank, sweep, show, status, diff, clean, train):
+for command in (demo, doctor, plan, run, rank, sweep, show, browse, status, diff, clean, train):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

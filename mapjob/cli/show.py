@@ -23,8 +23,9 @@ def show(
     folder = open_run(run)
     manifest = folder.manifest
     assert manifest is not None, "open_run returns finished runs"
-    row = selected_pair(folder, which) or job.ranked_pair(manifest, which)
+    selected = selected_pair(folder, which)
+    row = selected or job.ranked_pair(manifest, which)
     if row is None:
         ranked = manifest["counts"]["ranked"]
         raise ConfigError(f"no pair has the rank or pair_id {which}", folder.url, f"ranks go from 1 to {ranked:,}")
-    print(pair_text(folder, row))
+    print(pair_text(folder, row, is_selected=selected is not None))

@@ -45,10 +45,10 @@ def _texts(run: RunFolder, row: pa.Table) -> Row:
     return read_pair(row, config["output_format"], read_as)._asdict()
 
 
-def pair_text(run: RunFolder, row: Row) -> str:
+def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
     """The pair as text, its margins, and the arithmetic of its score."""
     manifest = run.manifest or {}
-    kept = "selected" if row["rank"] <= manifest["counts"]["selected"] else "not selected"
+    kept = "selected" if is_selected else "not selected"
     lines = [
         f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {in_line(row['pair_id'])}",
         *_section("prompt", row["prompt"]),

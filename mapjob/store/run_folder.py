@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -77,6 +77,10 @@ class RunFolder:
     def tables(self, folder: str) -> list[str]:
         """Names of the Parquet files of `selected` or `errors`, in order."""
         return [f"{folder}/{name}" for name in self._storage.names(folder) if name.endswith(".parquet")]
+
+    def open(self, name: str) -> BinaryIO:
+        """A file of the run, to read parts of it."""
+        return self._storage.fs.open(self._storage.path(name), "rb")
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         data = self._storage.read(name)
