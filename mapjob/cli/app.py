@@ -13,6 +13,7 @@ from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
 from mapjob.cli.plan import plan
+from mapjob.cli.push import push
 from mapjob.cli.rank import rank
 from mapjob.cli.run import run
 from mapjob.cli.show import show
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, doctor, plan, run, rank, sweep, show, browse, status, diff, clean, train):
+for command in (demo, doctor, plan, run, rank, sweep, show, browse, status, diff, clean, push, train):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -78,16 +78,26 @@ class RunFolder:
         """Names of the Parquet files of `selected` or `errors`, in order."""
         return [f"{folder}/{name}" for name in self._storage.names(folder) if name.endswith(".parquet")]
 
+    def files(self) -> list[str]:
+        """Names of all files of the run, `selected/train-….parquet` and so on."""
+        names = self._storage.names()
+        below = {name: self._storage.names(name) for name in names if "." not in name}
+        return [name for name in names if name not in below] + [f"{n}/{f}" for n, own in below.items() for f in own]
+
+    def read(self, name: str) -> bytes:
+        """A whole file of the run. Raises MapjobError where it is missing."""
+        data = self._storage.read(name)
+        if data is None:
+            raise MapjobError("a file of the run is missing", f"{self.url}/{name}", "run the same command again")
+        return data
+
     def open(self, name: str) -> BinaryIO:
         """A file of the run, to read parts of it."""
         return self._storage.fs.open(self._storage.path(name), "rb")
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        data = self._storage.read(name)
-        if data is None:
-            raise MapjobError("a file of the run is missing", f"{self.url}/{name}", "run the same command again")
         try:
-            return from_parquet(data, columns)
+            return from_parquet(self.read(name), columns)
         except (pa.ArrowException, OSError) as error:
             where = f"{self.url}/{name}"
             raise MapjobError(

@@ -30,6 +30,7 @@ LEVELS = {
     "prepare": 4,
     "forecast": 4,
     "doctor": 4,
+    "api": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

@@ -1,0 +1,52 @@
+"""`mapjob push`: a finished run as a data set on the hub."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+
+from mapjob.cli.options import Verbose
+from mapjob.errors import ConfigError
+from mapjob.inert import in_line
+from mapjob.store.run_folder import open_run
+
+
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Everyone may read it; without, only who may already.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Upload a finished run to the hub as a data set: its card, selection, errors and manifest. Private by default.
+
+    The token is the hub's own (`hf auth login`, or HF_TOKEN). An unfinished run is refused.
+
+    Example: mapjob push output/nightly org/nightly-pairs
+    """
+    folder = open_run(run)
+    api = HfApi()
+    try:
+        url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        if not public and not api.repo_info(name, repo_type="dataset").private:
+            raise ConfigError(
+                "this data set is there already, and everyone may read it", name, "give --public, or another name"
+            )
+        with tempfile.TemporaryDirectory(prefix="mapjob-push-") as copy:
+            for file in folder.files():
+                target = Path(copy) / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(folder.read(file))
+            api.upload_folder(
+                repo_id=name, repo_type="dataset", folder_path=copy, commit_message=f"mapjob run {folder.run_id}"
+            )
+    except (HTTPError, OSError, ValueError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the hub does not take it: {what}", name, "log in (`hf auth login`) with a token that may write there"
+        ) from error
+    print(f"pushed {in_line(folder.run_id)} to {url}")
