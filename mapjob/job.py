@@ -12,6 +12,7 @@ import numpy as np
 from mapjob.config import Config, fingerprint, parse_config
 from mapjob.config.signals import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.pipeline.events import Events
 from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
@@ -38,11 +39,12 @@ def run(
     say: Say = lambda _: None,
     verbose: bool = False,
     code_allowed: bool = False,
+    events: str | None = None,
 ) -> dict[str, Any]:
     """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it stands.
 
-    code_allowed: models may run code of their own where the run file trusts it too. Raises MapjobError; what is
-    committed by then stays, and the same call goes on from there.
+    code_allowed: models may run code of their own where the run file trusts it too. events: a file that JSON lines are
+    appended to as things happen. Raises MapjobError; what is committed by then stays, and the same call goes on there.
     """
     if (trusted := with_own_code(config)) and not code_allowed:
         raise ConfigError(
@@ -61,8 +63,12 @@ def run(
         return finished
     if not config.output.content_names:
         Storage(config.output.path).check_conditions()
-    _score(job, spent, say, verbose)
-    return _rank_and_publish(job, spent, say)
+    log = Events(events)
+    log.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
+    _score(job, spent, say, verbose, log)
+    manifest = _rank_and_publish(job, spent, say)
+    log.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
+    return manifest
 
 
 def rank(
@@ -170,7 +176,7 @@ class Spent:
         return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s, "engines": self.engines}
 
 
-def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
+def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
     # Ray and torch are slow to import, and ranking needs neither.
     from mapjob.pipeline.graph import connect, missing, passes, score
     from mapjob.pipeline.progress import ScoringProgress
@@ -198,7 +204,8 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool) -> None:
         with spent.on("score"):
             for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
                 title = " + ".join(s.name for s in scorers) or "reading"
-                with ScoringProgress(title, len(share), sum(item.unit.num_rows for item in share)) as progress:
+                num_rows = sum(item.unit.num_rows for item in share)
+                with ScoringProgress(title, len(share), num_rows, log) as progress:
                     for receipt in score(job.config, job.plan.corpus, job.readers, scorers, share, cpus, gpus):
                         for name in receipt.engines.keys() - spent.engines.keys():
                             say(receipt.engines[name])

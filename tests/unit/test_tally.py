@@ -1,0 +1,62 @@
+"""What a run shows while it goes on: rates, errors and the time that is left, from receipts and a clock of the test."""
+
+import json
+
+import pytest
+
+from mapjob.errors import ConfigError
+from mapjob.pipeline.events import Events
+from mapjob.pipeline.progress import ScoringProgress
+from mapjob.pipeline.stages import Receipt
+from mapjob.pipeline.tally import Tally
+
+SKIPPED = {"records": {"null_field": 2}, "policy": {"null_field": 2, "overlength": 1}}
+
+
+def receipt(rows: int = 100, reasons: dict | None = None) -> Receipt:
+    tokens, model_s = {"policy": 5_000, "reward": 4_000}, {"policy": 6.0, "reward": 3.0}
+    return Receipt("unit", rows, reasons or {"records": {}, "policy": {}}, tokens, model_s, {})
+
+
+def test_rates_and_time_left():
+    now = [0.0]
+    tally = Tally(4, 400, clock=lambda: now[0])
+    assert "loading models" in tally.line()
+    now[0] = 60.0
+    tally.add(receipt())
+    now[0] = 70.0
+    tally.add(receipt(reasons=SKIPPED))
+    # 200 rows are left, and since the first receipt 100 rows took 10 seconds.
+    assert tally.left_s == 20.0
+    line = tally.line()
+    assert line.startswith("2/4 units, 200/400 pairs, 2.86 pairs/s, 257 tokens/s, 3 rows with errors, 20 s left")
+    assert tally.details() == [
+        "policy               143 tokens/s    0.17 actors busy",
+        "reward               114 tokens/s    0.09 actors busy",
+        "errors: null_field 2, overlength 1",
+    ]
+
+
+def test_one_receipt_is_its_own_pace():
+    now = [0.0]
+    tally = Tally(2, 300, clock=lambda: now[0])
+    now[0] = 10.0
+    tally.add(receipt())
+    assert tally.left_s == 20.0
+
+
+def test_events_are_one_object_a_line(tmp_path, capsys):
+    path = tmp_path / "events.jsonl"
+    with ScoringProgress("policy", 1, 100, Events(str(path))) as progress:
+        progress.add(receipt(reasons=SKIPPED))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["pass", "unit"]
+    assert lines[1]["num_rows"] == 100
+    assert lines[1]["reasons"] == SKIPPED
+    assert lines[1]["tokens"] == {"policy": 5_000, "reward": 4_000}
+    assert "1/1 units, 100/100 pairs" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="log of events"):
+        Events(str(tmp_path / "missing" / "events.jsonl")).add("start")
