@@ -20,6 +20,7 @@ from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.pipeline.watchdog import Watchdog
+from mapjob.scoring.costs import token_cost
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
@@ -124,7 +125,8 @@ def score(
     MapjobError of a worker, and IncompleteError when the cluster fails: what is committed stays.
     """
     shared = _by_base(scorers)
-    pools = scorer_pools([specs[0].name for specs in shared], config.execution.pools, cpus, gpus, len(todo))
+    costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
+    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo))
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     attempts = SharedAttempts()
     units = _stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))

@@ -1,6 +1,6 @@
 """How many actors each scorer gets, and what each of them holds of the cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -41,28 +41,46 @@ class PoolSize:
 
 
 def scorer_pools(
-    names: Sequence[str], wanted: dict[str, Pool], cpus: float, gpus: float, num_units: int
+    costs: Mapping[str, float], wanted: Mapping[str, Pool], cpus: float, gpus: float, num_units: int
 ) -> dict[str, PoolSize]:
     """Pools of the scorers that run at the same time, for a cluster with so many CPUs and GPUs.
 
-    With GPUs, each scorer gets an equal number of whole ones, or an equal share of one where there are too few.
-    Without, each pool has half as many actors again as its share of the cores: models differ in cost, and the cores
-    that one pool leaves idle serve the other. Raises ConfigError when the run file asks for GPUs that are not there.
+    costs: of a token in each scorer, in any unit. With GPUs, scorers share whole ones so that the slowest is as fast as
+    can be, or get equal parts of one where there are too few. Without, each pool has half as many actors again as its
+    share of the cores: models differ in cost, and the cores that one pool leaves idle serve the other. Raises
+    ConfigError when the run file asks for GPUs that are not there.
     """
-    own = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in names}
-    return {name: _pool(own[name], len(names), cpus, gpus, num_units, name) for name in names}
+    own = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in costs}
+    shares = gpu_shares(costs, {name: pool.num_gpus or 1.0 for name, pool in own.items()}, gpus)
+    return {name: _pool(own[name], shares[name], len(costs), cpus, gpus, num_units, name) for name in costs}
 
 
-def _pool(pool: Pool, num_scorers: int, cpus: float, gpus: float, num_units: int, name: str) -> PoolSize:
+def gpu_shares(costs: Mapping[str, float], per_actor: Mapping[str, float], gpus: float) -> dict[str, float]:
+    """GPUs of each scorer, whole actors of `per_actor` GPUs each: the next actor goes where a token takes longest.
+
+    With fewer GPUs than one actor each needs, equal parts.
+    """
+    if gpus < sum(per_actor.values()):
+        return dict.fromkeys(costs, gpus / len(costs))
+    shares = dict(per_actor)
+    left = gpus - sum(shares.values())
+    while fitting := [name for name in costs if per_actor[name] <= left]:
+        slowest = max(fitting, key=lambda name: costs[name] / shares[name])
+        shares[slowest] += per_actor[slowest]
+        left -= per_actor[slowest]
+    return shares
+
+
+def _pool(pool: Pool, share: float, num_scorers: int, cpus: float, gpus: float, num_units: int, name: str) -> PoolSize:
     if pool.num_gpus and pool.num_gpus > gpus:
         raise ConfigError(
             f"the pool {name} asks for {pool.num_gpus:g} GPUs an actor, the cluster has {gpus:g}",
             f"execution.pools.{name}.num_gpus",
             "ask for fewer, or set execution.address to a cluster that has them",
         )
-    num_gpus = pool.num_gpus if pool.num_gpus is not None else min(1.0, gpus / num_scorers)
+    num_gpus = pool.num_gpus if pool.num_gpus is not None else min(1.0, share)
     if num_gpus:
-        size, num_cpus = max(1, int(gpus / num_scorers / num_gpus)), 0.5
+        size, num_cpus = max(1, int(share / num_gpus + 1e-9)), 0.5
     else:
         size = ceil(1.5 * cpus / num_scorers)
         num_cpus = (1 - ENCODE_SHARE - COMMIT_SHARE) * cpus / num_scorers / size

@@ -55,6 +55,18 @@ def model_cost(files: ModelFiles, head: bool) -> ModelCost:
     )
 
 
+def token_cost(files: ModelFiles) -> int:
+    """Multiplications of one token in the layers, by the model's configuration alone: what models are compared by."""
+    config = model_config(files)
+    hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 0) or 1
+    size = getattr(config, "head_dim", None) or hidden // heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+    gated = 3 if getattr(config, "hidden_act", "") in ("silu", "swiglu") else 2
+    experts = getattr(config, "num_experts_per_tok", None) or 1
+    return config.num_hidden_layers * (2 * hidden * size * (heads + groups) + experts * gated * hidden * inner)
+
+
 def model_config(files: ModelFiles) -> PreTrainedConfig:
     """The configuration in transformers' names (GPT-2 has others in its file), without running any of its own code."""
     tree = files.config

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import parse_config
+from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.forecast import forecast, spread
 from mapjob.prepare import prepare
@@ -63,19 +63,13 @@ def test_operations_are_those_that_torch_counts(architecture, tmp_path):
     ):
         folder = make(tmp_path / kind.__name__, architecture, tokenizer)
         model = kind.from_pretrained(folder, attn_implementation="eager").eval()
-        tree = config_tree(folder, folder, folder, folder)["models"]["policy"]
-        cost = model_cost(model_files(parse_model(tree), "policy"), head)
+        cost = model_cost(model_files(Model(path=str(folder), dtype="float32"), "policy"), head)
         assert cost.parameters == sum(p.numel() for p in model.parameters())
         length = 64
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(input_ids=torch.arange(10, 10 + length)[None])
         ours = cost.operations(length, length, length * length)
         assert ours == pytest.approx(counter.get_total_flops(), rel=0.02)
-
-
-def parse_model(tree: dict[str, Any]) -> Any:
-    models = {"policy": tree, "reward": tree}
-    return parse_config({"input": {"path": "a"}, "output": {"path": "b"}, "models": models}).models.policy
 
 
 def test_the_command_says_it_all_and_writes_nothing(tree, tmp_path):
