@@ -37,7 +37,7 @@ def test_missing_run_file(mapjob: Mapjob) -> None:
         ({"selection": {"keep": {"ratio": 0.4, "count": 5}}}, ("selection.keep", "exactly one")),
         ({"selection": {"implicit": "dpo"}}, ("models.reference",)),
         ({"selection": {"metric": "mpa"}}, ("selection.metric",)),
-        ({"selection": {"metric": "bees"}}, ("implicit: dpo",)),
+        ({"selection": {"metric": "bees"}}, ("models.reference (bees)", "name one")),
     ],
 )
 def test_faults_of_the_run_file(mapjob: Mapjob, run_file: RunFile, change: dict, parts: tuple[str, ...]) -> None:
