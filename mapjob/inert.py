@@ -1,5 +1,6 @@
 """Values from the data, from paths and from elsewhere as text that does nothing where it is shown."""
 
+import html
 import re
 
 # What moves a cursor, colours, retitles or reverses; line breaks and tabs are left to `in_line`.
@@ -24,6 +25,16 @@ def in_markdown(value: object) -> str:
     fence = "`" * (1 + max(runs, default=0))
     edge = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
     return f"{fence}{edge}{text}{edge}{fence}"
+
+
+def in_html(value: object) -> str:
+    """One value as one line of HTML text, or within a quoted attribute: no markup can come out of it."""
+    return html.escape(in_line(value))
+
+
+def text_in_html(text: str) -> str:
+    """Text of several lines as HTML text, without markup."""
+    return html.escape(on_terminal(text))
 
 
 def _spelled(found: re.Match[str]) -> str:

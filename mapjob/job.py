@@ -14,12 +14,16 @@ from mapjob.config.signals import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.pipeline.events import Events
 from mapjob.prepare import Job, describe, prepare, with_own_code
+from mapjob.ranking.agreement import agreement
 from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
+from mapjob.ranking.profile import ALSO
 from mapjob.ranking.select import Ranking, rank_pairs
-from mapjob.ranking.sweep import ALSO, Choice, Sweep
+from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.card import card
+from mapjob.report.examples import Example, examples_of
+from mapjob.report.html import page
 from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
@@ -110,13 +114,7 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
 
     Raises ConfigError when corpus or models are no longer those of the run.
     """
-    job = prepare(parse_config(manifest["config"]), manifest["limit"])
-    if job.run_folder.run_id != manifest["run_id"]:
-        raise ConfigError(
-            "the corpus or a model changed since this run, so only its selected pairs can be shown",
-            path_of(manifest),
-            "run the run file again for a ranking of what stands there now",
-        )
+    job = _job_of(manifest, "only its selected pairs can be shown")
     scored, ranking = ranked(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         picked = ranking.order[int(which) - 1 : int(which)]
@@ -125,6 +123,34 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
     if not len(picked):
         return None
     return picked_rows(job, scored, ranking, picked)[0]
+
+
+def report(manifest: dict[str, Any], num_examples: int = 0) -> str:
+    """report.html of a finished run, made again from the score store; with texts of so many examples of each kind.
+
+    Raises ConfigError when corpus or models are no longer those of the run, IncompleteError when scores are gone.
+    """
+    job = _job_of(manifest, "there is no other report of it than the one in its folder")
+    check_scored(job)
+    scored, ranking = ranked(job)
+    examples = [
+        Example(title, row)
+        for title, picked in examples_of(ranking, num_examples).items()
+        for row in picked_rows(job, scored, ranking, picked)
+    ]
+    return page(manifest, ranking, agreement(ranking, job.config.selection, scored.units.pair_ids), examples)
+
+
+def _job_of(manifest: dict[str, Any], otherwise: str) -> Job:
+    """What a finished run was made from. Raises ConfigError, with what follows from that, where it is there no more."""
+    job = prepare(parse_config(manifest["config"]), manifest["limit"])
+    if job.run_folder.run_id != manifest["run_id"]:
+        raise ConfigError(
+            f"the corpus or a model changed since this run, so {otherwise}",
+            path_of(manifest),
+            "run the run file again for a ranking of what stands there now",
+        )
+    return job
 
 
 def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
@@ -155,13 +181,15 @@ def path_of(manifest: dict[str, Any]) -> str:
 
 
 class Spent:
-    """Seconds of each stage, tokens and model seconds of each scorer."""
+    """Seconds of each stage, tokens and model seconds of each scorer, of this call alone."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.tokens: Counter[str] = Counter()
         self.model_s: Counter[str] = Counter()
         self.engines: dict[str, str] = {}
+        self.scored_rows = 0
+        self.gpus = 0.0  # of the cluster, while it scored
 
     @contextmanager
     def on(self, stage: str) -> Iterator[None]:
@@ -173,7 +201,14 @@ class Spent:
     def as_json(self) -> dict[str, Any]:
         rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
         model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
-        return {"seconds": rounded, "tokens": dict(self.tokens), "model_s": model_s, "engines": self.engines}
+        return {
+            "seconds": rounded,
+            "scored_rows": self.scored_rows,
+            "tokens": dict(self.tokens),
+            "model_s": model_s,
+            "gpus": self.gpus,
+            "engines": self.engines,
+        }
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
@@ -200,6 +235,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
     with ended_by_signals() as listen:
         with spent.on("ray"):
             cpus, gpus = connect(job.config.execution.address, verbose)
+            spent.scored_rows, spent.gpus = sum(item.unit.num_rows for item in todo), gpus
             listen()
         with spent.on("score"):
             for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
@@ -216,9 +252,9 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
 
 
 def ranked(job: Job) -> tuple[Scored, Ranking]:
-    """The scored corpus and its ranking, from the score store."""
+    """The scored corpus and its ranking, from the score store; with lengths and groups, for the report."""
     selection = job.config.selection
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection)
+    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, ALSO)
     check_error_rate(job, scored)
     return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
 
@@ -283,4 +319,5 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         spent=spent.as_json,
     )
     folder.put_card(card(body))
+    folder.put_report(page(body, ranking, agreement(ranking, config.selection, scored.units.pair_ids)))
     return folder.commit(body)

@@ -1,7 +1,9 @@
 """`mapjob run` in this process: `job.run` itself, or its scoring alone, with the stages one after the other, no Ray."""
 
 import json
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +17,15 @@ from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.prepare import Job, prepare
+from mapjob.report import figures, pictures
+from mapjob.report.figures import Drawing
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 
-# What is loaded and scored once is there for every later run of this process, and of its forks.
+# What is loaded, scored or drawn once is there for every later run of this process, and of its forks.
 _stages: dict[tuple[str, ...], list[Any]] = {}
 _scored: dict[tuple[str, ...], pa.Table] = {}
+_drawn: dict[bytes, Drawing] = {}
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -28,6 +33,8 @@ def run(config: Config) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
+        patch.setattr(pictures, "density", partial(drawn_once, figures.density))
+        patch.setattr(pictures, "distribution", partial(drawn_once, figures.distribution))
         return job.run(config)
 
 
@@ -64,3 +71,11 @@ def score(
                 block = model(block)
             _scored[name] = block
         yield Receipt(**json.loads(commit(_scored[name])["receipt"][0].as_py()))
+
+
+def drawn_once(draw: Callable[..., Drawing], *arguments: Any) -> Drawing:
+    """A figure of these very numbers; the hundreds of runs of a crash test have all the same."""
+    key = pickle.dumps((draw.__name__, arguments))
+    if key not in _drawn:
+        _drawn[key] = draw(*arguments)
+    return _drawn[key]

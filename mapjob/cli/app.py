@@ -15,6 +15,7 @@ from mapjob.cli.doctor import doctor
 from mapjob.cli.plan import plan
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
+from mapjob.cli.report import report
 from mapjob.cli.run import run
 from mapjob.cli.show import show
 from mapjob.cli.status import status
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, doctor, plan, run, rank, sweep, show, browse, status, diff, clean, push, train):
+for command in (demo, doctor, plan, run, rank, sweep, show, browse, report, status, diff, clean, push, train):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -26,8 +26,8 @@ def gathered(
     """Go through the scored pairs of a corpus once, in corpus order, and keep what ranking needs of those it ranks.
 
     num_rows: of the whole corpus; each gives at most selection.pairs_per_record pairs. rewards: moments of each of
-    several reward models. also: scored columns, or `group`, that are kept beside them. Exact repeats fall, and then,
-    where the selection says so, pairs whose label the reward model contradicts.
+    several reward models. also: `group`, or scored columns, kept in single precision where ranking does not go by
+    them. Exact repeats fall, and then, where the selection says so, pairs whose label the reward model contradicts.
     """
     arrays: dict[str, npt.NDArray] = {}
     groups: dict[str | None, int] = {}
@@ -59,7 +59,9 @@ def _held(
     pairs: Pairs, selection: Selection, also: Sequence[str], groups: dict[str | None, int]
 ) -> dict[str, npt.NDArray]:
     held = {f"column {name}": values for name, values in ranking_columns(pairs, selection).items()}
-    held |= {f"column {name}": pairs.columns[name] for name in also if name != "group"}
+    for name in also:
+        if name != "group" and f"column {name}" not in held:
+            held[f"column {name}"] = pairs.columns[name].astype(np.float32)
     held |= {"position": pairs.position, "content_key": pairs.content_key}
     if selection.pairs_per_record > 1:
         held["place"] = pairs.place.astype(np.int32)

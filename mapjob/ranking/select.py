@@ -83,8 +83,7 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     columns = pairs.columns
     reward, implicit = columns["reward_margin"], columns[f"{selection.implicit}_margin"]
     alpha_map = map_score(reward, implicit, scale, selection.alpha)
-    log_odds = scale.reward if selection.scale == "calibrated" else 1.0
-    inputs = Inputs(columns, selection.implicit, scale, selection.alpha, log_odds, selection.seed, pairs.rewards)
+    inputs = inputs_of(pairs, selection, scale)
     own = metric(selection.metric, inputs)
     further: dict[str, npt.NDArray] = {}
     warnings = [*scale.warnings, *own.warnings]
@@ -116,6 +115,12 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
         moments,
         tuple(dict.fromkeys(warnings)),
     )
+
+
+def inputs_of(pairs: RankedPairs, selection: Selection, scale: Scale) -> Inputs:
+    """What the metrics of these pairs go by."""
+    log_odds = scale.reward if selection.scale == "calibrated" else 1.0
+    return Inputs(pairs.columns, selection.implicit, scale, selection.alpha, log_odds, selection.seed, pairs.rewards)
 
 
 def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str, Moments]]:

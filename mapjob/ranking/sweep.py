@@ -5,19 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mapjob.config import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import F64
+from mapjob.ranking.agreement import jaccard, packed
 from mapjob.ranking.cut import cut
 from mapjob.ranking.order import I64, PairIds
 from mapjob.ranking.pairs import RankedPairs
+from mapjob.ranking.profile import Profile, profile
 from mapjob.ranking.select import Ranking, rank_pairs
 
-QUANTILES = (0.05, 0.5, 0.95)
 CALIBRATED = "calibrated"
-ALSO = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a sweep looks at beside the metrics
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,6 @@ class Choice:
         elif self.alpha is not None:
             update["alpha"] = self.alpha
         return selection.model_copy(update=update)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a set of pairs is like: shares in [0, 1], means of tokens, quantiles (5, 50, 95 %) of both margins."""
-
-    num_pairs: int
-    label_disagreement: float  # share that the reward model has the other way round
-    chosen_num_tokens: float
-    rejected_num_tokens: float
-    reward_margin: tuple[float, ...]
-    implicit_margin: tuple[float, ...]
-    groups: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,7 @@ def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pa
         places = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).places
         picked = ranking.order[places]
         outcomes.append(outcome(choice, ranking, picked, everything))
-        kept.append(np.packbits(np.isin(np.arange(len(ranking.pairs)), picked)))
+        kept.append(packed(picked, len(ranking.pairs)))
     if everything is None:
         raise ConfigError(
             "no choice of the sweep has a meaning on this corpus",
@@ -124,39 +110,3 @@ def outcome(choice: Choice, ranking: Ranking, picked: I64, everything: Profile) 
     names = own.groups.keys() | everything.groups.keys()
     drift = sum(abs(own.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
     return Outcome(choice, own, float(ranking.score[picked[-1]]) if len(picked) else None, drift)
-
-
-def profile(ranking: Ranking, picked: I64) -> Profile:
-    """Of the pairs at these indices of the ranking; of none, every number is 0."""
-    pairs = ranking.pairs
-    reward, implicit = ranking.reward_margin[picked], ranking.implicit_margin[picked]
-    counts = np.bincount(pairs.group[picked], minlength=len(pairs.groups))
-    shares = {str(name): float(n / max(1, len(picked))) for name, n in zip(pairs.groups, counts) if name is not None}
-    return Profile(
-        len(picked),
-        _mean(reward < 0),
-        _mean(pairs.columns["chosen_num_tokens"][picked]),
-        _mean(pairs.columns["rejected_num_tokens"][picked]),
-        _quantiles(reward),
-        _quantiles(implicit),
-        shares,
-    )
-
-
-def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
-    """kept: packed bits of each selection. Two empty selections are the same: 1."""
-    size = len(kept)
-    overlap = np.ones((size, size))
-    for i in range(size):
-        for j in range(i):
-            union = int(np.bitwise_count(kept[i] | kept[j]).sum())
-            overlap[i, j] = overlap[j, i] = int(np.bitwise_count(kept[i] & kept[j]).sum()) / union if union else 1.0
-    return overlap
-
-
-def _mean(values: npt.NDArray) -> float:
-    return float(values.mean()) if len(values) else 0.0
-
-
-def _quantiles(values: F64) -> tuple[float, ...]:
-    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else (0.0,) * len(QUANTILES)

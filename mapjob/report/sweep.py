@@ -4,7 +4,8 @@ import io
 from typing import Any
 
 from mapjob.inert import in_line
-from mapjob.ranking.sweep import QUANTILES, Profile, Sweep
+from mapjob.ranking.profile import QUANTILES, Profile
+from mapjob.ranking.sweep import Sweep
 
 WIDTHS = {"keep": 6, "pairs": 9, "against": 9, "tokens": 12, "groups": 8, "h": 9, "implicit": 10, "same": 7}
 HEADER = f"{'selection':<28}" + "".join(f"{name:>{width}}" for name, width in WIDTHS.items())

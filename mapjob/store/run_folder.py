@@ -1,4 +1,4 @@
-"""A run folder: `selected/`, `errors/`, the card, and last the manifest, which is the commit."""
+"""A run folder: `selected/`, `errors/`, card and report, and last the manifest, which is the commit."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from mapjob.store.tables import from_parquet, to_parquet
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
+REPORT = "report.html"
 
 
 class RunFolder:
@@ -52,6 +53,10 @@ class RunFolder:
 
     def put_card(self, text: str) -> None:
         self._storage.create(CARD, text.encode())
+
+    def put_report(self, text: str) -> None:
+        """An unfinished attempt's report may stand: it differs in nothing but the time that was spent."""
+        self._storage.create(REPORT, text.encode())
 
     def commit(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the manifest, once, and point latest.json here. Returns the manifest that stands."""

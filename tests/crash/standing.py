@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from mapjob.config import Config
 from mapjob.store.storage import SCRATCH, Storage
 
+COST = re.compile(r'<section id="cost">.*?</section>', re.DOTALL)  # of a report: times
+
 
 def standing(config: Config) -> dict[str, str]:
-    """The MD5 of every file below the output, and what the manifest says beyond times and place."""
+    """The MD5 of every file below the output, and what manifest and report say beyond times and place."""
     storage = Storage(config.output.path)
     digests = {}
     for path, info in storage.fs.find(storage.root, detail=True).items():
@@ -18,6 +21,8 @@ def standing(config: Config) -> dict[str, str]:
             manifest = json.loads(storage.read(name) or b"")
             del manifest["finished_at"], manifest["spent"], manifest["config"]["output"]
             digests[name] = json.dumps(manifest)
+        elif name.endswith("report.html"):
+            digests[name] = COST.sub("", (storage.read(name) or b"").decode())
         elif not name.startswith(f"{SCRATCH}/"):
             digests[name] = info["ETag"].strip('"') if "ETag" in info else _md5(Path(path))
     return digests

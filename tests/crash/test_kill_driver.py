@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from mapjob.store.storage import SCRATCH
+from tests.crash.standing import COST
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 
 KILLS = 3
@@ -47,13 +48,15 @@ def num_files(output: Path) -> int:
 
 
 def published(output: Path) -> dict[str, bytes]:
-    """Every file of the output but the manifest's times; unfinished files of a killed writer stay in .writing/."""
+    """Every file of the output but for times in manifest and report; a killed writer leaves its own in .writing/."""
     finished = [f for f in output.rglob("*") if f.is_file() and f.parent != output / SCRATCH]
     files = {str(f.relative_to(output)): f.read_bytes() for f in finished}
     for name in [name for name in files if name.endswith("manifest.json")]:
         manifest = json.loads(files[name])
         del manifest["finished_at"], manifest["spent"], manifest["config"]["output"]
         files[name] = json.dumps(manifest).encode()
+    for name in [name for name in files if name.endswith("report.html")]:
+        files[name] = COST.sub("", files[name].decode()).encode()
     return files
 
 

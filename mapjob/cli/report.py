@@ -1,0 +1,39 @@
+"""`mapjob report`: the report of a finished run, written again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mapjob import job
+from mapjob.cli.options import Verbose
+from mapjob.errors import ConfigError
+from mapjob.inert import in_line
+from mapjob.store.run_folder import open_run
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    examples: Annotated[
+        int,
+        typer.Option("--examples", min=0, metavar="N", help="Texts of the N best, last and contradicted pairs."),
+    ] = 0,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A local file.")] = Path("report.html"),
+    verbose: Verbose = False,
+) -> None:
+    """Write the report of a finished run once more, from the score store; no model is loaded.
+
+    A run folder holds its report.html without any text of the corpus. With --examples it has some, cut to 300
+    characters.
+
+    Example: mapjob report runs/demo --examples 3 --output demo.html
+    """
+    manifest = open_run(run).manifest
+    assert manifest is not None, "open_run returns finished runs"
+    text = job.report(manifest, examples)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        do = "give a file in a folder that is there and can be written to"
+        raise ConfigError(f"the report cannot be written: {error.strerror}", f"--output {output}", do) from None
+    print(f"report: {in_line(output)}")

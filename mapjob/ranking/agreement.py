@@ -1,0 +1,53 @@
+"""How much selections agree: which pairs other metrics would have chosen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mapjob.config import Keep, Selection
+from mapjob.metrics.statistics import F64
+from mapjob.metrics.table import METRICS, metric
+from mapjob.ranking.cut import cut
+from mapjob.ranking.order import I64, PairIds, rank_order
+from mapjob.ranking.select import Ranking, inputs_of
+
+PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what they need
+
+
+def agreement(ranking: Ranking, selection: Selection, pair_ids: PairIds) -> dict[str, float]:
+    """Jaccard overlap of the selection with the selections of its size by the metrics of PEERS and of the run file.
+
+    They go by the same caps and quotas; near duplicates, which take long to find, are passed over by none of them.
+    pair_ids: by position in the corpus, for ties.
+    """
+    pairs, no_margin = ranking.pairs, ranking.reward_margin == 0
+    plain = selection.model_copy(update={"keep": Keep(count=len(ranking.kept)), "near_duplicates": None})
+    inputs = inputs_of(pairs, selection, ranking.scale)
+    own = packed(ranking.kept, len(pairs))
+    overlaps = {}
+    for name in dict.fromkeys([*PEERS, *ranking.further]):
+        if name in METRICS and name != selection.metric:
+            values = ranking.further[name] if name in ranking.further else metric(name, inputs).values
+            order = rank_order(values, lambda index: pair_ids(pairs.position[index]), no_margin)
+            picked = order[cut(pairs, plain, order, values, no_margin).places]
+            overlaps[name] = float(jaccard([own, packed(picked, len(pairs))])[0, 1])
+    return overlaps
+
+
+def packed(picked: I64, num_pairs: int) -> npt.NDArray[np.uint8]:
+    """A selection in one bit a pair. picked: indices."""
+    chosen = np.zeros(num_pairs, bool)
+    chosen[picked] = True
+    return np.packbits(chosen)
+
+
+def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
+    """kept: packed bits of each selection. Two empty selections are the same: 1."""
+    size = len(kept)
+    overlap = np.ones((size, size))
+    for i in range(size):
+        for j in range(i):
+            union = int(np.bitwise_count(kept[i] | kept[j]).sum())
+            overlap[i, j] = overlap[j, i] = int(np.bitwise_count(kept[i] & kept[j]).sum()) / union if union else 1.0
+    return overlap

@@ -1,0 +1,1 @@
+"""The report of a run: what it says, what it must not hold, and how a browser shows it."""
