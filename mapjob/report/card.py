@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mapjob.inert import in_markdown
+from mapjob.metrics.table import METRICS
 
 FRONT_MATTER = """---
 configs:
@@ -90,6 +91,11 @@ LOADING = {
 }
 
 
+def formula(metric: str) -> str:
+    """A metric in the columns of a selection; else as `mapjob rank --list` explains it."""
+    return FORMULAS.get(metric) or METRICS[metric].about.split("\n")[0]
+
+
 def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, model in config["models"].items():
         if model and "path" in model:
@@ -116,7 +122,7 @@ def card(manifest: dict[str, Any]) -> str:
 
 `selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
 
-score = {FORMULAS[selection["metric"]]}
+score = {formula(selection["metric"])}
 
 alpha = {selection["alpha"]:g}, S_r = {scale["reward"]:.6g}, S_i = {scale["implicit"]:.6g} ({selection["scale"]}),
 implicit margin = {selection["implicit"]}, keep = {keep};

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mapjob.config import Config
-from mapjob.report.card import FORMULAS
+from mapjob.report.card import formula
 from mapjob.report.markup import Html, code, facts, listed, note, section, text
 
 MOST_PATHS = MOST_QUOTAS = 8
@@ -45,7 +45,7 @@ def _facts(manifest: dict[str, Any], config: Config) -> Iterator[tuple[str, obje
     shape = f"{corpus['num_rows']:,} rows in {corpus['num_files']:,} files{first}"
     where = listed([code(path) for path in paths], MOST_PATHS)
     yield "data", Html(f"{where}<br>{shape}; layout {corpus['layout']}, read as {corpus['style']}")
-    yield "score", code(FORMULAS[selection.metric])
+    yield "score", code(formula(selection.metric))
     scale = statistics["scale"]
     yield (
         "with",

@@ -40,8 +40,8 @@ def test_a_signal_is_named_as_its_function(name):
     assert "arXiv" in function.__doc__ + str(function.__globals__["__doc__"])
 
 
-def test_the_card_has_a_formula_for_every_metric():
-    assert set(FORMULAS) == set(table.METRICS)
+def test_the_card_has_a_formula_for_every_metric_it_names():
+    assert set(FORMULAS) <= set(table.METRICS)
 
 
 def test_a_new_metric_is_one_entry_of_the_table(monkeypatch):
