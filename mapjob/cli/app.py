@@ -19,6 +19,7 @@ from mapjob.cli.report import report
 from mapjob.cli.run import run
 from mapjob.cli.show import show
 from mapjob.cli.status import status
+from mapjob.cli.submit import submit
 from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.corpus.remote import redacted
@@ -32,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for command in (demo, doctor, plan, run, rank, sweep, show, browse, report, status, diff, clean, push, train):
+COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push, train)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(config_app, name="config")
 

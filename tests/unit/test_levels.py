@@ -31,6 +31,7 @@ LEVELS = {
     "forecast": 4,
     "doctor": 4,
     "api": 4,
+    "submission": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

@@ -1,0 +1,69 @@
+"""`mapjob submit`: the whole job, on a Ray cluster."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, say
+from mapjob.config import load_config
+from mapjob.corpus.remote import redacted
+from mapjob.inert import on_terminal
+
+
+def submit(
+    config: ConfigFile,
+    address: Annotated[
+        str,
+        typer.Option("--address", metavar="URL", help="The cluster's dashboard, e.g. http://127.0.0.1:8265"),
+    ],
+    overrides: Overrides = None,
+    limit: Limit = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job.")] = False,
+    num_cpus: Annotated[
+        float,
+        typer.Option(
+            "--entrypoint-num-cpus",
+            min=0.0,
+            metavar="N",
+            help="CPUs kept for the driver, on any node that has them. 0: it runs on the head and takes none.",
+        ),
+    ] = 0.0,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run on a Ray cluster: ship the run file and this package, follow the log, end with the job's exit code.
+
+    Paths are the cluster's: relative ones are made absolute from this folder, as on a disk that all machines share.
+    What S3 and the hub ask for comes from the cluster's environment; nothing of this machine's is shipped.
+
+    The submission is called mapjob-<hash of the run file with its overrides and limit>. While it runs, the same run
+    file is refused; after it ended, the next one is called -2, -3, and goes on from what is committed.
+
+    Ctrl-C leaves the job running. `ray job stop`, `ray job logs --follow` and `ray job list` take the same --address,
+    and `ray job submit ... -- mapjob run CONFIG` does the same from an image that has mapjob. A cluster that asks for a
+    token: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+
+    Example: mapjob submit run.yaml --address http://127.0.0.1:8265 --set selection.alpha=2.5
+    """
+    from mapjob import submission  # with ray
+
+    logging.disable(logging.INFO)  # Ray's client tells of every package and socket
+    flags = {"--trust-remote-code": trust_remote_code, "--json": json, "--verbose": verbose}
+    options = tuple(flag for flag, given in flags.items() if given)
+    tree = load_config(config, overrides or ())
+    client = submission.connect(address)
+    name = submission.submit(client, tree, limit, options, num_cpus)
+    say(f"submitted as {name}")
+    if no_wait:
+        say(f"follow it: {submission.command('logs', client, name)}")
+        say(f"stop it:   {submission.command('stop', client, name)}")
+        return
+    try:
+        exit_code = submission.follow(client, name, lambda text: print(on_terminal(redacted(text)), end="", flush=True))
+    except KeyboardInterrupt:
+        say(f"no longer followed; the job goes on. Follow it: {submission.command('logs', client, name)}")
+        say(f"stop it: {submission.command('stop', client, name)}")
+        raise typer.Exit(130)
+    raise typer.Exit(exit_code)

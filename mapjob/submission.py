@@ -1,0 +1,199 @@
+"""A run as a job of a Ray cluster (Ray Jobs API): what is shipped, what it is called, how it is followed."""
+
+import asyncio
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+import mapjob
+from mapjob.config import Config, Model, fingerprint
+from mapjob.corpus.remote import redacted
+from mapjob.errors import ConfigError, IncompleteError
+
+RUN_FILE = "run.yaml"
+POLL_S = 1.0
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the cluster whose dashboard is at `address` (host:port or http(s) URL).
+
+    Raises ConfigError when none answers there, or it refuses the token that Ray found for it.
+    """
+    url = address if "://" in address else f"http://{address}"
+    if redacted(url) != url:
+        raise ConfigError("this URL holds a password", f"--address {redacted(url)}", "give the cluster's token to Ray")
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(
+            "jobs are submitted to a cluster's dashboard", f"--address {address}", "give http://<head>:8265"
+        )
+    os.environ["RAY_API_SERVER_ADDRESS"] = url  # else that of the environment, or RAY_ADDRESS, would go before ours
+    try:
+        client = JobSubmissionClient(url)
+        client.list_jobs()  # the version, which the client asks for, is told without a token
+    except AuthenticationError as error:
+        raise ConfigError(
+            "the Ray cluster asks for a token, and got none or a wrong one",
+            f"--address {address}",
+            "set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: RAY_AUTH_TOKEN, "
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray dashboard answers: {str(error).strip().splitlines()[0]}",
+            f"--address {address}",
+            "give the dashboard's address, port 8265 of the head; on clusters with a closed port, forward it first",
+        ) from error
+    return client
+
+
+def submission_id(config: Config, limit: int | None = None) -> str:
+    """Names the run file: the same one, with the same overrides and limit, has the same id wherever it is submitted."""
+    covers = {"config": portable(config).model_dump(mode="json"), "limit": limit}
+    return f"mapjob-{fingerprint(covers)}"
+
+
+def portable(config: Config) -> Config:
+    """The run file as the cluster gets it: relative paths from this folder made absolute, the address its own."""
+    paths = config.input.path
+    absolute = _absolute(paths) if isinstance(paths, str) else [_absolute(path) for path in paths]
+    models = config.models
+    reward = models.reward
+    moved = {
+        "policy": _with_own_folders(models.policy),
+        "reference": models.reference and _with_own_folders(models.reference),
+        "reward": {name: _with_own_folders(model) for name, model in reward.items()}
+        if isinstance(reward, dict)
+        else _with_own_folders(reward),
+    }
+    return config.model_copy(
+        update={
+            "input": config.input.model_copy(update={"path": absolute}),
+            "output": config.output.model_copy(update={"path": _absolute(config.output.path)}),
+            "models": models.model_copy(update=moved),
+            "execution": config.execution.model_copy(update={"address": None}),
+        }
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
+
+
+def _with_own_folders(model: Model) -> Model:
+    """A model whose folders that stand here are absolute; any other path is taken for a name on the hub."""
+    here = {
+        name: os.path.abspath(path)
+        for name, path in (("path", model.path), ("adapter", model.adapter))
+        if path is not None and os.path.isdir(path)
+    }
+    return model.model_copy(update=here)
+
+
+def submit(
+    client: JobSubmissionClient,
+    config: Config,
+    limit: int | None = None,
+    options: tuple[str, ...] = (),
+    num_cpus: float = 0,
+) -> str:
+    """Ship the run file and this package, start the job; returns the submission's id.
+
+    After an earlier submission of the same run file that has ended, the id gets a suffix: -2, -3. options: of
+    `mapjob run`. num_cpus: kept for the driver; 0: none, and it runs on the head. Raises ConfigError while the same
+    run file is running there.
+    """
+    name = submission_id(config, limit)
+    states = {job.submission_id: job.status for job in client.list_jobs() if job.submission_id is not None}
+    number = 1
+    while (numbered := name if number == 1 else f"{name}-{number}") in states:
+        if not states[numbered].is_terminal():
+            raise _is_running(client, numbered)
+        number += 1
+    arguments = [*options, *([] if limit is None else ["--limit", str(limit)])]
+    with tempfile.TemporaryDirectory(prefix="mapjob-") as folder:
+        pack(config, Path(folder))
+        try:
+            return client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "mapjob", "run", RUN_FILE, *arguments]),
+                submission_id=numbered,
+                runtime_env={"working_dir": folder},
+                entrypoint_num_cpus=num_cpus,
+            )
+        except RuntimeError as error:
+            if "already exists" in str(error):  # somebody else's submission of the same moment
+                raise _is_running(client, numbered) from error
+            raise ConfigError(
+                f"the cluster refused the job: {_first_line(error)}",
+                client.get_address(),
+                "mend what it names, and submit again",
+            ) from error
+
+
+def pack(config: Config, folder: Path) -> None:
+    """Write what is shipped: the run file, resolved, and the sources of the package that is running here.
+
+    Raises ConfigError for a run file that holds a secret.
+    """
+    text = yaml.safe_dump(portable(config).model_dump(mode="json"), sort_keys=False)
+    if redacted(text) != text:
+        raise ConfigError(
+            "a URL of the run file holds a password, key or token, which would reach the cluster's dashboard and logs",
+            "",
+            "put credentials into the environment of the cluster's machines, or give them a role",
+        )
+    (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    shutil.copytree(
+        Path(mapjob.__file__).parent, folder / "mapjob", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+    )
+
+
+def follow(client: JobSubmissionClient, name: str, show: Callable[[str], Any]) -> int:
+    """Show the job's log as it grows; returns the exit code of its driver.
+
+    Raises IncompleteError when the job was stopped, or ended or went out of sight without an exit code.
+    """
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(name):
+            show(text)
+
+    again = "submit the same run file again: it goes on from what is committed"
+    try:
+        asyncio.run(tail())
+        while not (info := client.get_job_info(name)).status.is_terminal():
+            time.sleep(POLL_S)
+    except (OSError, RuntimeError) as error:
+        do = f"look with `{command('status', client, name)}`; if it is gone, {again}"
+        raise IncompleteError(f"the cluster no longer answers: {_first_line(error)}", name, do) from error
+    if info.status == JobStatus.STOPPED:
+        raise IncompleteError("the job was stopped", name, again)
+    if info.driver_exit_code is None or info.driver_exit_code < 0:
+        why = _first_line(info.message or f"signal {-info.driver_exit_code}")
+        raise IncompleteError(f"the job ended without an exit code: {why}", name, again)
+    return info.driver_exit_code
+
+
+def command(verb: str, client: JobSubmissionClient, name: str) -> str:
+    """The command of Ray's that stops, follows or describes a submission."""
+    return f"ray job {verb} {'--follow ' if verb == 'logs' else ''}--address {client.get_address()} {name}"
+
+
+def _is_running(client: JobSubmissionClient, name: str) -> ConfigError:
+    return ConfigError(
+        "this run file is running on the cluster already",
+        f"submission {name}",
+        f"follow it with `{command('logs', client, name)}`, or end it with `{command('stop', client, name)}`",
+    )
+
+
+def _first_line(said: object) -> str:
+    return redacted(next(iter(str(said).strip().splitlines()), type(said).__name__))

@@ -1,0 +1,73 @@
+"""A Ray cluster as its users start one: `ray start` on a head and on each node, with a token and a dashboard."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+NUM_CPUS = 2  # of each node; the head has none for work
+
+
+@dataclass(frozen=True)
+class RunningCluster:
+    dashboard: str
+    environment: dict[str, str]  # of one who knows the token
+    stranger: dict[str, str]  # of one who does not
+
+
+def free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def ray_node(environment: dict[str, str], *options: str) -> Iterator[None]:
+    """`ray start --block`, whose end is the node's; `ray stop` would stop every cluster of this machine."""
+    command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--dashboard-agent-listen-port", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen([*command, *options], env=environment, **streams) as node:
+        try:
+            said = []
+            for line in node.stdout:
+                said.append(line)
+                if "Ray runtime started" in line:
+                    break
+            else:
+                raise AssertionError("".join(said))
+            yield
+        finally:
+            started = psutil.Process(node.pid).children(recursive=True)
+            node.send_signal(signal.SIGTERM)
+            _, left = psutil.wait_procs([psutil.Process(node.pid), *started], timeout=60)
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@contextmanager
+def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterator[RunningCluster]:
+    """A head that does no work of its own, and nodes; all of it is gone afterwards. home: where Ray finds no token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    kept |= {"HOME": str(home), "PATH": f"{BIN}{os.pathsep}{kept['PATH']}"}
+    stranger = kept | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+    environment = stranger | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    port, dashboard, client = free_ports(3)
+    head = ["--head", "--port", str(port), "--num-cpus", "0", "--temp-dir", str(ray_folder)]
+    head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--ray-client-server-port"]
+    with ExitStack() as stack:
+        stack.enter_context(ray_node(environment, *head, str(client)))
+        for _ in range(num_nodes):
+            stack.enter_context(ray_node(environment, "--address", f"127.0.0.1:{port}", "--num-cpus", str(NUM_CPUS)))
+        yield RunningCluster(f"http://127.0.0.1:{dashboard}", environment, stranger)
