@@ -12,7 +12,7 @@ from tests.cli.conftest import mapjob  # noqa: F401
 from tests.cluster.nodes import RunningCluster, running_cluster
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 
-NUM_ROWS, ROWS_PER_UNIT = 600, 5
+NUM_ROWS, ROWS_PER_UNIT = 360, 5
 
 
 @pytest.fixture(scope="session")
