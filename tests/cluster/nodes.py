@@ -32,28 +32,34 @@ def free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-@contextmanager
-def ray_node(environment: dict[str, str], *options: str) -> Iterator[None]:
+def start_node(environment: dict[str, str], *options: str) -> subprocess.Popen:
     """`ray start --block`, whose end is the node's; `ray stop` would stop every cluster of this machine."""
     command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--dashboard-agent-listen-port", "0"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    with subprocess.Popen([*command, *options], env=environment, **streams) as node:
-        try:
-            said = []
-            for line in node.stdout:
-                said.append(line)
-                if "Ray runtime started" in line:
-                    break
-            else:
-                raise AssertionError("".join(said))
-            yield
-        finally:
-            started = psutil.Process(node.pid).children(recursive=True)
-            node.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs([psutil.Process(node.pid), *started], timeout=60)
-            for process in left:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+    return subprocess.Popen([*command, *options], env=environment, **streams)
+
+
+def wait_until_up(node: subprocess.Popen) -> None:
+    said = []
+    for line in node.stdout:
+        said.append(line)
+        if "Ray runtime started" in line:
+            return
+    raise AssertionError("".join(said))
+
+
+def end(nodes: list[subprocess.Popen]) -> None:
+    """All at once, and whatever of them is left after a minute by force."""
+    processes = [psutil.Process(node.pid) for node in nodes]
+    processes += [child for process in processes for child in process.children(recursive=True)]
+    for node in nodes:
+        node.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(processes, timeout=60)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    for node in nodes:
+        node.communicate()
 
 
 @contextmanager
@@ -66,8 +72,12 @@ def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterato
     port, dashboard, client = free_ports(3)
     head = ["--head", "--port", str(port), "--num-cpus", "0", "--temp-dir", str(ray_folder)]
     head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--ray-client-server-port"]
-    with ExitStack() as stack:
-        stack.enter_context(ray_node(environment, *head, str(client)))
+    nodes = [start_node(environment, *head, str(client))]
+    try:
+        wait_until_up(nodes[0])
         for _ in range(num_nodes):
-            stack.enter_context(ray_node(environment, "--address", f"127.0.0.1:{port}", "--num-cpus", str(NUM_CPUS)))
+            nodes.append(start_node(environment, "--address", f"127.0.0.1:{port}", "--num-cpus", str(NUM_CPUS)))
+            wait_until_up(nodes[-1])
         yield RunningCluster(f"http://127.0.0.1:{dashboard}", environment, stranger)
+    finally:
+        end(nodes)
