@@ -126,7 +126,8 @@ def score(
     """
     shared = _by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
-    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo))
+    grows = config.execution.address is not None or "RAY_ADDRESS" in os.environ  # a cluster's nodes may come later
+    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), grows)
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     attempts = SharedAttempts()
     units = _stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))

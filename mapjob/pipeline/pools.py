@@ -41,18 +41,33 @@ class PoolSize:
 
 
 def scorer_pools(
-    costs: Mapping[str, float], wanted: Mapping[str, Pool], cpus: float, gpus: float, num_units: int
+    costs: Mapping[str, float],
+    wanted: Mapping[str, Pool],
+    cpus: float,
+    gpus: float,
+    num_units: int,
+    grows: bool = False,
 ) -> dict[str, PoolSize]:
     """Pools of the scorers that run at the same time, for a cluster with so many CPUs and GPUs.
 
     costs: of a token in each scorer, in any unit. With GPUs, scorers share whole ones so that the slowest is as fast as
     can be, or get equal parts of one where there are too few. Without, each pool has half as many actors again as its
     share of the cores: models differ in cost, and the cores that one pool leaves idle serve the other. Raises
-    ConfigError when the run file asks for GPUs that are not there.
+    ConfigError when the run file asks for GPUs that are not there; a cluster that `grows` may bring them, so that its
+    actors wait.
     """
     own = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in costs}
     shares = gpu_shares(costs, {name: pool.num_gpus or 1.0 for name, pool in own.items()}, gpus)
-    return {name: _pool(own[name], shares[name], len(costs), cpus, gpus, num_units, name) for name in costs}
+    pools = {}
+    for name, pool in own.items():
+        if pool.num_gpus and pool.num_gpus > gpus and not grows:
+            raise ConfigError(
+                f"the pool {name} asks for {pool.num_gpus:g} GPUs an actor, the cluster has {gpus:g}",
+                f"execution.pools.{name}.num_gpus",
+                "ask for fewer, or set execution.address to a cluster that has them",
+            )
+        pools[name] = _pool(pool, shares[name], len(costs), cpus, num_units)
+    return pools
 
 
 def gpu_shares(costs: Mapping[str, float], per_actor: Mapping[str, float], gpus: float) -> dict[str, float]:
@@ -71,18 +86,12 @@ def gpu_shares(costs: Mapping[str, float], per_actor: Mapping[str, float], gpus:
     return shares
 
 
-def _pool(pool: Pool, share: float, num_scorers: int, cpus: float, gpus: float, num_units: int, name: str) -> PoolSize:
-    if pool.num_gpus and pool.num_gpus > gpus:
-        raise ConfigError(
-            f"the pool {name} asks for {pool.num_gpus:g} GPUs an actor, the cluster has {gpus:g}",
-            f"execution.pools.{name}.num_gpus",
-            "ask for fewer, or set execution.address to a cluster that has them",
-        )
+def _pool(pool: Pool, share: float, num_scorers: int, cpus: float, num_units: int) -> PoolSize:
     num_gpus = pool.num_gpus if pool.num_gpus is not None else min(1.0, share)
     if num_gpus:
         size, num_cpus = max(1, int(share / num_gpus + 1e-9)), 0.5
     else:
-        size = ceil(1.5 * cpus / num_scorers)
+        size = max(1, ceil(1.5 * cpus / num_scorers))
         num_cpus = (1 - ENCODE_SHARE - COMMIT_SHARE) * cpus / num_scorers / size
     max_size = min(pool.max_size or max(size, pool.min_size or 1), num_units)  # an actor without a unit only idles
     min_size = min(pool.min_size or size, max_size)

@@ -52,9 +52,17 @@ def test_a_name_overrules_and_so_does_the_kind():
     assert [pool.max_size for pool in pools.values()] == [4, 1, 3]
 
 
-def test_gpus_that_are_not_there_are_refused():
+def test_gpus_that_are_not_there_are_refused_but_of_a_cluster_that_may_bring_them():
+    wanted = {"policy": Pool(num_gpus=4, max_size=3)}
     with pytest.raises(ConfigError, match="asks for 4 GPUs"):
-        scorer_pools({"policy": 1.0}, {"policy": Pool(num_gpus=4)}, 16, 2, 10)
+        scorer_pools({"policy": 1.0}, wanted, 16, 2, 10)
+    waiting = scorer_pools({"policy": 1.0}, wanted, 0, 0, 10, grows=True)["policy"]
+    assert (waiting.min_size, waiting.max_size, waiting.num_gpus) == (1, 3, 4)
+
+
+def test_a_cluster_without_a_cpu_yet_has_pools_that_wait():
+    pools = scorer_pools({"a": 1.0, "b": 1.0}, {}, 0, 0, 10, grows=True)
+    assert {(pool.min_size, pool.num_cpus) for pool in pools.values()} == {(1, 0.0)}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "gpt2", "gemma2", "olmo2"])
