@@ -98,16 +98,17 @@ def _quiet_terminal() -> Iterator[None]:
 def passes(
     schedule: str, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
 ) -> Iterator[tuple[list[ScorerSpec], list[Todo]]]:
-    """(scorers that are resident at the same time, what their pass has to do): all together, or one after the other."""
+    """(scorers that are resident at the same time, what their pass has to do): all together, or one model at a time."""
     needed = [s for s in scorers if any(s.name in item.missing for item in todo)]
     if schedule == "together" or not needed:
         yield needed, list(todo)
         return
-    for scorer in needed:
+    groups = _by_base(needed)
+    for group in groups:
         # The reader's own columns come with the first pass that reads the unit anyway.
-        names = {scorer.name} | ({reader.name for reader in readers} if scorer is needed[0] else set())
+        names = {s.name for s in group} | ({reader.name for reader in readers} if group is groups[0] else set())
         share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
-        yield [scorer], [item for item in share if item.missing]
+        yield group, [item for item in share if item.missing]
 
 
 def score(
