@@ -58,7 +58,8 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
 def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:
     groups, row = _groups(file.metadata, start, stop)
     batches = []
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns) if groups else ():
+    options = {"row_groups": groups, "columns": columns, "use_threads": False}  # see store/tables.py
+    for batch in file.iter_batches(BATCH_ROWS, **options) if groups else ():
         if row + batch.num_rows > start:
             batches.append(batch.slice(max(0, start - row), stop - max(start, row)))
         row += batch.num_rows

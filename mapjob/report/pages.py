@@ -86,7 +86,9 @@ class Pages:
             name, index, _ = self._row_groups[group]
             own = [n for n in numbers.tolist() if self.starts[group] <= n < self.starts[group + 1]]
             with self._open(name) as file:
-                table = file.read_row_group(index).take(pa.array([n - int(self.starts[group]) for n in own]))
+                table = file.read_row_group(index, use_threads=False).take(
+                    pa.array([n - int(self.starts[group]) for n in own])
+                )
             found |= zip(own, table.to_pylist())
         return [found[n] for n in numbers.tolist()]
 
@@ -106,7 +108,7 @@ class Pages:
         for name, index, rows in self._row_groups:
             with self._open(name) as file:
                 texts = [column for column in TEXTS if column in file.schema_arrow.names]
-                table = file.read_row_group(index, columns=["pair_id", *texts])
+                table = file.read_row_group(index, columns=["pair_id", *texts], use_threads=False)
             holds = pc.equal(table["pair_id"].cast(pa.string()), text).to_numpy(zero_copy_only=False)
             for column in texts:
                 holds |= _holds(table[column].combine_chunks(), text, rows)
@@ -117,7 +119,7 @@ class Pages:
         columns = []
         for file_name in self._files:
             with self._open(file_name) as file:
-                columns += file.read(columns=[name])[name].chunks
+                columns += file.read([name], use_threads=False)[name].chunks
         return pa.chunked_array(columns)
 
     @contextmanager
