@@ -86,10 +86,9 @@ class Pages:
             name, index, _ = self._row_groups[group]
             own = [n for n in numbers.tolist() if self.starts[group] <= n < self.starts[group + 1]]
             with self._open(name) as file:
-                table = file.read_row_group(index, use_threads=False).take(
-                    pa.array([n - int(self.starts[group]) for n in own])
-                )
-            found |= zip(own, table.to_pylist())
+                rows = file.read_row_group(index, use_threads=False)
+            places = pa.array([n - int(self.starts[group]) for n in own])
+            found |= zip(own, rows.take(places).to_pylist())
         return [found[n] for n in numbers.tolist()]
 
     def _passes(self, by: Filter) -> npt.NDArray[np.bool_]:
