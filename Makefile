@@ -10,7 +10,8 @@ demo: $(VENV)/.installed
 	@$(BIN)/mapjob demo
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest
+	@# A file of tests at a time in each of two processes: many tests wait for processes that they start.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .
