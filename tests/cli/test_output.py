@@ -96,7 +96,7 @@ def test_an_output_that_is_not_there(mapjob: Mapjob, tmp_path: Path) -> None:
 def test_a_run_that_is_told_to_end_goes_on_later(
     mapjob: Mapjob, run_file: RunFile, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
-    corpus = write_corpus(tmp_path / "corpus", make_pairs(400))
+    corpus = write_corpus(tmp_path / "corpus", make_pairs(160))
     slow = make_policy(tmp_path / "slow", hidden_size=256, num_hidden_layers=8)
     path = run_file(
         input={"path": str(corpus)}, models={"policy": {"path": str(slow)}}, execution={**EXECUTION, "rows_per_unit": 5}
@@ -114,5 +114,5 @@ def test_a_run_that_is_told_to_end_goes_on_later(
     assert "Traceback" not in stderr
     committed = len(list((tmp_path / "out").glob("scores/*/*.parquet")))
     ran = mapjob("run", path, "--json")
-    assert last_json(ran)["counts"]["ranked"] == 400
+    assert last_json(ran)["counts"]["ranked"] == 160
     assert "are scored already" in ran.stderr or committed < 3

@@ -1,4 +1,4 @@
-"""A corpus and an output on a real S3 server, real Ray, real models: the result is that of the same run on a disk."""
+"""A corpus and an output on a real S3 server, real Ray, real models: the result is that of the same run on a disk, without Ray."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from datasets import load_dataset
 
+from mapjob.config import load_config
 from mapjob.corpus.remote import filesystem
+from mapjob.job import path_of, rank
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
+from tests.without_ray import run
 
 
 def test_a_nightly_on_s3(
@@ -31,12 +34,11 @@ def test_a_nightly_on_s3(
     assert "2 units are scored already, 2 are not" in ran.stderr
     ranked = last_json(mapjob("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
 
-    here = [last_json(mapjob("run", on_disk, "--json"))]
-    here.append(last_json(mapjob("rank", on_disk, "--set", "selection.alpha=2.5", "--json")))
+    here = [run(load_config(on_disk)), rank(load_config(on_disk, ["selection.alpha=2.5"]))]
     for there, local in zip((second, ranked), here):
         folder = tmp_path / there["run_id"]
         fs.get(there["run_path"], str(folder), recursive=True)
-        assert pq.read_table(folder / "selected").equals(pq.read_table(Path(local["run_path"]) / "selected"))
+        assert pq.read_table(folder / "selected").equals(pq.read_table(Path(path_of(local)) / "selected"))
         assert there["counts"] == local["counts"]
         selected = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
         assert selected.num_rows == there["counts"]["selected"]

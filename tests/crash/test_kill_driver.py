@@ -1,4 +1,4 @@
-"""SIGKILL of the driver at random moments, then the same command: the result of an undisturbed run, file by file."""
+"""SIGKILL of the driver at random moments, then the same command: the files of an undisturbed run without Ray, byte by byte."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mapjob.config import load_config
 from mapjob.store.storage import SCRATCH
 from tests.crash.standing import COST
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+from tests.without_ray import run
 
 KILLS = 3
 
@@ -62,7 +64,7 @@ def published(output: Path) -> dict[str, bytes]:
 
 def test_killed_runs_end_in_the_same_files(run_file: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
-    finish(run_file, undisturbed)
+    run(load_config(run_file, [f"output.path={undisturbed}"]))
     total = num_files(undisturbed)
     seed = int(os.environ.get("MAPJOB_SEED", "0")) or random.SystemRandom().randrange(2**31)
     moments = sorted(random.Random(seed).sample(range(1, total), KILLS))

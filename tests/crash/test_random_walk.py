@@ -22,12 +22,14 @@ import yaml
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
+from mapjob.config import load_config
 from tests.crash.test_kill_driver import num_files, published
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
+from tests.without_ray import run
 
 pytestmark = pytest.mark.ray
 SEED = int(os.environ.get("MAPJOB_SEED", "0"))
-SEEDS = [SEED] if SEED else range(1, 1 + int(os.environ.get("MAPJOB_SCHEDULES", "2")))
+SEEDS = [SEED] if SEED else range(1, 1 + int(os.environ.get("MAPJOB_SCHEDULES", "1")))
 NUM_NODES, FAULTS_A_WALK, MOST_RUNS = 3, 5, 8
 NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 FAULTS = {"actor": 4, "worker": 2, "node": 2, "driver": 2}  # weights
@@ -120,9 +122,10 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in this process, without Ray."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    Walk(cluster, run_file, output, random.Random(0)).finish()
+    run(load_config(run_file, [f"output.path={output}"]))
     return output
 
 

@@ -1,4 +1,4 @@
-"""One local Ray for all tests of this folder, and a small world of real files and models."""
+"""One local Ray for each file of tests of this folder, and a small world of real files and models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from mapjob.config import Config, parse_config
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def local_ray():
-    """A Ray of four logical CPUs, so that pools of several actors fit on a small machine."""
+    """A Ray of four logical CPUs, so that pools of several actors fit on a small machine; gone after a file of tests."""
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

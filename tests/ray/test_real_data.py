@@ -13,9 +13,9 @@ from mapjob.store.run_folder import open_run
 @pytest.mark.parametrize(
     ("data", "layout", "limit"),
     [
-        ("hh_harmless_test", "hh", 300),
-        ("sharegpt_dpo_demo", "sharegpt", 60),
-        ("alpaca_eval_candidates", "candidates", 8),
+        ("hh_harmless_test", "hh", 150),
+        ("sharegpt_dpo_demo", "sharegpt", 24),
+        ("alpaca_eval_candidates", "candidates", 5),
     ],
 )
 def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
@@ -24,7 +24,7 @@ def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, 
         "input": {"path": str(shared / "data" / data)},
         "output": {"path": str(tmp_path)},
         "models": {"policy": {"path": str(models / "policy")}, "reward": {"path": str(models / "reward")}},
-        "execution": {"rows_per_unit": 150},
+        "execution": {"rows_per_unit": 60, "pools": {name: {"max_size": 1} for name in ("policy", "reward")}},
     }
     manifest = job.run(parse_config(tree), limit)
     assert manifest["corpus"]["layout"] == layout

@@ -1,0 +1,175 @@
+"""How scoring grows with the nodes: real Ray with several nodes on this machine, and a scorer that takes a fixed time.
+
+    python -m benchmarks.scaling [--actors 1 2 4 8] [--seconds S] [--json]
+    python -m benchmarks.scaling --elastic [--seconds S] [--json]
+
+Each node has two GPUs in Ray's eyes, one for the policy and one for the reward model, whose actors sleep S seconds a
+unit and then give scores made from a hash of the tokens. `of_linear` is the units that were done while all actors were
+up and had not run out of units, over what they could have done at most without a moment between two units.
+
+With --elastic two nodes begin, two join when a quarter of the units is committed, and one of the first is lost at half.
+`longest_gap_s` is the longest time after the loss in which an actor that lived on had no unit.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.cluster_utils import Cluster
+
+from benchmarks.hash_scorer import SENTENCE, HashScorer, make_nothing_models
+from mapjob import job
+from mapjob.config import parse_config
+from mapjob.pipeline import graph
+
+ROWS_PER_UNIT, UNITS_PER_ACTOR = 10, 20
+NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 100 * 2**20}
+SECONDS, LOG = "MAPJOB_BENCHMARK_SECONDS", "MAPJOB_BENCHMARK_LOG"  # the nodes' processes inherit them
+
+
+class Sleeper(HashScorer):
+    """A scorer that takes its time, and notes on which node it did."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        start = time.time()
+        time.sleep(float(os.environ[SECONDS]))
+        columns = super().__call__(block)
+        done = {"scorer": self._specs[0].name, "start": start, "end": time.time(), "actor": os.getpid()}
+        done |= {"node": ray.get_runtime_context().get_node_id(), "unit": block["id"][0].as_py()}
+        with open(os.environ[LOG], "a", encoding="utf-8") as log:
+            log.write(json.dumps(done) + "\n")  # a line is one write, and writes of lines do not mix
+        return columns
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8], help="of each scorer, one a node")
+    parser.add_argument("--seconds", type=float, default=2.0, help="that a unit takes")
+    parser.add_argument("--elastic", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.elastic:
+        rows = [elastic(arguments.seconds)]
+    else:
+        rows = [weak_scaling(actors, arguments.seconds) for actors in arguments.actors]
+    for row in rows:
+        print(json.dumps(row) if arguments.json else "  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def weak_scaling(actors: int, seconds: float) -> dict[str, Any]:
+    """As many nodes as actors, and units in proportion."""
+    with Walk(actors, actors * UNITS_PER_ACTOR, seconds) as walk:
+        walk.run({"num_gpus": 1, "min_size": actors, "max_size": actors})
+    shares = [busy_share([line for line in walk.lines() if line["scorer"] == name]) for name in ("policy", "reward")]
+    return {"actors": actors, "units": actors * UNITS_PER_ACTOR, "of_linear": [round(share, 3) for share in shares]}
+
+
+def busy_share(lines: list[dict[str, Any]]) -> float:
+    """Time in units over all there was, between the moment when all actors are up and the first one's last unit."""
+    actors = defaultdict(list)
+    for line in lines:
+        actors[line["actor"]].append((line["start"], line["end"]))
+    begin = max(min(start for start, _ in spans) for spans in actors.values())
+    end = min(max(end for _, end in spans) for spans in actors.values())
+    busy = sum(max(0.0, min(stop, end) - max(start, begin)) for spans in actors.values() for start, stop in spans)
+    return busy / (len(actors) * (end - begin))
+
+
+def elastic(seconds: float) -> dict[str, Any]:
+    """Two nodes, then four, then three."""
+    units = 6 * UNITS_PER_ACTOR
+    with Walk(2, units, seconds) as walk:
+        names = {node.node_id: f"node {number}" for number, node in enumerate(walk.cluster.worker_nodes, 1)}
+        lost_at = []
+
+        def change() -> None:
+            walk.wait_for(units // 4)
+            for number in (3, 4):
+                names[walk.cluster.add_node(**NODE).node_id] = f"node {number} (joined)"
+            walk.wait_for(units // 2)
+            (lost,) = (node for node in walk.cluster.worker_nodes if names[node.node_id] == "node 1")
+            names[lost.node_id] = "node 1 (lost)"
+            walk.cluster.remove_node(lost, allow_graceful=False)
+            lost_at.append(time.time())
+
+        changes = threading.Thread(target=change)
+        changes.start()
+        counts = walk.run({"num_gpus": 1, "min_size": 1, "max_size": 4})
+        changes.join()
+        lines = walk.lines()
+    by_node = Counter(names[line["node"]] for line in lines)
+    gap = longest_gap(lines, lost_at[0])
+    return {"units": units, "ranked": counts["ranked"], "longest_gap_s": round(gap, 2), **dict(sorted(by_node.items()))}
+
+
+def longest_gap(lines: list[dict[str, Any]], since: float) -> float:
+    """Longest time without a unit, after a moment, of an actor that had units before and after it."""
+    actors = defaultdict(list)
+    for line in sorted(lines, key=lambda line: line["start"]):
+        actors[line["actor"]].append(line)
+    gaps = [0.0]
+    for units in actors.values():
+        for one, other in zip(units, units[1:]):
+            if one["end"] >= since and any(line["start"] < since for line in units):
+                gaps.append(other["start"] - one["end"])
+    return max(gaps)
+
+
+class Walk:
+    """A cluster, and one run on it. A context manager."""
+
+    def __init__(self, nodes: int, units: int, seconds: float):
+        self._folder = tempfile.TemporaryDirectory(prefix="mapjob-scaling-")
+        self.folder = Path(self._folder.name)
+        os.environ |= {SECONDS: str(seconds), LOG: str(self.folder / "log")}
+        corpus = self.folder / "corpus"
+        corpus.mkdir()
+        texts = [f"{row} {SENTENCE}" for row in range(units * ROWS_PER_UNIT)]
+        rows = {"prompt": texts, "chosen": [f"{text} chosen" for text in texts], "rejected": texts}
+        pq.write_table(pa.table(rows), corpus / "part-0.parquet")
+        make_nothing_models(self.folder / "models")
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        for _ in range(nodes):
+            self.cluster.add_node(**NODE)
+
+    def __enter__(self) -> "Walk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+        self.cluster.shutdown()
+        self._folder.cleanup()
+
+    def run(self, pool: dict[str, int]) -> dict[str, int]:
+        """The counts of a finished run."""
+        graph.ScorerActor = Sleeper
+        tree = {
+            "input": {"path": str(self.folder / "corpus")},
+            "output": {"path": str(self.folder / "output")},
+            "models": {kind: {"path": str(self.folder / "models" / kind)} for kind in ("policy", "reward")},
+            "execution": {"rows_per_unit": ROWS_PER_UNIT, "address": self.cluster.address},
+        }
+        tree["execution"]["pools"] = {"policy": pool, "reward": pool}
+        return job.run(parse_config(tree))["counts"]
+
+    def wait_for(self, units: int) -> None:
+        """Until so many units went through the last scorer."""
+        while sum(line["scorer"] == "reward" for line in self.lines()) < units:
+            time.sleep(0.1)
+
+    def lines(self) -> list[dict[str, Any]]:
+        log = self.folder / "log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+if __name__ == "__main__":
+    main()
