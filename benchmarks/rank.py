@@ -4,8 +4,8 @@
 
 What `mapjob rank` does between the score store and the files of a selection: pairs come unit by unit, exact repeats
 fall, both margins are scaled over the whole corpus, every pair gets its place, and the best 40 % are kept. Scores and
-keys are made from a seed, in single precision as models give them, so that there are ties; a thousandth of the pairs are
-repeats. Reading the store is not in here (`benchmarks.scale` has it), and making the numbers is not counted.
+keys are made from a seed, in single precision as models give them, so that there are ties; a thousandth of the pairs
+are repeats. Reading the store is not in here (`benchmarks.scale` has it), and making the numbers is not counted.
 """
 
 import argparse

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def weak_scaling(actors: int, seconds: float) -> dict[str, Any]:
     """As many nodes as actors, and units in proportion."""
     with Walk(actors, actors * UNITS_PER_ACTOR, seconds) as walk:
         walk.run({"num_gpus": 1, "min_size": actors, "max_size": actors})
-    shares = [busy_share([line for line in walk.lines() if line["scorer"] == name]) for name in ("policy", "reward")]
+        lines = walk.lines()
+    shares = [busy_share([line for line in lines if line["scorer"] == name]) for name in ("policy", "reward")]
     return {"actors": actors, "units": actors * UNITS_PER_ACTOR, "of_linear": [round(share, 3) for share in shares]}
 
 
@@ -118,7 +120,7 @@ def longest_gap(lines: list[dict[str, Any]], since: float) -> float:
         actors[line["actor"]].append(line)
     gaps = [0.0]
     for units in actors.values():
-        for one, other in zip(units, units[1:]):
+        for one, other in pairwise(units):
             if one["end"] >= since and any(line["start"] < since for line in units):
                 gaps.append(other["start"] - one["end"])
     return max(gaps)

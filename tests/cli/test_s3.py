@@ -1,4 +1,4 @@
-"""A corpus and an output on a real S3 server, real Ray, real models: the result is that of the same run on a disk, without Ray."""
+"""A corpus and an output on a real S3 server, real Ray, real models: the result of the run on a disk, without Ray."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SIGKILL of the driver at random moments, then the same command: the files of an undisturbed run without Ray, byte by byte."""
+"""SIGKILL of the driver at random moments, then the same command: the files of an undisturbed run without Ray."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray():
-    """A Ray of four logical CPUs, so that pools of several actors fit on a small machine; gone after a file of tests."""
+    """A Ray of four logical CPUs, so that pools of several actors fit on a small machine."""
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
