@@ -12,6 +12,7 @@ from mapjob.cli.config import config_app
 from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
+from mapjob.cli.generate import generate
 from mapjob.cli.plan import plan
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
@@ -33,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push, train)
+COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push)
+COMMANDS += (train, generate)
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(config_app, name="config")

@@ -1,13 +1,19 @@
 """`mapjob config`: the run file checked and explained."""
 
 import json
+from typing import Annotated
 
 import typer
 import yaml
 
 from mapjob.cli.options import ConfigFile, Overrides
-from mapjob.config import Config, load_config
+from mapjob.config import Config, parse_config, read_tree
+from mapjob.config.generation import GenerateConfig, SelfPlayConfig
 from mapjob.corpus.remote import redacted
+from mapjob.errors import ConfigError
+
+KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig}
+Command = Annotated[str, typer.Option("--command", help="run, generate or selfplay: whose run file.")]
 
 config_app = typer.Typer(help="Check a run file, or list every key.", no_args_is_help=True)
 
@@ -18,14 +24,20 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: mapjob config check configs/demo.yaml
     """
-    tree = load_config(config, overrides or ()).model_dump(mode="json")
-    print(redacted(yaml.safe_dump(tree, sort_keys=False)), end="")
+    tree = read_tree(config, overrides or ())
+    kind = Config
+    if "prompts" in tree:  # where a corpus has to be made first
+        kind = SelfPlayConfig if "models" in tree else GenerateConfig
+    checked = parse_config(tree, config, kind).model_dump(mode="json")
+    print(redacted(yaml.safe_dump(checked, sort_keys=False)), end="")
 
 
 @config_app.command()
-def schema() -> None:
+def schema(command: Command = "run") -> None:
     """Print the JSON schema of run files: every key, its values and default.
 
-    Example: mapjob config schema | less
+    Example: mapjob config schema --command generate | less
     """
-    print(json.dumps(Config.model_json_schema(), indent=2))
+    if command not in KINDS:
+        raise ConfigError(f"no run file belongs to {command!r}", "--command", f"one of {', '.join(KINDS)}")
+    print(json.dumps(KINDS[command].model_json_schema(), indent=2))

@@ -60,13 +60,8 @@ def train(
 
     Example: mapjob train runs/demo --objective simpo --output trained --learning-rate 1e-5 --set beta=2.5
     """
-    if find_spec("trl") is None:
-        raise ConfigError(
-            "training needs TRL, which is not installed",
-            "mapjob train",
-            "pip install -c constraints.txt '.[train]'",
-        )
-    # Slow to import, and needed by no other command.
+    check_trl("mapjob train")
+    # Slow to import, and needed by few commands.
     from mapjob.training import train as training
     from mapjob.training.losses import default_parameters
     from mapjob.training.recipe import Recipe
@@ -89,6 +84,14 @@ def train(
     print(f"model: {in_line(result['output'])}")
     if json:
         print(json_lines.dumps(result))
+
+
+def check_trl(command: str) -> None:
+    """Raises ConfigError where training is not installed."""
+    if find_spec("trl") is None:
+        raise ConfigError(
+            "training needs TRL, which is not installed", command, "pip install -c constraints.txt '.[train]'"
+        )
 
 
 def _numbers(given: list[str], objective: Objective, defaults: dict[str, Any]) -> dict[str, float]:

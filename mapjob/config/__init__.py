@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
@@ -31,8 +31,10 @@ __all__ = [
     "fingerprint",
     "load_config",
     "parse_config",
+    "read_tree",
 ]
 
+S = TypeVar("S", bound=Section)
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
 OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]
 
@@ -170,8 +172,16 @@ class Config(Section):
         return {"policy": models.policy, "reference": reference, **rewards}
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault found."""
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), kind: type[S] = Config) -> S:
+    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault found.
+
+    kind: what it is a run file of; that of `mapjob run` unless said.
+    """
+    return parse_config(read_tree(path, overrides), str(path), kind)
+
+
+def read_tree(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run file as a plain mapping, with overrides. Raises ConfigError where it is none."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -186,13 +196,13 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise ConfigError("the run file is not a mapping of keys", str(path), "start from one of configs/")
     for override in overrides:
         _apply(tree, override)
-    return parse_config(tree, str(path))
+    return tree
 
 
-def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
+def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Config) -> S:
     """Validate a plain mapping. Raises ConfigError that lists every fault with its key."""
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         faults = [f"{_key(e['loc']) or 'run file'}: {_plain(e)}" for e in error.errors()]
         raise ConfigError("; ".join(faults), where, "`mapjob config schema` lists every key and its values") from None

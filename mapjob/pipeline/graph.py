@@ -131,12 +131,18 @@ def score(
     pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), grows)
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     attempts = SharedAttempts()
-    units = _stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
+    units = stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
         pool = pools[specs[0].name]
-        units = _stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = _stage(units, Commit, (config.output, (*readers, *scorers)), commit_pool(cpus))
-    watchdog = Watchdog(todo, config.execution.stall_after_s)
+        units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
+    receipts = stage(units, Commit, (config.output, (*readers, *scorers)), commit_pool(cpus))
+    yield from received(receipts, todo, config.execution.stall_after_s)
+
+
+def received(receipts: ray.data.Dataset, todo: Sequence[Todo], stall_after_s: float) -> Iterator[Receipt]:
+    """Run the graph: a receipt as each unit of `todo` comes back. Raises the MapjobError of a worker, and
+    IncompleteError when the cluster fails or stands still."""
+    watchdog = Watchdog(todo, stall_after_s)
     try:
         with watchdog:
             for row in receipts.iter_rows():
@@ -150,7 +156,7 @@ def score(
             raise  # a fault of ours: the whole trace is what helps
         raise IncompleteError(
             f"the cluster failed: {str(error).strip().splitlines()[0]}",
-            "the scoring graph",
+            "the graph",
             "run the same command again: it goes on from the units that are committed",
         ) from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
@@ -167,7 +173,8 @@ def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
     return list(groups.values())
 
 
-def _stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:
+def stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:
+    """The units through a pool of actors, a block a call."""
     with warnings.catch_warnings():
         # ray_remote_args_fn is the one way to finite restarts in Ray 2.57 to 2.63, and warns since 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")

@@ -22,8 +22,8 @@ class ScoringProgress:
     The same numbers go to Ray's metrics, and to the log of events where there is one.
     """
 
-    def __init__(self, title: str, num_units: int, num_rows: int, events: Events):
-        self._title, self._tally = title, Tally(num_units, num_rows)
+    def __init__(self, title: str, num_units: int, num_rows: int, events: Events, noun: str = "pairs"):
+        self._title, self._tally = title, Tally(num_units, num_rows, noun=noun)
         self._counters, self._events = Counters(), events
         self._stop = threading.Event()
         self._is_live = sys.stderr.isatty()

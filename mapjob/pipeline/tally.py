@@ -8,10 +8,10 @@ from mapjob.pipeline.stages import Receipt
 
 
 class Tally:
-    """Counts receipts of one pass over `num_units` units. clock: seconds that only grow."""
+    """Counts receipts of one pass over `num_units` units. clock: seconds that only grow. noun: what a row is."""
 
-    def __init__(self, num_units: int, num_rows: int, clock: Callable[[], float] = time.monotonic):
-        self.num_units, self.num_rows = num_units, num_rows
+    def __init__(self, num_units: int, num_rows: int, clock: Callable[[], float] = time.monotonic, noun: str = "pairs"):
+        self.num_units, self.num_rows, self._noun = num_units, num_rows, noun
         self.units = self.rows = 0
         self.tokens: Counter[str] = Counter()  # by scorer
         self.model_s: Counter[str] = Counter()
@@ -45,13 +45,13 @@ class Tally:
 
     def line(self) -> str:
         """All of it in one line."""
-        status = f"{self.units}/{self.num_units} units, {self.rows:,}/{self.num_rows:,} pairs"
+        status = f"{self.units}/{self.num_units} units, {self.rows:,}/{self.num_rows:,} {self._noun}"
         if not self.rows:
             return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
         errors = f", {sum(self.errors.values()):,} rows with errors" if self.errors else ""
-        pairs_per_s = self.rows / self.elapsed_s
+        rows_per_s = self.rows / self.elapsed_s
         tokens_per_s = sum(self.tokens.values()) / self.elapsed_s
-        speed = f"{pairs_per_s:,.{0 if pairs_per_s >= 10 else 2}f} pairs/s, {tokens_per_s:,.0f} tokens/s"
+        speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s, {tokens_per_s:,.0f} tokens/s"
         left = f", {_time(self.left_s)} left" if self.rows < self.num_rows else f", {_time(self.elapsed_s)} in all"
         return f"{status}, {speed}{errors}{left}"
 

@@ -1,0 +1,47 @@
+"""`mapjob generate`: responses to prompts, as a corpus of candidates."""
+
+import json as json_lines
+from typing import Any
+
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
+from mapjob.config import load_config
+from mapjob.config.generation import GenerateConfig
+from mapjob.inert import in_line
+
+
+def generate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Answer every prompt several times, by a model here or by a server; `mapjob run` reads what comes out.
+
+    Run the same command again after any interruption: it goes on from the units that are committed.
+
+    Example: mapjob generate configs/generate.yaml --set generation.num_responses=8
+    """
+    from mapjob.selfplay import generate as generation  # slow to import, and needed by few commands
+
+    manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit, say, verbose)
+    print_generated(manifest)
+    if json:
+        names = ("kind", "path", "prompts", "counts", "spent")
+        print(json_lines.dumps({name: manifest[name] for name in names}))
+
+
+def print_generated(manifest: dict[str, Any]) -> None:
+    """What was asked, what came of it, and where it is."""
+    prompts, counts = manifest["prompts"], manifest["counts"]
+    print(f"rows read             {prompts['rows']:>12,}")
+    for reason, number in prompts["left_out"].items():
+        print(f"  {reason:<30}{number:>10,}")
+    print(f"prompts               {prompts['prompts']:>12,}")
+    for reason, number in counts["left_out"].items():
+        print(f"  {reason:<30}{number:>10,}")
+    print(f"{manifest['kind']:<22}{counts['rows']:>12,}")
+    print(f"responses             {counts.get('responses', 0):>12,}")
+    print(f"  cut at max_new_tokens       {counts.get('cut_at_max_new_tokens', 0):>12,}")
+    print(f"tokens                {counts.get('tokens', 0):>12,}")
+    print(f"{manifest['kind']}: {in_line(manifest['path'])}")

@@ -1,0 +1,118 @@
+"""The run files of `mapjob generate` and `mapjob selfplay`: prompts, an engine and its sampling, rewrites, training."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mapjob.config import Execution, Keep, Model, Models, Output, Scoring, Selection
+from mapjob.config.section import Section
+
+Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]
+REWRITES: tuple[Rewrite, ...] = ("broaden", "deepen", "constrain", "concretise", "reason")
+
+
+class Prompts(Section):
+    path: str | list[str] = Field(description="folder, file, glob of Parquet, or a list of them; any fsspec URL")
+    column: str = Field("prompt", description="the column of strings or of messages")
+    group: str | None = Field(None, description="a column that is passed on, for quotas and reports")
+    plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the model")
+
+
+class Server(Section):
+    """An OpenAI-compatible server. Its key, where it wants one, is OPENAI_API_KEY of the environment."""
+
+    url: str = Field(description="up to its version: http://host:8000/v1")
+    model: str = Field(description="the name it serves the model under")
+    concurrency: int = Field(32, ge=1, description="requests under way at a time, of each actor")
+    timeout_s: float = Field(600, gt=0, description="of one request")
+
+
+class Generation(Section):
+    engine: Literal["transformers", "openai"] = "transformers"
+    server: Server | None = Field(None, description="of the engine openai")
+    num_responses: int = Field(5, ge=1, description="responses to each prompt")
+    temperature: float = Field(0.8, ge=0, allow_inf_nan=False, description="0: the most probable token, always")
+    top_p: float = Field(0.95, gt=0, le=1)
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: int = Field(1024, ge=1, description="longer responses are cut there, and counted")
+    seed: int = Field(0, ge=0)
+    prompts_per_unit: int = Field(250, ge=1, description="the grain of work: a killed run loses less than that")
+    rows_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="responses that are written side by side; auto: 32 on a CPU, what fits on a GPU"
+    )
+
+    @model_validator(mode="after")
+    def _server_for_openai(self) -> "Generation":
+        if (self.engine == "openai") != (self.server is not None):
+            raise ValueError("engine openai needs a server (url and model), and no other engine takes one")
+        return self
+
+
+class Evolution(Section):
+    """Rewrites of prompts by the model itself, and what a rewrite has to be like."""
+
+    rewrites: tuple[Rewrite, ...] = Field(REWRITES, min_length=1)
+    length_factor: float = Field(5.0, gt=1, description="characters: at most so many times more, or fewer")
+    max_tokens: int = Field(1024, ge=1, description="of a rewrite")
+
+
+class GenerateConfig(Section):
+    prompts: Prompts
+    output: Output
+    policy: Model | None = Field(None, description="the model that answers; null with engine openai")
+    generation: Generation = Generation()
+    evolve: Evolution | None = Field(None, description="answer rewrites of the prompts in place of the prompts")
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _a_model(self) -> "GenerateConfig":
+        if (self.generation.engine == "transformers") != (self.policy is not None):
+            raise ValueError("engine transformers needs a policy; engine openai names its model in generation.server")
+        return self
+
+
+class Training(Section):
+    """As `mapjob train`; null is its default."""
+
+    objective: Literal["dpo", "simpo"] = "simpo"
+    parameters: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        {}, description="of the objective, such as beta and gamma_beta_ratio"
+    )
+    lora: bool = False
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(8, ge=1, description="pairs of one forward pass")
+    accumulate: int = Field(16, ge=1, description="forward passes of one step")
+    learning_rate: Annotated[float, Field(ge=0)] | None = None
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="in place of epochs")
+    seed: int = Field(0, ge=0)
+
+
+class SelfPlayConfig(Section):
+    prompts: Prompts
+    output: Output
+    models: Models
+    generation: Generation = Generation()
+    evolve: Evolution | None = Field(
+        Evolution(), description="rewrite the prompts of the best pairs, and answer those too; null: no rewrites"
+    )
+    evolve_keep: Keep = Field(Keep(ratio=0.25), description="the pairs whose prompts are rewritten, best first")
+    scoring: Scoring = Scoring()
+    selection: Selection = Field(
+        Selection(alpha=2.5, keep=Keep(ratio=0.25)), description="what is trained on, of all pairs of an iteration"
+    )
+    training: Training = Training()
+    iterations: int = Field(1, ge=1)
+    fresh_responses: bool = Field(
+        True,
+        description="false: every iteration ranks the first one's responses, so that only the policy scores them again",
+    )
+    execution: Execution = Execution()
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends a run")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SelfPlayConfig":
+        if self.generation.engine == "openai" and self.iterations > 1:
+            raise ValueError("a server serves one model: engine openai takes iterations: 1; then serve the trained one")
+        if self.generation.num_responses < 2:
+            raise ValueError("a pair takes two responses: generation.num_responses of 2 or more")
+        return self

@@ -1,0 +1,197 @@
+"""`mapjob generate`, top to bottom: read prompts, cut them into units, answer or rewrite what is missing, count."""
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import mapjob
+from mapjob.config import Model, fingerprint
+from mapjob.config.generation import GenerateConfig, Prompts
+from mapjob.corpus.plan import Style, Unit
+from mapjob.errors import ConfigError, InputError, ModelError
+from mapjob.pipeline.events import Events
+from mapjob.scoring.model_files import ModelFiles, model_files
+from mapjob.selfplay.folder import GeneratedFolder, check_output
+from mapjob.selfplay.prompts import Found, Prompt, first_prompt, read_prompts
+from mapjob.selfplay.tasks import TaskSpec
+
+Say = Callable[[str], None]
+VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
+
+
+def generate(
+    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+) -> dict[str, Any]:
+    """Responses to every prompt, or with `evolve` to rewrites of it; returns generation.json.
+
+    limit: the first so many rows of the prompts. What is done by then stays when this ends early, and the same call
+    goes on there. Raises MapjobError.
+    """
+    if config.evolve is None:
+        return answered(config, limit, say, verbose)
+    rewrites = evolved(config, limit, say, verbose)
+    if not rewrites["counts"]["rows"]:
+        left_out = ", ".join(f"{number:,} {reason}" for reason, number in rewrites["counts"]["left_out"].items())
+        do = "use a model that follows instructions, or loosen evolve"
+        raise InputError(f"no rewrite is fit to be a prompt ({left_out})", rewrites["path"], do)
+    return answered(of_rewrites(config, rewrites), None, say, verbose)
+
+
+def of_rewrites(config: GenerateConfig, rewrites: dict[str, Any]) -> GenerateConfig:
+    """The same run file, over the prompts that `evolved` made."""
+    group = "group" if config.prompts.group else None
+    prompts = Prompts(path=rewrites["path"], group=group, plain_text=config.prompts.plain_text)
+    return config.model_copy(update={"prompts": prompts, "evolve": None})
+
+
+def answered(
+    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+) -> dict[str, Any]:
+    """`generation.num_responses` to each prompt, as a corpus of candidates."""
+    files = _files(config)
+    spec = TaskSpec(config.generation, files, _style(config, files))
+    return _carried_out(spec, "candidates", config, limit, say, verbose)
+
+
+def evolved(
+    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+) -> dict[str, Any]:
+    """Rewrites of each prompt, as a corpus of prompts."""
+    assert config.evolve is not None, "asked for by who has a section evolve"
+    files = _files(config)
+    spec = TaskSpec(config.generation, files, _style(config, files), config.evolve)
+    return _carried_out(spec, "prompts", config, limit, say, verbose)
+
+
+def _carried_out(
+    spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int | None, say: Say, verbose: bool
+) -> dict[str, Any]:
+    start = time.monotonic()
+    found = read_prompts(config.prompts, spec.style, limit)
+    units = cut(found.prompts, config.generation.prompts_per_unit)
+    folder = GeneratedFolder(config.output.path, kind, _name(spec, found.prompts, config))
+    say(f"prompts: {len(found.prompts):,} of {found.rows:,} rows{_in_words(found)}, {len(units)} units")
+    say(f"read as: {spec.style}; {kind}: {folder.url}")
+    if (finished := folder.manifest) is not None:
+        say(f"this is finished already: {folder.url}")
+        return finished
+    check_output(config.output.path, config.output.content_names)
+    done = folder.done()
+    todo = [(unit, prompts) for unit, prompts in units if unit.id not in done]
+    tokens = _work(spec, kind, folder, todo, config, say, verbose) if todo else 0
+    body = {
+        "kind": kind,
+        "path": folder.url,
+        "name": folder.name,
+        "mapjob": mapjob.__version__,
+        "config": config.model_dump(mode="json"),
+        "limit": limit,
+        "covers": spec.covers,
+        "commit": spec.files.commit if spec.files else None,
+        "prompts": {"rows": found.rows, "prompts": len(found.prompts), "left_out": dict(found.left_out)},
+        "units": len(units),
+        "counts": folder.counted([unit.id for unit, _ in units]),
+        "spent": {"seconds": round(time.monotonic() - start, 3), "tokens": tokens, "units": len(todo)},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+    }
+    return folder.finish(body)
+
+
+def _work(
+    spec: TaskSpec,
+    kind: str,
+    folder: GeneratedFolder,
+    todo: Sequence[tuple[Unit, Sequence[Prompt]]],
+    config: GenerateConfig,
+    say: Say,
+    verbose: bool,
+) -> int:
+    """Tokens that were written."""
+    # Slow to import; a finished folder needs neither Ray nor torch.
+    from mapjob.pipeline.graph import connect
+    from mapjob.pipeline.progress import ScoringProgress
+    from mapjob.pipeline.signals import ended_by_signals
+    from mapjob.scoring.tokenizers import check_vocabulary
+    from mapjob.selfplay.graph import work_through
+
+    if spec.files is not None:
+        check_vocabulary("policy", spec.files)
+    tokens, engines = 0, dict[str, str]()
+    with ended_by_signals() as listen:
+        cpus, gpus = connect(config.execution.address, verbose)
+        listen()
+        num_prompts = sum(len(prompts) for _, prompts in todo)
+        with ScoringProgress(kind, len(todo), num_prompts, Events(), "prompts") as progress:
+            for receipt in work_through(spec, folder, todo, config.execution, cpus, gpus):
+                for name in receipt.engines.keys() - engines.keys():
+                    say(receipt.engines[name])
+                engines |= receipt.engines
+                tokens += sum(receipt.tokens.values())
+                progress.add(receipt)
+    return tokens
+
+
+def cut(prompts: Sequence[Prompt], prompts_per_unit: int) -> list[tuple[Unit, Sequence[Prompt]]]:
+    """Units of so many prompts in their order, the last one shorter."""
+    starts = range(0, len(prompts), prompts_per_unit)
+    parts = [prompts[start : start + prompts_per_unit] for start in starts]
+    return [
+        (Unit(f"part-{number:05}", "the prompts", start, start + len(part)), part)
+        for number, (start, part) in enumerate(zip(starts, parts))
+    ]
+
+
+def _name(spec: TaskSpec, prompts: Sequence[Prompt], config: GenerateConfig) -> str:
+    """Covers all that decides what the files of a folder hold, so that a change of any of it begins another folder."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(repr((prompt.id, prompt.group, prompt.source_id, prompt.rewrite, prompt.generation)).encode())
+    per_unit = config.generation.prompts_per_unit
+    return fingerprint({"task": spec.covers, "prompts": digest.hexdigest(), "prompts_per_unit": per_unit})
+
+
+def _files(config: GenerateConfig) -> ModelFiles | None:
+    """Raises ConfigError for a model with code of its own, or with no room for a response."""
+    if config.policy is None:
+        return None
+    _check_code(config.policy)
+    files = model_files(config.policy, "policy")
+    limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
+    if limit and config.generation.max_new_tokens >= limit:
+        raise ConfigError(
+            f"max_new_tokens is {config.generation.max_new_tokens}, and the policy was made for {limit} positions",
+            "generation.max_new_tokens",
+            f"set it below {limit}, with room for the prompts",
+        )
+    return files
+
+
+def _check_code(model: Model) -> None:
+    if model.trust_remote_code:
+        do = "serve the model, and use generation.engine: openai"
+        raise ConfigError("nothing is generated by a model with code of its own", f"policy.path: {model.path}", do)
+
+
+def _style(config: GenerateConfig, files: ModelFiles | None) -> Style:
+    """As the plan of a run decides it (see corpus/plan.py), so that a run reads the candidates as they were made."""
+    wanted, has_template = config.prompts.plain_text, files is None or files.has_chat_template
+    style: Style = "chat" if has_template else "raw"
+    if not isinstance(first_prompt(config.prompts), str | None):
+        style = "chat"
+    elif wanted != "auto":
+        style = wanted
+    if style == "chat" and not has_template:
+        raise ModelError(
+            "the prompts are read as chat, but the policy has no chat template",
+            f"policy.path: {config.policy.path if config.policy else ''}",
+            "give its tokenizer a chat_template, or, for plain strings, set prompts.plain_text: raw",
+        )
+    return style
+
+
+def _in_words(found: Found) -> str:
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.items())
+    return f" ({reasons})" if reasons else ""

@@ -1,0 +1,81 @@
+"""Units of prompts through a pool of engines on Ray: each is answered, put, and comes back as a receipt."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from mapjob.config import Execution
+from mapjob.corpus.plan import Unit
+from mapjob.pipeline.actors import built
+from mapjob.pipeline.graph import received, stage
+from mapjob.pipeline.pools import PoolSize, scorer_pools
+from mapjob.pipeline.stages import Receipt, Todo
+from mapjob.scoring.costs import token_cost
+from mapjob.selfplay.folder import GeneratedFolder
+from mapjob.selfplay.local import LocalEngine
+from mapjob.selfplay.prompts import Prompt, prompt_table, prompts_of
+from mapjob.selfplay.requests import Engine
+from mapjob.selfplay.server import ServerEngine
+from mapjob.selfplay.tasks import TaskSpec
+from mapjob.store.tables import from_ipc, to_ipc
+
+NAME = "policy"
+
+
+class Worker:
+    """unit of prompts -> receipt; its rows are put by then."""
+
+    def __init__(self, spec: TaskSpec, folder: GeneratedFolder, num_gpus: float):
+        if not num_gpus and spec.files is not None:
+            torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
+        elif 0 < num_gpus < 1:
+            torch.cuda.set_per_process_memory_fraction(num_gpus)
+        self._spec, self._folder = spec, folder
+        self._engine = built(lambda: engine_of(spec))
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        unit, start = Todo.of(block).unit, time.monotonic()
+        done = self._spec.do(self._engine(), prompts_of(from_ipc(block["prompts"][0].as_buffer())))
+        self._folder.commit(unit.id, done)
+        reasons = dict(Counter(reason for _, reason, _ in done.refused))
+        tokens, seconds = {NAME: done.counts["tokens"]}, {NAME: time.monotonic() - start}
+        engines = {NAME: str(self._engine())}
+        receipt = Receipt(unit.id, unit.num_rows, {NAME: reasons}, tokens, seconds, engines)
+        return pa.table({"receipt": [json.dumps(asdict(receipt))]})
+
+
+def engine_of(spec: TaskSpec) -> Engine:
+    if spec.files is None:
+        return ServerEngine(spec.generation)
+    return LocalEngine(spec.files, spec.generation, spec.style)
+
+
+def work_through(
+    spec: TaskSpec,
+    folder: GeneratedFolder,
+    todo: Sequence[tuple[Unit, Sequence[Prompt]]],
+    execution: Execution,
+    cpus: float,
+    gpus: float,
+) -> Iterator[Receipt]:
+    """A receipt as each unit is put. Safe to run again, and beside another run of the same. Raises as `score` does."""
+    items = [Todo(unit, (NAME,)) for unit, _ in todo]
+    rows = [{**i.row, "prompts": to_ipc(prompt_table(p, spec.style))} for i, (_, p) in zip(items, todo)]
+    units = ray.data.from_items(rows, override_num_blocks=len(rows))
+    pool = _pool(spec, execution, cpus, gpus, len(rows))
+    arguments: tuple[Any, ...] = (spec, folder, pool.num_gpus)
+    yield from received(stage(units, Worker, arguments, pool), items, execution.stall_after_s)
+
+
+def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:
+    if spec.files is None:  # the work is elsewhere
+        return PoolSize(1, 1, min(1.0, cpus / 2), 0)
+    costs = {NAME: float(token_cost(spec.files))}
+    return scorer_pools(costs, execution.pools, cpus, gpus, num_units, execution.address is not None)[NAME]

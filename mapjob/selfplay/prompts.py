@@ -1,0 +1,147 @@
+"""Prompts: read from Parquet, each once, with where they come from; and as Arrow tables."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from mapjob.config.generation import Prompts
+from mapjob.corpus.files import find_files
+from mapjob.corpus.plan import Style
+from mapjob.corpus.reader import python_rows, read_rows
+from mapjob.corpus.records import Record, Text, messages
+from mapjob.errors import ConfigError, InputError, Reason, RowError
+
+ROWS = 2000  # that are read at a time
+REPEATED = "repeated"  # rows whose prompt an earlier row has
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+LINEAGE = ("source_id", "rewrite", "generation")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """text: messages under chat, a string under raw. id: a hash of it. A rewrite names the prompt it was made from,
+    the kind of rewrite, and how many rewrites lie between it and a prompt that somebody wrote.
+    """
+
+    text: Text
+    group: str | None = None
+    source_id: str | None = None
+    rewrite: str | None = None
+    generation: int = 0
+
+    @property
+    def id(self) -> str:
+        return Record(self.text, []).prompt_key.hex()
+
+    @property
+    def last_turn(self) -> str:
+        """What was asked last: the part of a prompt that is rewritten."""
+        return self.text if isinstance(self.text, str) else self.text[-1]["content"]
+
+    def rewritten(self, last_turn: str, rewrite: str) -> "Prompt":
+        text: Text = last_turn
+        if not isinstance(self.text, str):
+            text = [*self.text[:-1], {**self.text[-1], "content": last_turn}]
+        return replace(self, text=text, source_id=self.id, rewrite=rewrite, generation=self.generation + 1)
+
+
+@dataclass
+class Found:
+    """The prompts of a source, each once and in order, and its rows by what became of them."""
+
+    prompts: list[Prompt]
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> Found:
+    """Raises ConfigError for a column that is not there, InputError when no row holds a prompt."""
+    found, seen = Found([]), set()
+    for row in _limited(_rows(source), limit):
+        found.rows += 1
+        prompt = _prompt(row, source, style)
+        if isinstance(prompt, RowError):
+            found.left_out[prompt.reason.value] += 1
+        elif prompt.id in seen:
+            found.left_out[REPEATED] += 1
+        else:
+            seen.add(prompt.id)
+            found.prompts.append(prompt)
+    if not found.prompts:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.items()) or "there are no rows"
+        do = "check prompts.path and prompts.column"
+        raise InputError(f"no row holds a prompt ({reasons})", f"prompts.path: {source.path}", do)
+    return found
+
+
+def first_prompt(source: Prompts) -> Any:
+    """The value of the first row, to see what the column holds."""
+    return next((row[source.column] for row in _rows(source) if row and row[source.column] is not None), None)
+
+
+def _rows(source: Prompts) -> Iterator[dict[str, Any] | None]:
+    for file in find_files(source.path):
+        for name in (source.column, source.group):
+            if name is not None and name not in file.schema.names:
+                key = "prompts.column" if name == source.column else "prompts.group"
+                do = f"its columns are: {', '.join(file.schema.names)}"
+                raise ConfigError(f"there is no column {name!r}, which {key} names", file.path, do)
+        wanted = [source.column, source.group, *LINEAGE]
+        columns = list(dict.fromkeys(name for name in wanted if name in file.schema.names))
+        for start in range(0, file.num_rows, ROWS):
+            yield from python_rows(read_rows(file.path, start, min(file.num_rows, start + ROWS), columns))
+
+
+def _limited(rows: Iterable[Any], limit: int | None) -> Iterator[Any]:
+    for number, row in enumerate(rows):
+        if number == limit:
+            return
+        yield row
+
+
+def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt | RowError:
+    if row is None:
+        return RowError(Reason.INVALID_UTF8)
+    value = row[source.column]
+    if value is None:
+        return RowError(Reason.NULL_FIELD)
+    if isinstance(value, str):
+        if not value.strip():
+            return RowError(Reason.NULL_FIELD, "the prompt has no text")
+        value = value if style == "raw" else [{"role": "user", "content": value}]
+    elif style == "raw":
+        return RowError(Reason.BAD_MESSAGES, "messages where plain strings are continued")
+    else:
+        try:
+            value = messages(value, "prompt")
+        except RowError as error:
+            return error
+        if value[-1]["role"] != "user":
+            return RowError(Reason.BAD_MESSAGES, "the prompt does not end in a user turn")
+    group = row.get(source.group) if source.group else None
+    lineage = {name: row[name] for name in LINEAGE if row.get(name) is not None}
+    return Prompt(value, None if group is None else str(group), **lineage)
+
+
+def prompt_table(prompts: Sequence[Prompt], style: Style) -> pa.Table:
+    """One row a prompt: prompt, prompt_id, group, source_id, rewrite, generation."""
+    columns = {name: [asdict(prompt)[name] for prompt in prompts] for name in ("group", *LINEAGE)}
+    return pa.table(
+        {
+            "prompt": pa.array([prompt.text for prompt in prompts], MESSAGES if style == "chat" else pa.string()),
+            "prompt_id": pa.array([prompt.id for prompt in prompts], pa.string()),
+            "group": pa.array(columns["group"], pa.string()),
+            "source_id": pa.array(columns["source_id"], pa.string()),
+            "rewrite": pa.array(columns["rewrite"], pa.string()),
+            "generation": pa.array(columns["generation"], pa.int32()),
+        }
+    )
+
+
+def prompts_of(table: pa.Table) -> list[Prompt]:
+    """The inverse of `prompt_table`."""
+    rows = table.select(["prompt", "group", *LINEAGE]).to_pylist()
+    return [Prompt(row.pop("prompt"), **row) for row in rows]

@@ -1,0 +1,150 @@
+"""Responses written side by side by one causal model: a batch that rows leave as they end and new prompts join.
+
+A prompt is computed once for all its samples. Rows are padded on the left; positions count a row's own tokens.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from mapjob.config.generation import Generation
+from mapjob.selfplay.sampling import draw, uniforms
+
+JOIN_SHARE = 0.25  # of the rows must be free before prompts join: a forward pass for one row costs nearly that of many
+
+
+@dataclass
+class Row:
+    """One response while it is written. logps: of each token, in nats, under the model as it is."""
+
+    index: int  # of its prompt
+    sample: int
+    uniforms: npt.NDArray[np.float64]
+    tokens: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    finished: bool = False  # by a stop token; else max_new_tokens ended it
+
+
+class RollingBatch:
+    """`write` answers prompts. stops: tokens that end a response. num_rows: responses that are written side by side."""
+
+    def __init__(self, model: PreTrainedModel, stops: frozenset[int], generation: Generation, num_rows: int):
+        self._model, self._stops, self._generation, self._num_rows = model, stops, generation, num_rows
+
+    @torch.inference_mode()
+    def write(self, prompts: Sequence[Sequence[int]], keys: Sequence[str], num_samples: int) -> Iterator[Row]:
+        """Rows as they end. keys: what a prompt's random numbers are drawn from, beside the seed and the sample.
+
+        Longest prompts first, so that too little memory shows at once.
+        """
+        waiting = deque(sorted(range(len(prompts)), key=lambda index: -len(prompts[index])))
+        batch = _Batch(self._model)
+        while waiting or batch.rows:
+            free = (self._num_rows - len(batch.rows)) // num_samples
+            if waiting and (not batch.rows or free * num_samples >= JOIN_SHARE * self._num_rows):
+                indices = [waiting.popleft() for _ in range(min(max(1, free), len(waiting)))]
+                rows = [
+                    Row(index, sample, uniforms(self._generation.seed, f"{keys[index]}\0{sample}", self._most))
+                    for index in indices
+                    for sample in range(num_samples)
+                ]
+                logits_BV = batch.join([prompts[index] for index in indices], rows, num_samples)
+                yield from self._extend(batch, rows, logits_BV, len(batch.rows) - len(rows))
+            else:
+                yield from self._extend(batch, batch.rows, batch.step(), 0)
+
+    @property
+    def _most(self) -> int:
+        return self._generation.max_new_tokens
+
+    def _extend(self, batch: "_Batch", rows: list[Row], logits_BV: torch.Tensor, start: int) -> list[Row]:
+        """Give each of `rows`, which stand in the batch from `start` on, its next token; those that end leave it."""
+        uniform_B = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], device=logits_BV.device)
+        token_B, logp_B = draw(logits_BV.float(), uniform_B, self._generation)
+        for row, token, logp in zip(rows, token_B.tolist(), logp_B.tolist()):
+            row.tokens.append(token)
+            row.logps.append(logp)
+            row.finished = token in self._stops
+        ended = [row for row in rows if row.finished or len(row.tokens) == self._most]
+        if ended:
+            batch.keep([i for i, row in enumerate(batch.rows) if not (row.finished or len(row.tokens) == self._most)])
+        return ended
+
+
+class _Batch:
+    """The rows that are written now, and their keys and values: of each the last token is not in the cache yet."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.rows: list[Row] = []
+        self._model = model
+        self._cache: DynamicCache | None = None
+        self._mask_BL = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+
+    def join(self, prompts: Sequence[Sequence[int]], rows: list[Row], num_samples: int) -> torch.Tensor:
+        """Compute the prompts, and add `num_samples` rows for each. Returns the logits of the new rows, (B, V)."""
+        width = max(map(len, prompts))
+        ids_PL = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts])
+        mask_PL = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        cache = DynamicCache()
+        logits_PV = self._forward(ids_PL.to(self._model.device), mask_PL.to(self._model.device), cache)
+        cache.batch_repeat_interleave(num_samples)
+        mask_BL = mask_PL.to(self._model.device).repeat_interleave(num_samples, 0)
+        if self._cache is None:
+            self._cache, self._mask_BL = cache, mask_BL
+        else:
+            width = max(self._mask_BL.shape[1], mask_BL.shape[1])
+            for own, new in zip(self._cache.layers, cache.layers):
+                own.keys = torch.cat([_widened(own.keys, width, -2), _widened(new.keys, width, -2)])
+                own.values = torch.cat([_widened(own.values, width, -2), _widened(new.values, width, -2)])
+            self._mask_BL = torch.cat([_widened(self._mask_BL, width, -1), _widened(mask_BL, width, -1)])
+        self.rows = self.rows + rows
+        return logits_PV.repeat_interleave(num_samples, 0)
+
+    def step(self) -> torch.Tensor:
+        """Logits behind the last token of every row, (B, V)."""
+        last_B1 = torch.tensor([row.tokens[-1:] for row in self.rows], device=self._mask_BL.device)
+        self._mask_BL = torch.cat([self._mask_BL, torch.ones_like(last_B1)], 1)
+        assert self._cache is not None, "rows have joined"
+        return self._forward(last_B1, self._mask_BL, self._cache)
+
+    def keep(self, places: list[int]) -> None:
+        """Drop the other rows, and the padding that none of the rest needs."""
+        self.rows = [self.rows[place] for place in places]
+        if not places:
+            self._cache = None
+            return
+        assert self._cache is not None, "rows have joined"
+        index_B = torch.tensor(places, device=self._mask_BL.device)
+        self._cache.batch_select_indices(index_B)
+        self._mask_BL = self._mask_BL[index_B]
+        padding = int(self._mask_BL.argmax(1).min())
+        if padding:
+            self._mask_BL = self._mask_BL[:, padding:]
+            for layer in self._cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
+
+    def _forward(self, ids_BT: torch.Tensor, mask_BL: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        positions_BL = (mask_BL.cumsum(1) - 1).clamp(min=0)
+        return self._model(
+            input_ids=ids_BT,
+            attention_mask=mask_BL,
+            position_ids=positions_BL[:, -ids_BT.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+
+
+def _widened(values: torch.Tensor, width: int, dim: int) -> torch.Tensor:
+    """The tensor with zeros in front along a dimension, so that it is `width` long there."""
+    missing = width - values.shape[dim]
+    if not missing:
+        return values
+    shape = list(values.shape)
+    shape[dim] = missing
+    return torch.cat([values.new_zeros(shape), values], dim)

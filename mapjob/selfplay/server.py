@@ -1,0 +1,108 @@
+"""The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI and others), one request a sample."""
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mapjob.config.generation import Generation
+from mapjob.corpus.remote import ATTEMPTS, redacted, retried
+from mapjob.errors import ConfigError, IncompleteError, MapjobError, Reason, RowError
+from mapjob.selfplay.requests import Request, Response
+
+KEY = "OPENAI_API_KEY"
+OF_THE_REQUEST = {400, 413, 422}  # what the server has against this prompt, not against all of them
+BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class ServerEngine:
+    """Each sample has a seed of its own, so that a server that honours seeds answers a rerun alike.
+
+    The key goes from the environment into the header of the request, and nowhere else.
+    """
+
+    def __init__(self, generation: Generation):
+        assert generation.server is not None, "the run file names one"
+        self._generation, self._server = generation, generation.server
+        self._url = self._server.url.rstrip("/")
+        if redacted(self._url) != self._url or not self._url.startswith(("http://", "https://")):
+            raise ConfigError(
+                "this is no plain http(s) URL, or it holds a password",
+                f"generation.server.url: {redacted(self._url)}",
+                f"give http(s)://host:port/v1, and the server's key, where it wants one, as {KEY} in the environment",
+            )
+
+    def __str__(self) -> str:
+        return f"policy: {self._server.model} of {self._url}, {self._server.concurrency} requests at a time"
+
+    def answer(self, requests: Sequence[Request], num_samples: int) -> list[list[Response] | RowError]:
+        samples = [(request, sample) for request in requests for sample in range(num_samples)]
+        with ThreadPoolExecutor(self._server.concurrency) as threads:
+            answers = list(threads.map(lambda item: self._answer(*item), samples))
+        per_request = [answers[start : start + num_samples] for start in range(0, len(answers), num_samples)]
+        return [next((a for a in own if isinstance(a, RowError)), own) for own in per_request]
+
+    def _answer(self, request: Request, sample: int) -> Response | RowError:
+        g = self._generation
+        body: dict[str, Any] = {"model": self._server.model, "max_tokens": g.max_new_tokens, "n": 1}
+        body |= {"temperature": g.temperature, "top_p": g.top_p, "seed": _seed(g.seed, request.key, sample)}
+        if g.top_k is not None:
+            body["top_k"] = g.top_k  # not of OpenAI's own API, but of every server of open models
+        is_chat = not isinstance(request.prompt, str)
+        body |= {"messages": request.prompt} if is_chat else {"prompt": request.prompt}
+        try:
+            reply = self._post("chat/completions" if is_chat else "completions", body)
+            choice = reply["choices"][0]
+            text = (choice["message"]["content"] if is_chat else choice["text"]) or ""
+            return Response(text, int(reply["usage"]["completion_tokens"]), choice["finish_reason"] == "stop")
+        except RowError as error:
+            return error
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise self._failed(f"the server's answer is not that of the OpenAI API ({type(error).__name__})") from None
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(KEY):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self._url}/{path}", json.dumps(body).encode(), headers)
+
+        def ask() -> dict[str, Any]:
+            try:
+                with urllib.request.urlopen(request, timeout=self._server.timeout_s) as reply:
+                    return json.load(reply)
+            except urllib.error.HTTPError as error:
+                if error.code in BUSY:
+                    raise ConnectionError(f"HTTP {error.code}") from None
+                raise self._refused(error.code, error.read(4096).decode(errors="replace")) from None
+            except urllib.error.URLError as error:
+                raise ConnectionError(str(error.reason)) from None
+
+        try:
+            return retried(ask)
+        except OSError as error:
+            raise IncompleteError(
+                f"the server did not answer in {ATTEMPTS} attempts ({redacted(str(error))})",
+                f"generation.server.url: {self._url}",
+                "when it is well, run the same command again: it goes on from what is committed",
+            ) from None
+
+    def _refused(self, status: int, said: str) -> Exception:
+        """What it said may repeat the prompt or the key, so none of it is passed on."""
+        if status in OF_THE_REQUEST:
+            is_long = status == 413 or "context length" in said or "too long" in said
+            return RowError(Reason.OVERLENGTH if is_long else Reason.TEMPLATE_ERROR, f"the server says HTTP {status}")
+        if status in (401, 403):
+            return self._failed(f"the server refuses the key, or asks for one (HTTP {status})", f"set {KEY}")
+        return self._failed(f"the server says HTTP {status}", "check the URL and the model's name on the server")
+
+    def _failed(self, what: str, do: str = "give the URL of an OpenAI-compatible server, up to /v1") -> MapjobError:
+        return ConfigError(what, f"generation.server.url: {self._url}, model {self._server.model}", do)
+
+
+def _seed(seed: int, key: str, sample: int) -> int:
+    """31 bits: servers take no more."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{key}\0{sample}".encode(), digest_size=4).digest(), "big") >> 1

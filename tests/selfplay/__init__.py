@@ -1,0 +1,1 @@
+"""Generation, prompt evolution and the loop of self-play."""

@@ -1,0 +1,35 @@
+"""Generation in this process: every unit through the worker itself, one after the other, no Ray."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pytest
+
+from mapjob.corpus.plan import Unit
+from mapjob.pipeline import graph
+from mapjob.pipeline.stages import Receipt, Todo
+from mapjob.selfplay import graph as selfplay_graph
+from mapjob.selfplay.folder import GeneratedFolder
+from mapjob.selfplay.graph import Worker
+from mapjob.selfplay.prompts import Prompt, prompt_table
+from mapjob.selfplay.tasks import TaskSpec
+from mapjob.store.tables import to_ipc
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(selfplay_graph, "work_through", work_through)
+        yield
+
+
+def work_through(
+    spec: TaskSpec, folder: GeneratedFolder, todo: Sequence[tuple[Unit, Sequence[Prompt]]], *_: object
+) -> Iterator[Receipt]:
+    worker = Worker(spec, folder, 0)
+    for unit, prompts in todo:
+        row = {**Todo(unit, ("policy",)).row, "prompts": to_ipc(prompt_table(prompts, spec.style))}
+        yield Receipt(**json.loads(worker(pa.Table.from_pylist([row]))["receipt"][0].as_py()))
