@@ -18,6 +18,7 @@ from mapjob.cli.push import push
 from mapjob.cli.rank import rank
 from mapjob.cli.report import report
 from mapjob.cli.run import run
+from mapjob.cli.selfplay import selfplay
 from mapjob.cli.show import show
 from mapjob.cli.status import status
 from mapjob.cli.submit import submit
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=True,
 )
 COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push)
-COMMANDS += (train, generate)
+COMMANDS += (train, generate, selfplay)
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(config_app, name="config")

@@ -1,6 +1,7 @@
 """Units of prompts through a pool of engines on Ray: each is answered, put, and comes back as a receipt."""
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 
 from mapjob.config import Execution
 from mapjob.corpus.plan import Unit
+from mapjob.errors import ConfigError
 from mapjob.pipeline.actors import built
 from mapjob.pipeline.graph import received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
@@ -77,5 +79,13 @@ def work_through(
 def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:
     if spec.files is None:  # the work is elsewhere
         return PoolSize(1, 1, min(1.0, cpus / 2), 0)
+    grows = execution.address is not None or "RAY_ADDRESS" in os.environ  # a cluster's nodes may come later
     costs = {NAME: float(token_cost(spec.files))}
-    return scorer_pools(costs, execution.pools, cpus, gpus, num_units, execution.address is not None)[NAME]
+    pool = scorer_pools(costs, execution.pools, cpus, gpus, num_units, grows)[NAME]
+    if pool.num_gpus > 1:
+        raise ConfigError(
+            f"an actor that generates takes one GPU, and {pool.num_gpus:g} are asked for",
+            f"execution.pools.{NAME}.num_gpus",
+            "serve a model that needs several, and use generation.engine: openai",
+        )
+    return pool

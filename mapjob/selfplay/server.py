@@ -1,6 +1,7 @@
 """The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI and others), one request a sample."""
 
 import hashlib
+import http.client
 import json
 import os
 import urllib.error
@@ -83,7 +84,7 @@ class ServerEngine:
 
         try:
             return retried(ask)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise IncompleteError(
                 f"the server did not answer in {ATTEMPTS} attempts ({redacted(str(error))})",
                 f"generation.server.url: {self._url}",

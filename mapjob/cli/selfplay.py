@@ -1,0 +1,45 @@
+"""`mapjob selfplay`: the loop of generation, scoring, selection and training."""
+
+import json as json_lines
+from functools import partial
+from typing import Any
+
+from mapjob import job
+from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
+from mapjob.cli.train import check_trl
+from mapjob.config import load_config
+from mapjob.config.generation import SelfPlayConfig
+from mapjob.inert import in_line
+
+
+def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False, verbose: Verbose = False) -> None:
+    """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
+
+    Run the same command again after any interruption: it goes on with the stage that was not finished. Needs TRL, which
+    the extra `train` of mapjob installs.
+
+    Example: mapjob selfplay configs/selfplay.yaml --set iterations=3
+    """
+    check_trl("mapjob selfplay")
+    from mapjob.selfplay.iterate import play  # slow to import, and needed by no other command
+
+    played = play(
+        load_config(config, overrides or (), SelfPlayConfig), partial(job.run, say=say, verbose=verbose), say, verbose
+    )
+    print_iterations(played["iterations"])
+    print(f"policy: {in_line(played['policy'])}")
+    print(f"what every iteration did: {in_line(played['path'])}/selfplay.json")
+    if json:
+        print(json_lines.dumps(played))
+
+
+def print_iterations(iterations: list[dict[str, Any]]) -> None:
+    """A line for each iteration. Rewards are of all responses to the prompts of the run file, margins of all pairs."""
+    print("iteration  prompts  rewrites    pairs  selected  of those before  mean reward  |reward margin|  |implicit|")
+    for each in iterations:
+        rewards = ", ".join(f"{value:.3f}" for value in each["mean_reward"].values())
+        print(
+            f"{each['iteration']:>9}{each['prompts']:>9,}{each['rewrites']['kept']:>10,}{each['pairs']:>9,}"
+            f"{each['selected']:>10,}{each['selected_before']:>17.0%}{rewards:>13}"
+            f"{each['mean_abs_reward_margin']:>17.3f}{each['mean_abs_implicit_margin']:>12.3f}"
+        )
