@@ -22,8 +22,9 @@ from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.card import card
-from mapjob.report.examples import Example, examples_of
+from mapjob.report.examples import examples_of
 from mapjob.report.html import page
+from mapjob.report.summary import Summary, summary
 from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
@@ -114,7 +115,13 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
 
     Raises ConfigError when corpus or models are no longer those of the run.
     """
-    job = _job_of(manifest, "only its selected pairs can be shown")
+    job = prepare(parse_config(manifest["config"]), manifest["limit"])
+    if job.run_folder.run_id != manifest["run_id"]:
+        raise ConfigError(
+            "the corpus or a model changed since this run, so only its selected pairs can be shown",
+            path_of(manifest),
+            "run the run file again for a ranking of what stands there now",
+        )
     scored, ranking = ranked(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         picked = ranking.order[int(which) - 1 : int(which)]
@@ -125,32 +132,19 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
     return picked_rows(job, scored, ranking, picked)[0]
 
 
-def report(manifest: dict[str, Any], num_examples: int = 0) -> str:
-    """report.html of a finished run, made again from the score store; with texts of so many examples of each kind.
+def report(run: RunFolder, num_examples: int = 0) -> str:
+    """report.html of a run once more, from its folder alone; with texts of so many selected pairs of each kind.
 
-    Raises ConfigError when corpus or models are no longer those of the run, IncompleteError when scores are gone.
+    Without texts it is the same file to the byte. Raises ConfigError for a run that is older than report.json.
     """
-    job = _job_of(manifest, "there is no other report of it than the one in its folder")
-    check_scored(job)
-    scored, ranking = ranked(job)
-    examples = [
-        Example(title, row)
-        for title, picked in examples_of(ranking, num_examples).items()
-        for row in picked_rows(job, scored, ranking, picked)
-    ]
-    return page(manifest, ranking, agreement(ranking, job.config.selection, scored.units.pair_ids), examples)
-
-
-def _job_of(manifest: dict[str, Any], otherwise: str) -> Job:
-    """What a finished run was made from. Raises ConfigError, with what follows from that, where it is there no more."""
-    job = prepare(parse_config(manifest["config"]), manifest["limit"])
-    if job.run_folder.run_id != manifest["run_id"]:
+    drawn_from = run.report_data
+    if drawn_from is None:
         raise ConfigError(
-            f"the corpus or a model changed since this run, so {otherwise}",
-            path_of(manifest),
-            "run the run file again for a ranking of what stands there now",
+            "this run is older than reports that can be written again",
+            f"{run.url}/report.json is not there",
+            "`mapjob rank` with its run file makes the run anew from the same scores; no model is loaded",
         )
-    return job
+    return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples_of(run, num_examples))
 
 
 def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
@@ -319,5 +313,8 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         spent=spent.as_json,
     )
     folder.put_card(card(body))
-    folder.put_report(page(body, ranking, agreement(ranking, config.selection, scored.units.pair_ids)))
+    overlaps = agreement(ranking, config.selection, scored.units.pair_ids)
+    whole = {**body, "summary": summary(ranking, config.selection.metric, overlaps).as_json}
+    folder.put_report_data({name: part for name, part in whole.items() if name not in ("units", "fingerprints")})
+    folder.put_report(report(folder))
     return folder.commit(body)

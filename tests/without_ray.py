@@ -18,14 +18,13 @@ from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.prepare import Job, prepare
 from mapjob.report import figures, pictures
-from mapjob.report.figures import Drawing
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 
 # What is loaded, scored or drawn once is there for every later run of this process, and of its forks.
 _stages: dict[tuple[str, ...], list[Any]] = {}
 _scored: dict[tuple[str, ...], pa.Table] = {}
-_drawn: dict[bytes, Drawing] = {}
+_drawn: dict[bytes, str] = {}
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -33,8 +32,8 @@ def run(config: Config) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
-        patch.setattr(pictures, "density", partial(drawn_once, figures.density))
-        patch.setattr(pictures, "distribution", partial(drawn_once, figures.distribution))
+        patch.setattr(pictures, "draw_density", partial(drawn_once, figures.draw_density))
+        patch.setattr(pictures, "draw_histogram", partial(drawn_once, figures.draw_histogram))
         return job.run(config)
 
 
@@ -73,8 +72,8 @@ def score(
         yield Receipt(**json.loads(commit(_scored[name])["receipt"][0].as_py()))
 
 
-def drawn_once(draw: Callable[..., Drawing], *arguments: Any) -> Drawing:
-    """A figure of these very numbers; the hundreds of runs of a crash test have all the same."""
+def drawn_once(draw: Callable[..., str], *arguments: Any) -> str:
+    """The figure of these very bins; the hundreds of runs of a crash test have all the same."""
     key = pickle.dumps((draw.__name__, arguments))
     if key not in _drawn:
         _drawn[key] = draw(*arguments)

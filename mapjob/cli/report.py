@@ -16,21 +16,19 @@ def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
     examples: Annotated[
         int,
-        typer.Option("--examples", min=0, metavar="N", help="Texts of the N best, last and contradicted pairs."),
+        typer.Option("--examples", min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted."),
     ] = 0,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A local file.")] = Path("report.html"),
     verbose: Verbose = False,
 ) -> None:
-    """Write the report of a finished run once more, from the score store; no model is loaded.
+    """Write the report of a finished run once more, from the run folder alone.
 
-    A run folder holds its report.html without any text of the corpus. With --examples it has some, cut to 300
-    characters.
+    Without --examples it is the run's own report.html to the byte, and holds no text of the corpus. With it, it has
+    some texts of selected pairs, cut to 300 characters.
 
     Example: mapjob report runs/demo --examples 3 --output demo.html
     """
-    manifest = open_run(run).manifest
-    assert manifest is not None, "open_run returns finished runs"
-    text = job.report(manifest, examples)
+    text = job.report(open_run(run), examples)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -3,29 +3,25 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from mapjob.errors import Reason
 from mapjob.metrics.table import METRICS
-from mapjob.ranking.profile import QUANTILES, Profile, profile
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.profile import QUANTILES, Profile
 from mapjob.report.markup import Html, named, note, section, table
+from mapjob.report.summary import Group, Summary
 
-MOST_GROUPS = 20
 Row = tuple[object, ...]
 
 
-def effects(manifest: dict[str, Any], ranking: Ranking) -> Html:
-    everything, selected = profile(ranking, np.arange(len(ranking.pairs))), profile(ranking, ranking.kept)
+def effects(manifest: dict[str, Any], summary: Summary) -> Html:
     parts = [
         table(
             "All ranked pairs and the selection",
             ["of the pairs", "all ranked", "selected"],
-            _rows(everything, selected),
+            _rows(summary.everything, summary.selected),
         )
     ]
     if manifest["config"]["input"]["columns"]["group"] is not None:
-        parts += ["<h3>Groups</h3>", table("Groups", ["group", "ranked", "selected", "kept"], _groups(ranking))]
+        parts += ["<h3>Groups</h3>", table("Groups", ["group", "ranked", "selected", "kept"], _groups(summary))]
     repeats = list(_repeats(manifest["counts"]))
     if repeats:
         parts += ["<h3>Repeats and rules</h3>", table("Repeats and rules", ["rule", "rows or pairs"], repeats)]
@@ -44,22 +40,16 @@ def _rows(everything: Profile, selected: Profile) -> Iterator[Row]:
             yield f"{name.replace('_', ' ')}, {which}", *(f"{getattr(one, name)[place]:+.4g}" for one in both)
 
 
-def _groups(ranking: Ranking) -> Iterator[Row]:
+def _groups(summary: Summary) -> Iterator[Row]:
     """The largest groups, and all others together."""
-    pairs = ranking.pairs
-    ranked = np.bincount(pairs.group, minlength=len(pairs.groups))
-    selected = np.bincount(pairs.group[ranking.kept], minlength=len(pairs.groups))
-    order = np.argsort(-ranked, kind="stable")
-    order = order[ranked[order] > 0]
-    for index in order[:MOST_GROUPS]:
-        name = pairs.groups[index]
-        yield Html("<i>without a group</i>") if name is None else name, *_share(ranked[index], selected[index])
-    if len(others := order[MOST_GROUPS:]):
-        yield Html(f"<i>{len(others):,} other groups</i>"), *_share(ranked[others].sum(), selected[others].sum())
+    for group in summary.groups:
+        yield Html("<i>without a group</i>") if group.name is None else group.name, *_share(group)
+    if summary.num_other_groups:
+        yield Html(f"<i>{summary.num_other_groups:,} other groups</i>"), *_share(summary.other_groups)
 
 
-def _share(ranked: int, selected: int) -> tuple[str, str, str]:
-    return f"{ranked:,}", f"{selected:,}", f"{selected / ranked:.1%}"
+def _share(group: Group) -> tuple[str, str, str]:
+    return f"{group.ranked:,}", f"{group.selected:,}", f"{group.selected / group.ranked:.1%}"
 
 
 def _repeats(counts: dict[str, Any]) -> Iterator[Row]:

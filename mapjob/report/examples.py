@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mapjob.corpus.records import Text
 from mapjob.inert import text_in_html
-from mapjob.ranking.order import I64
-from mapjob.ranking.select import Ranking
 from mapjob.report.markup import Html, code, note, section
+from mapjob.report.pages import Pages
+from mapjob.report.pair import with_texts
+from mapjob.store.run_folder import RunFolder
 
 CHARACTERS = 300
 
@@ -19,17 +22,24 @@ class Example(NamedTuple):
     row: dict[str, Any]
 
 
-def examples_of(ranking: Ranking, num: int) -> dict[str, I64]:
-    """Indices of so many pairs of each kind, best first."""
+def examples_of(run: RunFolder, num: int) -> list[Example]:
+    """So many selected pairs of each kind, best first, with their texts."""
     if num == 0:
-        return {}
-    order = ranking.order
-    contradicted = order[ranking.reward_margin[order] < 0]
-    return {
-        "The best": order[:num],
-        "The last": order[max(0, len(order) - num) :],
+        return []
+    pages = Pages(run)
+    every = np.arange(pages.starts[-1])
+    contradicted = np.flatnonzero(pages.column("reward_margin").to_numpy() < 0)
+    kinds = {
+        "The best": every[:num],
+        "The last that are selected": every[max(0, len(every) - num) :],
         "The best whose label the reward model contradicts": contradicted[:num],
     }
+    return [
+        Example(kind, with_texts(pages.manifest, table.slice(place, 1)))
+        for kind, numbers in kinds.items()
+        for table in pages.tables(numbers)
+        for place in range(table.num_rows)
+    ]
 
 
 def examples(rows: Sequence[Example]) -> Html:
@@ -41,9 +51,9 @@ def examples(rows: Sequence[Example]) -> Html:
 
 
 def _pair(row: dict[str, Any]) -> str:
-    margins = ", ".join(
-        f"{name.replace('_', ' ')} {row[name]:+.3f}" for name in ("map_score", "reward_margin", "implicit_margin")
-    )
+    # Under a stated goal a pair has no implicit margin: with another prompt no log-probability holds.
+    known = [name for name in ("map_score", "reward_margin", "implicit_margin") if name in row]
+    margins = ", ".join(f"{name.replace('_', ' ')} {row[name]:+.3f}" for name in known)
     head = f"<p>rank {row['rank']:,}, {code(row['pair_id'])}: {margins}</p>"
     texts = "".join(f"<dt>{name}</dt><dd>{_short(row[name])}</dd>" for name in ("prompt", "chosen", "rejected"))
     return f'<article class="pair">{head}<dl>{texts}</dl></article>'

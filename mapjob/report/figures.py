@@ -1,52 +1,29 @@
-"""The figures of a report as SVG for its page: the same bytes for the same ranking, colours as the page's style says.
-
-Pairs are counted in bins a piece at a time, so a figure costs the same memory and bytes for any corpus.
-"""
+"""The figures of a report as SVG for its page: the same bytes for the same bins, colours as the page's style says."""
 
 import io
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import F64
+from mapjob.report.bins import Bools, Density, Histogram
 
-MOST_CELLS = 48  # of the density, each way; fewer for few pairs
-LEVELS = 6  # shades of it
-BINS = 40
-PIECE = 2**17  # pairs that are counted at once
-WITHIN = 0.995  # share of the pairs that the axes reach, or more
+LEVELS = 6  # shades of the density
 # Drawn in these, shown in the style's variables of these names, which differ in light and dark.
 COLOURS = {"ink": "#010101", "soft": "#020202", "all": "#030303", "some": "#040404", "most": "#050505"}
-Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """An SVG element, and how many pairs lie beyond its axes."""
+def draw_density(bins: Density, line: tuple[Scale, float, float] | None) -> str:
+    """Explicit against implicit margin of all pairs; where they are selected, in another colour.
 
-    svg: str
-    num_beyond: int
-
-
-def density(reward_margin: F64, implicit_margin: F64, kept: Bools, line: tuple[Scale, float, float] | None) -> Drawing:
-    """Explicit against implicit margin, absolute, of all pairs; where they are selected, in another colour.
-
-    reward_margin, implicit_margin and kept: (N,). line: (scale, alpha, cut-off) of MAP, whose cut line is drawn.
+    line: (scale, alpha, cut-off) of MAP, whose cut line is drawn.
     """
-    cells = min(MOST_CELLS, 8 + int(len(kept) ** 0.5 / 4))
-    edges = [np.linspace(0.0, _reach(np.abs(margin)), cells + 1) for margin in (reward_margin, implicit_margin)]
-    counts, selected = np.zeros((cells, cells)), np.zeros((cells, cells))
-    for start in range(0, len(kept), PIECE):
-        piece = slice(start, start + PIECE)
-        x, y, own = np.abs(reward_margin[piece]), np.abs(implicit_margin[piece]), kept[piece]
-        counts += np.histogram2d(x, y, edges)[0]
-        selected += np.histogram2d(x[own], y[own], edges)[0]
+    edges = [np.array(axis) for axis in bins.edges]
+    counts, selected = np.array(bins.counts), np.array(bins.selected)
     share = selected / np.maximum(counts, 1)
-    shade = np.ceil(LEVELS * np.log1p(counts) / np.log1p(max(1.0, counts.max()))).astype(int)
+    shade = np.ceil(LEVELS * np.log1p(counts) / np.log1p(max(1, counts.max()))).astype(int)
     figure, axis = _empty(5.2, 4.4, left=0.6, bottom=0.55)
     for name, where in (("all", share < 1 / 3), ("some", (share >= 1 / 3) & (share <= 2 / 3)), ("most", share > 2 / 3)):
         for level in range(1, LEVELS + 1):
@@ -57,32 +34,19 @@ def density(reward_margin: F64, implicit_margin: F64, kept: Bools, line: tuple[S
     axis.set_ylim(0, edges[1][-1])
     axis.set_xlabel("|reward margin|: what the reward model asks for")
     axis.set_ylabel("|implicit margin|: what the policy has")
-    return Drawing(_svg(figure, "density"), len(kept) - int(counts.sum()))
+    return _svg(figure, "density")
 
 
-def distribution(name: str, values: npt.NDArray, kept: Bools) -> Drawing:
-    """Histogram of a number of every pair, and of it the selected part. values, kept: (N,)."""
-    low = float(np.quantile(values, 1 - WITHIN, method="lower"))
-    high = float(np.quantile(values, WITHIN, method="higher"))
-    if np.issubdtype(values.dtype, np.integer):
-        width = int(high - low) // BINS + 1
-        edges = low - 0.5 + width * np.arange(int(high - low) // width + 2)
-    else:
-        edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    counts, selected = np.histogram(values, edges)[0], np.histogram(values[kept], edges)[0]
+def draw_histogram(name: str, bins: Histogram) -> str:
+    """A number of every pair, and of it the selected part."""
     figure, axis = _empty(3.6, 1.9, left=0.06, bottom=0.27)
-    axis.stairs(counts, edges, fill=True, color=COLOURS["all"], alpha=0.45, linewidth=0)
-    axis.stairs(selected, edges, fill=True, color=COLOURS["most"], linewidth=0)
-    axis.set_xlim(edges[0], edges[-1])
-    axis.set_ylim(0, max(1, counts.max()) * 1.04)
+    axis.stairs(bins.counts, bins.edges, fill=True, color=COLOURS["all"], alpha=0.45, linewidth=0)
+    axis.stairs(bins.selected, bins.edges, fill=True, color=COLOURS["most"], linewidth=0)
+    axis.set_xlim(bins.edges[0], bins.edges[-1])
+    axis.set_ylim(0, max(1, *bins.counts) * 1.04)
     axis.yaxis.set_visible(False)
     axis.spines["left"].set_visible(False)
-    return Drawing(_svg(figure, name), len(values) - int(counts.sum()))
-
-
-def _reach(values: F64) -> float:
-    """End of an axis that starts at 0."""
-    return 1.02 * float(np.quantile(values, WITHIN, method="higher")) or 1.02 * float(values.max()) or 1.0
+    return _svg(figure, name)
 
 
 def _empty(width: float, height: float, left: float, bottom: float) -> tuple[Any, Any]:

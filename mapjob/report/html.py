@@ -1,40 +1,34 @@
 """report.html of a run: one file without script, font or image of elsewhere, that opens offline and in an e-mail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mapjob.config import parse_config
-from mapjob.ranking.select import Ranking
 from mapjob.report.account import cost, refused, training
 from mapjob.report.effects import effects, others
 from mapjob.report.examples import Example, examples
 from mapjob.report.overview import overview, warnings
 from mapjob.report.pictures import distributions, picture
 from mapjob.report.style import STYLE
+from mapjob.report.summary import Summary
 
 # Whatever a browser might be made to load, it loads nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(
-    manifest: dict[str, Any], ranking: Ranking, agreement: Mapping[str, float], rows: Sequence[Example] = ()
-) -> str:
-    """The report of a run. manifest: as it is committed; ranking: with lengths and groups (see profile.ALSO);
-    agreement: Jaccard overlap with the selections of other metrics; rows: examples, the only texts of the corpus in it.
+def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = ()) -> str:
+    """The report of a run. manifest: as it is committed, without what is known of the commit alone; rows: examples, the
+    only texts of the corpus in it.
 
     The same arguments give the same bytes.
     """
     config, metric = parse_config(manifest["config"]), manifest["config"]["selection"]["metric"]
-    kept = np.zeros(len(ranking.pairs), bool)
-    kept[ranking.kept] = True
     sections = [
         overview(manifest, config),
-        picture(ranking, config, kept),
-        distributions(manifest, ranking, kept),
-        effects(manifest, ranking),
-        others(agreement, metric),
+        picture(manifest, config, summary.margins),
+        distributions(summary.histograms),
+        effects(manifest, summary),
+        others(summary.agreement, metric),
         refused(manifest["counts"]),
         cost(manifest),
         warnings(manifest),

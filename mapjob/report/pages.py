@@ -65,13 +65,13 @@ class Pages:
         """Pairs of each group."""
         if self.group_column is None:
             return {}
-        counted = self._column(self.group_column).value_counts().to_pylist()
+        counted = self.column(self.group_column).value_counts().to_pylist()
         return {str(item["values"]): item["counts"] for item in counted}
 
     @cached_property
     def ranks(self) -> dict[str, int]:
         """Rank by pair_id, for a comparison; read when it is first asked for."""
-        return dict(zip(self._column("pair_id").to_pylist(), self._column("rank").to_pylist()))
+        return dict(zip(self.column("pair_id").to_pylist(), self.column("rank").to_pylist()))
 
     def matching(self, by: Filter) -> I64:
         """Numbers of the rows that a filter lets through, ascending."""
@@ -80,23 +80,24 @@ class Pages:
         return self._matches[by]
 
     def rows(self, numbers: I64) -> list[dict[str, Any]]:
-        """Whole rows, in this order; one row group after the other is read."""
-        found: dict[int, dict[str, Any]] = {}
-        for group in np.unique(np.searchsorted(self.starts, numbers, side="right") - 1):
+        """Whole rows. numbers: ascending."""
+        return [row for table in self.tables(numbers) for row in table.to_pylist()]
+
+    def tables(self, numbers: I64) -> Iterator[pa.Table]:
+        """Whole rows, those of one row group after the other. numbers: ascending."""
+        edges = np.searchsorted(numbers, self.starts)
+        for group in np.flatnonzero(np.diff(edges)):
             name, index, _ = self._row_groups[group]
-            own = [n for n in numbers.tolist() if self.starts[group] <= n < self.starts[group + 1]]
             with self._open(name) as file:
                 rows = file.read_row_group(index, use_threads=False)
-            places = pa.array([n - int(self.starts[group]) for n in own])
-            found |= zip(own, rows.take(places).to_pylist())
-        return [found[n] for n in numbers.tolist()]
+            yield rows.take(pa.array(numbers[edges[group] : edges[group + 1]] - self.starts[group]))
 
     def _passes(self, by: Filter) -> npt.NDArray[np.bool_]:
         passes = np.ones(int(self.starts[-1]), bool)
         if by.group is not None and self.group_column is not None:
-            passes &= pc.equal(self._column(self.group_column).cast(pa.string()), by.group).fill_null(False).to_numpy()
+            passes &= pc.equal(self.column(self.group_column).cast(pa.string()), by.group).fill_null(False).to_numpy()
         if by.labels == DISAGREEING:
-            passes &= ~self._column("label_agrees").to_numpy()
+            passes &= ~self.column("label_agrees").to_numpy()
         if by.text:
             passes &= self._holds(by.text)
         return passes
@@ -114,7 +115,8 @@ class Pages:
             parts.append(holds)
         return np.concatenate(parts)
 
-    def _column(self, name: str) -> pa.ChunkedArray:
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
         columns = []
         for file_name in self._files:
             with self._open(file_name) as file:

@@ -26,7 +26,7 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     for name in run.tables("selected"):
         row = run.read_table(name).filter(wanted)[:1]
         if row.num_rows:
-            return row.to_pylist()[0] | _texts(run, row)
+            return with_texts(run.manifest or {}, row)
     for name in run.tables("errors"):
         rows = run.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
         if rows:
@@ -36,13 +36,11 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     return None
 
 
-def _texts(run: RunFolder, row: pa.Table) -> Row:
-    """prompt, chosen and rejected of a selected row, whatever format the run was written in."""
-    manifest = run.manifest
-    assert manifest is not None, "only finished runs are shown"
+def with_texts(manifest: dict[str, Any], row: pa.Table) -> Row:
+    """A selected row with prompt, chosen and rejected, whatever format its run was written in. row: of one row."""
     config, corpus = manifest["config"], manifest["corpus"]
     read_as = Corpus(corpus["layout"], Columns(**config["input"]["columns"]), corpus["style"])
-    return read_pair(row, config["output_format"], read_as)._asdict()
+    return row.to_pylist()[0] | read_pair(row, config["output_format"], read_as)._asdict()
 
 
 def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:

@@ -1,24 +1,24 @@
 """The figures of a report with what they say: the picture that explains MAP, and how scores and lengths are spread."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mapjob.config import Config
-from mapjob.ranking.select import Ranking
-from mapjob.report.figures import WITHIN, Bools, Drawing, density, distribution
+from mapjob.metrics.map import Scale
+from mapjob.report.bins import WITHIN, Density, Histogram
+from mapjob.report.figures import draw_density, draw_histogram
 from mapjob.report.markup import Html, figure, note, section
 
 LEGEND = """<p class="legend"><span class="most">more than two thirds selected</span>
 <span class="some">a third to two thirds</span> <span class="all">less than a third</span></p>"""
 
 
-def picture(ranking: Ranking, config: Config, kept: Bools) -> Html:
+def picture(manifest: dict[str, Any], config: Config, bins: Density) -> Html:
     """Explicit against implicit margin of all ranked pairs."""
-    selection, cut_off = config.selection, ranking.cut_off
+    selection, statistics = config.selection, manifest["statistics"]
+    cut_off = statistics["cut_off"]
     drawn_line = selection.metric == "map" and cut_off is not None
-    line = (ranking.scale, selection.alpha, cut_off) if drawn_line else None
-    drawing = density(ranking.reward_margin, ranking.implicit_margin, kept, line)
+    line = (Scale(**statistics["scale"]), selection.alpha, cut_off) if drawn_line else None
     words = [
         "Every ranked pair by its margins without sign. A stronger colour is more pairs, on a logarithmic scale.",
         "To the right, the reward model tells the two sides further apart; at the bottom, the policy does not.",
@@ -26,34 +26,23 @@ def picture(ranking: Ranking, config: Config, kept: Bools) -> Html:
     ]
     if drawn_line:
         words.append(f"On the line map_score is the cut-off, {cut_off:.4g}; it is larger on the right of it.")
-        if sum(ranking.cut.passed_over.values()):
+        if sum(manifest["counts"]["passed_over"].values()):
             words.append("Some pairs on the right of it are passed over by the rules of the selection.")
     elif selection.metric != "map":
         words.append(f"The selection goes by {selection.metric}, so its edge need not be a line here.")
-    svg = drawing.svg
+    svg = draw_density(bins, line)
     label = f'<div class="picture" role="img" aria-label="Density of the margins, selected pairs in colour">{svg}</div>'
-    caption = " ".join([*words, _beyond(drawing)])
+    caption = " ".join([*words, _beyond(bins.num_beyond)])
     return section("picture", "What is left to learn", Html(f"<figure>{LEGEND}{label}</figure>"), note(caption))
 
 
-def distributions(manifest: dict[str, Any], ranking: Ranking, kept: Bools) -> Html:
+def distributions(histograms: Mapping[str, Histogram]) -> Html:
     """Score, margins and lengths, of all ranked pairs and of those that are selected."""
-    metric = manifest["config"]["selection"]["metric"]
-    columns = ranking.pairs.columns
-    chosen, rejected = (columns[f"{side}_num_tokens"].astype(np.int32) for side in ("chosen", "rejected"))
-    numbers = {
-        "map_score" if metric == "map" else metric: ranking.score,
-        "reward margin": ranking.reward_margin,
-        "implicit margin": ranking.implicit_margin,
-        "tokens of the chosen side": chosen,
-        "tokens of the rejected side": rejected,
-        "tokens, chosen less rejected": chosen - rejected,
-    }
     figures = []
-    for name, values in numbers.items():
-        drawing = distribution(name, values, kept)
-        label = f'<div role="img" aria-label="Histogram of {name}, selected pairs in colour">{drawing.svg}</div>'
-        figures.append(figure(label, name, _beyond(drawing)))
+    for name, bins in histograms.items():
+        svg = draw_histogram(name, bins)
+        label = f'<div role="img" aria-label="Histogram of {name}, selected pairs in colour">{svg}</div>'
+        figures.append(figure(label, name, _beyond(bins.num_beyond)))
     return section(
         "distributions",
         "Score, margins and lengths",
@@ -63,7 +52,7 @@ def distributions(manifest: dict[str, Any], ranking: Ranking, kept: Bools) -> Ht
     )
 
 
-def _beyond(drawing: Drawing) -> str:
-    if not drawing.num_beyond:
+def _beyond(number: int) -> str:
+    if not number:
         return ""
-    return f"{drawing.num_beyond:,} pair{'s lie' if drawing.num_beyond > 1 else ' lies'} beyond the axes."
+    return f"{number:,} pair{'s lie' if number > 1 else ' lies'} beyond the axes."

@@ -15,6 +15,7 @@ from mapjob.ranking.order import I64
 from mapjob.ranking.select import Ranking
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+RUN_FOLDER = 2  # what a run folder holds; report.json since 2
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
@@ -25,6 +26,7 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     """
     covers = {
         "mapjob": mapjob.__version__,
+        "run_folder": RUN_FOLDER,
         "units": [unit.id for unit in plan.units],
         "families": families,
         "selection": config.selection.model_dump(mode="json"),

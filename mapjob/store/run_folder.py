@@ -15,6 +15,7 @@ from mapjob.store.tables import from_parquet, to_parquet
 MANIFEST = "manifest.json"
 CARD = "README.md"
 REPORT = "report.html"
+REPORT_DATA = "report.json"
 
 
 class RunFolder:
@@ -54,8 +55,19 @@ class RunFolder:
     def put_card(self, text: str) -> None:
         self._storage.create(CARD, text.encode())
 
+    def put_report_data(self, drawn_from: dict[str, Any]) -> None:
+        """What the report is drawn from. That of an unfinished attempt may stand, which differs in nothing but the time
+        that was spent; the report is then drawn from that.
+        """
+        self._storage.create(REPORT_DATA, (json.dumps(drawn_from) + "\n").encode())
+
+    @property
+    def report_data(self) -> dict[str, Any] | None:
+        """What the report is drawn from; None in older runs."""
+        data = self._storage.read(REPORT_DATA)
+        return None if data is None else json.loads(data)
+
     def put_report(self, text: str) -> None:
-        """An unfinished attempt's report may stand: it differs in nothing but the time that was spent."""
         self._storage.create(REPORT, text.encode())
 
     def commit(self, manifest: dict[str, Any]) -> dict[str, Any]:

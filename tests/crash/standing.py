@@ -17,9 +17,10 @@ def standing(config: Config) -> dict[str, str]:
     digests = {}
     for path, info in storage.fs.find(storage.root, detail=True).items():
         name = path.removeprefix(f"{storage.root}/")
-        if name.endswith("manifest.json"):
+        if name.endswith(("manifest.json", "report.json")):
             manifest = json.loads(storage.read(name) or b"")
-            del manifest["finished_at"], manifest["spent"], manifest["config"]["output"]
+            manifest.pop("finished_at", None)
+            del manifest["spent"], manifest["config"]["output"]
             digests[name] = json.dumps(manifest)
         elif name.endswith("report.html"):
             digests[name] = COST.sub("", (storage.read(name) or b"").decode())

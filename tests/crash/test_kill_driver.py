@@ -53,9 +53,10 @@ def published(output: Path) -> dict[str, bytes]:
     """Every file of the output but for times in manifest and report; a killed writer leaves its own in .writing/."""
     finished = [f for f in output.rglob("*") if f.is_file() and f.parent != output / SCRATCH]
     files = {str(f.relative_to(output)): f.read_bytes() for f in finished}
-    for name in [name for name in files if name.endswith("manifest.json")]:
+    for name in [name for name in files if name.endswith(("manifest.json", "report.json"))]:
         manifest = json.loads(files[name])
-        del manifest["finished_at"], manifest["spent"], manifest["config"]["output"]
+        manifest.pop("finished_at", None)
+        del manifest["spent"], manifest["config"]["output"]
         files[name] = json.dumps(manifest).encode()
     for name in [name for name in files if name.endswith("report.html")]:
         files[name] = COST.sub("", files[name].decode()).encode()

@@ -3,6 +3,7 @@
 import pytest
 
 from mapjob import job
+from mapjob.store.run_folder import open_run
 from tests.report.browser import CHROMIUM, look
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the report is not looked at")
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 @pytest.fixture(scope="module")
 def file(manifest, tmp_path_factory):
     file = tmp_path_factory.mktemp("shown") / "report.html"
-    file.write_text(job.report(manifest, num_examples=2))
+    file.write_text(job.report(open_run(job.path_of(manifest)), num_examples=2))
     return file
 
 

@@ -1,5 +1,7 @@
 """`mapjob report`."""
 
+import json
+import shutil
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -20,6 +22,33 @@ def test_it_writes_the_report_again(manifest, page, tmp_path):
     assert result.exit_code == 0, result.output
     assert PLANTED in file.read_text()
     assert PLANTED not in (Path(job.path_of(manifest)) / "report.html").read_text()
+
+
+def test_the_run_folder_is_all_it_needs(manifest, page, tmp_path):
+    """Copied to where nothing else of the run is: no scores, no corpus, no models."""
+    folder = tmp_path / "kept" / "runs" / manifest["run_id"]
+    shutil.copytree(job.path_of(manifest), folder)
+    gone = json.loads((folder / "manifest.json").read_text())
+    gone["config"]["input"]["path"] = gone["config"]["output"]["path"] = "/nowhere"
+    gone["config"]["models"]["policy"]["path"] = "/nowhere"
+    (folder / "manifest.json").write_text(json.dumps(gone))
+    (folder / "report.html").unlink()
+    file = tmp_path / "again.html"
+    for examples in ("0", "2"):
+        result = CliRunner().invoke(app, ["report", str(folder), "--examples", examples, "--output", str(file)])
+        assert result.exit_code == 0, result.output
+        assert (file.read_text() == page) == (examples == "0")
+    assert "rank 1, " in file.read_text()
+
+
+def test_a_run_of_before_reports_could_be_written_again(manifest, tmp_path):
+    folder = tmp_path / "kept" / "runs" / "map-0"
+    shutil.copytree(job.path_of(manifest), folder)
+    (folder / "report.json").unlink()
+    result = CliRunner().invoke(app, ["report", str(folder), "--output", str(tmp_path / "again.html")])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.where == f"{folder}/report.json is not there"
+    assert "mapjob rank" in result.exception.do
 
 
 def test_a_file_that_cannot_be_written(manifest, tmp_path):

@@ -7,13 +7,18 @@ import pytest
 
 from mapjob import job
 from mapjob.config import parse_config
-from mapjob.errors import ConfigError, Reason
+from mapjob.errors import Reason
 from mapjob.report.account import refused
 from mapjob.report.examples import Example, examples
 from mapjob.report.overview import warnings
+from mapjob.store.run_folder import RunFolder, open_run
 from tests.report.conftest import EVIL, PLANTED
 from tests.report.parsed import Parsed, loaded
 from tests.without_ray import run
+
+
+def folder_of(manifest) -> RunFolder:
+    return open_run(job.path_of(manifest))
 
 
 def test_it_is_well_formed_html(page):
@@ -91,7 +96,13 @@ def test_what_it_took(tree, tmp_path):
 
 
 def test_written_again_it_is_the_same(manifest, page):
-    assert job.report(manifest) == page
+    assert job.report(folder_of(manifest)) == page
+
+
+def test_what_it_is_drawn_from_is_small_and_holds_no_text(manifest):
+    kept = folder_of(manifest).read("report.json")
+    assert len(kept) < 150_000
+    assert PLANTED.encode() not in kept
 
 
 def test_every_reason_is_explained():
@@ -109,21 +120,27 @@ def test_many_warnings_are_counted():
 
 
 def test_examples_are_there_when_asked_for(manifest):
-    parsed = Parsed(job.report(manifest, num_examples=2))
+    parsed = Parsed(job.report(folder_of(manifest), num_examples=2))
     words = parsed.words["examples"]
     assert parsed.names.count("article") == 6
     assert words.count("rejected") >= 6
     assert PLANTED in words
     assert "rank 1," in words
-    assert f"rank {manifest['counts']['ranked']}," in words
+    assert f"rank {manifest['counts']['selected']}," in words
     assert f"{EVIL} ".replace("\x1b", "\\x1b") in words
     assert "script" not in parsed.names
 
 
-def test_a_changed_corpus_has_no_other_report(manifest):
-    gone = {**manifest, "run_id": "map-0000000000000000"}
-    with pytest.raises(ConfigError, match="changed since"):
-        job.report(gone)
+@pytest.mark.parametrize("output_format", ["openrlhf", "llama_factory", "columns"])
+def test_examples_of_every_format(tree, output_format):
+    other = job.rank(parse_config({**tree, "output_format": output_format}))
+    words = Parsed(job.report(folder_of(other), num_examples=1)).words["examples"]
+    assert words.count(PLANTED) >= 3 * 3, "prompt, chosen and rejected of three pairs"
+
+
+def test_an_empty_selection_has_no_examples(tree):
+    none = job.rank(parse_config({**tree, "selection": {"keep": {"count": 0}}}))
+    assert "examples" not in Parsed(job.report(folder_of(none), num_examples=2)).words
 
 
 def test_long_texts_are_cut_and_counted():

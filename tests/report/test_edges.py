@@ -16,6 +16,7 @@ from mapjob.metrics.table import METRICS
 from mapjob.prepare import prepare
 from mapjob.ranking.select import rank_pairs
 from mapjob.report.html import page
+from mapjob.report.summary import summary
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.report.parsed import Parsed, loaded
 from tests.without_ray import run
@@ -76,7 +77,10 @@ def test_a_side_that_says_nothing(tree):
     flat = ranking.pairs.columns | {"simpo_margin": np.full(len(ranking.pairs), 0.5)}
     ranking = rank_pairs(replace(ranking.pairs, columns=flat), config.selection, lambda index: pa.array(index))
     assert ranking.scale.implicit == 0
-    parsed = Parsed(page({**manifest, "warnings": list(ranking.warnings)}, ranking, {}))
+    scale = {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit}
+    statistics = {**manifest["statistics"], "scale": scale, "cut_off": ranking.cut_off}
+    changed = {**manifest, "warnings": list(ranking.warnings), "statistics": statistics}
+    parsed = Parsed(page(changed, summary(ranking, "map", {})))
     assert "its term of MAP is 0" in parsed.words["warnings"]
     assert parsed.names.count("svg") == 7
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mapjob.metrics.map import Scale, map_score
-from mapjob.report.figures import density, distribution
+from mapjob.report.bins import density, histogram
+from mapjob.report.figures import draw_density, draw_histogram
 
 NUM = 300_000
 
@@ -20,35 +21,36 @@ def margins() -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_same_bytes_again(margins):
     kept = margins[0] > 1
-    drawn = [density(*margins, kept, None) for _ in range(2)]
+    drawn = [draw_density(density(*margins, kept), None) for _ in range(2)]
     assert drawn[0] == drawn[1]
-    assert distribution("x", margins[0], kept) == distribution("x", margins[0], kept)
+    drawn = [draw_histogram("x", histogram(margins[0], kept)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
 
 
 def test_pairs_beyond_the_axes_are_counted(margins):
-    assert 0 < density(*margins, margins[0] > 0, None).num_beyond <= 0.011 * NUM
-    assert 0 < distribution("x", margins[1], margins[0] > 0).num_beyond <= 0.011 * NUM
+    assert 0 < density(*margins, margins[0] > 0).num_beyond <= 0.011 * NUM
+    assert 0 < histogram(margins[1], margins[0] > 0).num_beyond <= 0.011 * NUM
     few = np.arange(7.0)
-    assert distribution("x", few, few > 2).num_beyond == 0
-    assert density(few, few, few > 2, None).num_beyond == 0
+    assert histogram(few, few > 2).num_beyond == 0
+    assert density(few, few, few > 2).num_beyond == 0
 
 
 @pytest.mark.parametrize("values", [np.zeros(9), np.full(9, -3.5), np.arange(9), np.array([4] * 9), np.full(9, 1e-300)])
 def test_few_different_values(values):
-    drawing = distribution("x", values, values > 0)
-    assert drawing.num_beyond == 0
-    assert "nan" not in drawing.svg
-    assert "nan" not in density(values, values, values > 0, (Scale(1.0, 0.0), 1.0, 0.5)).svg
+    bins = histogram(values, values > 0)
+    assert bins.num_beyond == 0
+    assert "nan" not in draw_histogram("x", bins)
+    assert "nan" not in draw_density(density(values, values, values > 0), (Scale(1.0, 0.0), 1.0, 0.5))
 
 
 def test_the_cut_line_is_where_the_score_is_the_cut_off():
     """Both ends of the line, taken from the figure and brought back to margins by its axes, have the score."""
     x, y = np.linspace(0, 10, 1000), np.linspace(0, 5, 1000)
     scale, alpha = Scale(0.5, 2.0), 0.7
-    drawing = density(x, y, map_score(x, y, scale, alpha) > 1.5, (scale, alpha, 1.5))
-    line = re.search(r'<g class="cut">\s*<path d="([^"]*)"', drawing.svg).group(1)
+    svg = draw_density(density(x, y, map_score(x, y, scale, alpha) > 1.5), (scale, alpha, 1.5))
+    line = re.search(r'<g class="cut">\s*<path d="([^"]*)"', svg).group(1)
     points = np.array(re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", line), float)
-    left, top, right, bottom = frame(drawing.svg)
+    left, top, right, bottom = frame(svg)
     at_x = (points[:, 0] - left) / (right - left) * 10 * 1.02
     at_y = (bottom - points[:, 1]) / (bottom - top) * 5 * 1.02
     assert map_score(at_x, at_y, scale, alpha) == pytest.approx(1.5, abs=0.01)
@@ -62,12 +64,12 @@ def frame(svg: str) -> tuple[float, float, float, float]:
 
 def test_many_pairs_cost_few_bytes(margins):
     generator = np.random.default_rng(1)
-    worst = density(generator.random(NUM), generator.random(NUM), generator.random(NUM) < 0.5, None)
-    scattered = density(*margins, generator.random(NUM) < generator.random(NUM), None)
-    assert len(worst.svg) < 200_000
-    assert len(scattered.svg) < 200_000
+    worst = density(generator.random(NUM), generator.random(NUM), generator.random(NUM) < 0.5)
+    scattered = density(*margins, generator.random(NUM) < generator.random(NUM))
+    assert len(draw_density(worst, None)) < 200_000
+    assert len(draw_density(scattered, None)) < 200_000
     tracemalloc.start()
-    density(*margins, margins[0] > 0, None)
+    density(*margins, margins[0] > 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 8 * NUM + 30e6, "a few columns, and what is counted at once"

@@ -1,0 +1,91 @@
+"""What the figures and tables of a report say of all ranked pairs: counted once, kept with the run, some 100 kB."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mapjob.ranking.profile import Profile, profile
+from mapjob.ranking.select import Ranking
+from mapjob.report.bins import Density, Histogram, density, histogram
+
+MOST_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs of a group; name: None for pairs without one."""
+
+    name: str | None
+    ranked: int
+    selected: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All ranked pairs, and those that are selected. The profiles have no groups, of which there may be very many."""
+
+    margins: Density
+    histograms: dict[str, Histogram]
+    everything: Profile
+    selected: Profile
+    groups: list[Group]  # the largest
+    num_other_groups: int
+    other_groups: Group  # all others together
+    agreement: dict[str, float]  # Jaccard overlap with the selections of the same size by other metrics
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Summary":
+        """What `as_json` gave, also by way of a file."""
+        return cls(
+            Density(**kept["margins"]),
+            {name: Histogram(**bins) for name, bins in kept["histograms"].items()},
+            Profile(**kept["everything"]),
+            Profile(**kept["selected"]),
+            [Group(**group) for group in kept["groups"]],
+            kept["num_other_groups"],
+            Group(**kept["other_groups"]),
+            kept["agreement"],
+        )
+
+
+def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
+    """ranking: with lengths and groups (see profile.ALSO); metric: of the run; agreement: see ranking.agreement."""
+    kept = np.zeros(len(ranking.pairs), bool)
+    kept[ranking.kept] = True
+    columns = ranking.pairs.columns
+    chosen, rejected = (columns[f"{side}_num_tokens"].astype(np.int32) for side in ("chosen", "rejected"))
+    numbers = {
+        "map_score" if metric == "map" else metric: ranking.score,
+        "reward margin": ranking.reward_margin,
+        "implicit margin": ranking.implicit_margin,
+        "tokens of the chosen side": chosen,
+        "tokens of the rejected side": rejected,
+        "tokens, chosen less rejected": chosen - rejected,
+    }
+    everything, selected = profile(ranking, np.arange(len(ranking.pairs))), profile(ranking, ranking.kept)
+    return Summary(
+        density(ranking.reward_margin, ranking.implicit_margin, kept),
+        {name: histogram(values, kept) for name, values in numbers.items()},
+        replace(everything, groups={}),
+        replace(selected, groups={}),
+        *_groups(ranking),
+        agreement,
+    )
+
+
+def _groups(ranking: Ranking) -> tuple[list[Group], int, Group]:
+    """(the largest groups, how many others there are, all others together)."""
+    pairs = ranking.pairs
+    ranked = np.bincount(pairs.group, minlength=len(pairs.groups))
+    selected = np.bincount(pairs.group[ranking.kept], minlength=len(pairs.groups))
+    order = np.argsort(-ranked, kind="stable")
+    order = order[ranked[order] > 0]
+    largest, others = order[:MOST_GROUPS], order[MOST_GROUPS:]
+    groups = [Group(pairs.groups[index], int(ranked[index]), int(selected[index])) for index in largest]
+    return groups, len(others), Group(None, int(ranked[others].sum()), int(selected[others].sum()))
