@@ -1,5 +1,6 @@
 """Pages of a selection as HTML that a local server hands out: no script, every text escaped."""
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
@@ -11,7 +12,8 @@ from mapjob.report.pages import DISAGREEING, ROWS_PER_PAGE, Filter, Pages
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1rem;
+  background: Canvas; color: CanvasText; }
 nav, form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0; }
 article { border-top: 1px solid var(--line); padding: .8rem 0; }
 h2 { font-size: 1rem; margin: 0; } small { opacity: .75; }
@@ -32,12 +34,13 @@ def page_html(pages: Pages, by: Filter, page: int, other: Pages | None) -> str:
     counts = pages.manifest["counts"]
     title = f"{counts['selected']:,} of {counts['ranked']:,} pairs, {_text(pages.run.run_id)}"
     against = f"<p>beside {_text(other.run.run_id)}</p>" if other else ""
-    articles = "".join(_article(pages, row, other) for row in rows) or "<p>No pair passes this filter.</p>"
-    nav = _nav(by, page, last, len(matching))
+    ranks = other.ranks([row["pair_id"] for row in rows]) if other else None
+    articles = "".join(_article(pages, row, ranks) for row in rows) or "<p>No pair passes this filter.</p>"
+    navs = [_nav(by, page, last, len(matching), where) for where in ("above", "below")]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{STYLE}</style></head><body>
-<h1>{title}</h1>{against}{_form(pages, by)}{nav}{articles}{nav}
+<header><h1>{title}</h1>{against}</header><main>{_form(pages, by)}{navs[0]}{articles}{navs[1]}</main>
 </body></html>"""
 
 
@@ -46,27 +49,31 @@ def _form(pages: Pages, by: Filter) -> str:
         f'<option value="{_text(name)}"{" selected" if name == by.group else ""}>{_text(name)} ({number:,})</option>'
         for name, number in pages.groups.items()
     )
-    select = f'<select name="group"><option value="">all groups</option>{groups}</select>' if groups else ""
+    select = (
+        f'<select name="group" aria-label="group"><option value="">all groups</option>{groups}</select>'
+        if groups
+        else ""
+    )
     checked = " checked" if by.labels == DISAGREEING else ""
     return f"""<form method="get" action="/">{select}
 <label><input type="checkbox" name="labels" value="{DISAGREEING}"{checked}> label against the reward model</label>
-<input type="search" name="text" placeholder="text or pair_id" value="{_text(by.text or "")}">
+<label>text or pair_id <input type="search" name="text" value="{_text(by.text or "")}"></label>
 <button>show</button></form>"""
 
 
-def _nav(by: Filter, page: int, last: int, number: int) -> str:
+def _nav(by: Filter, page: int, last: int, number: int, where: str) -> str:
     def link(name: str, to: int) -> str:
         query = {key: value for key, value in vars(by).items() if value} | {"page": to}
         return f'<a href="/?{escape(urlencode(query))}">{name}</a>' if 1 <= to <= last and to != page else name
 
     links = " ".join([link("first", 1), link("back", page - 1), link("on", page + 1), link("last", last)])
-    return f"<nav>{links} <small>page {page:,} of {last:,}, {number:,} pairs</small></nav>"
+    return f'<nav aria-label="pages, {where}">{links} <small>page {page:,} of {last:,}, {number:,} pairs</small></nav>'
 
 
-def _article(pages: Pages, row: dict[str, Any], other: Pages | None) -> str:
+def _article(pages: Pages, row: dict[str, Any], ranks: Mapping[str, int] | None) -> str:
     there = ""
-    if other is not None:
-        rank = other.ranks.get(row["pair_id"])
+    if ranks is not None:
+        rank = ranks.get(row["pair_id"])
         there = f", rank {rank:,} there" if rank else ", not selected there"
     group = f", {_text(row[pages.group_column])}" if pages.group_column else ""
     against = "" if row["label_agrees"] else ", <strong>against the reward model</strong>"
@@ -75,14 +82,19 @@ def _article(pages: Pages, row: dict[str, Any], other: Pages | None) -> str:
     scores = f"map {row['map_score']:+.3f}, reward {row['reward_margin']:+.3f}{implicit}, {_text(row['pair_id'])}"
     if "chosen" in row and "rejected" in row:
         sides = "".join(
-            f"<div><small>{side}, reward {row[f'{side}_reward']:.3f}</small><pre>{_said(row[side])}</pre></div>"
+            f"<div><small>{side}, reward {row[f'{side}_reward']:.3f}</small>{_panel(row[side])}</div>"
             for side in ("chosen", "rejected")
         )
     else:
         sides = "<p>This run holds the corpus's own columns: see <code>mapjob show</code> for the texts.</p>"
     prompt = row.get("prompt", row.get("conversations"))
-    asked = f"<pre>{_said(prompt)}</pre>" if prompt else ""
+    asked = _panel(prompt) if prompt else ""
     return f'<article><h2>{head}</h2><small>{scores}</small>{asked}<div class="sides">{sides}</div></article>'
+
+
+def _panel(text: Any) -> str:
+    """A text that scrolls within itself, also by the keyboard."""
+    return f'<pre tabindex="0">{_said(text)}</pre>'
 
 
 def _said(text: Any) -> str:

@@ -7,7 +7,7 @@ from mapjob.config import parse_config
 from mapjob.report.account import cost, refused, training
 from mapjob.report.effects import effects, others
 from mapjob.report.examples import Example, examples
-from mapjob.report.overview import overview, warnings
+from mapjob.report.overview import header, overview, warnings
 from mapjob.report.pictures import distributions, picture
 from mapjob.report.style import STYLE
 from mapjob.report.summary import Summary
@@ -46,6 +46,8 @@ def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = (
 <style>{STYLE}</style>
 </head>
 <body>
-{"".join(sections)}</body>
+{header(manifest, config)}<main>
+{"".join(sections)}</main>
+</body>
 </html>
 """

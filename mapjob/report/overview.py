@@ -10,7 +10,7 @@ from mapjob.report.markup import Html, code, facts, listed, note, section, text
 MOST_PATHS = MOST_QUOTAS = 8
 
 
-def overview(manifest: dict[str, Any], config: Config) -> Html:
+def header(manifest: dict[str, Any], config: Config) -> Html:
     counts = manifest["counts"]
     title = f"{counts['selected']:,} pairs of {counts['rows']:,} rows, ranked by {config.selection.metric}"
     figures = {
@@ -25,8 +25,11 @@ def overview(manifest: dict[str, Any], config: Config) -> Html:
     return Html(
         f'<header>\n<p class="eyebrow">mapjob · run {text(manifest["run_id"])}</p>\n<h1>{title}</h1>\n'
         f'<dl class="figures">{numbers}</dl>\n</header>\n'
-        + section("run", "What was run", facts([*_models(manifest, config), *_facts(manifest, config)]))
     )
+
+
+def overview(manifest: dict[str, Any], config: Config) -> Html:
+    return section("run", "What was run", facts([*_models(manifest, config), *_facts(manifest, config)]))
 
 
 def _models(manifest: dict[str, Any], config: Config) -> Iterator[tuple[str, Html]]:

@@ -1,6 +1,6 @@
 """A selection a page at a time: row groups that are shown are read, and of the rest what filters go by."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,16 +68,26 @@ class Pages:
         counted = self.column(self.group_column).value_counts().to_pylist()
         return {str(item["values"]): item["counts"] for item in counted}
 
-    @cached_property
-    def ranks(self) -> dict[str, int]:
-        """Rank by pair_id, for a comparison; read when it is first asked for."""
-        return dict(zip(self.column("pair_id").to_pylist(), self.column("rank").to_pylist()))
+    def ranks(self, pair_ids: Sequence[str]) -> dict[str, int]:
+        """Rank by pair_id of those of these pairs that are selected here; one file's ids are held at a time."""
+        wanted = pa.array(pair_ids, pa.string())
+        found: dict[str, int] = {}
+        for name in self._files:
+            with self._open(name) as file:
+                both = file.read(["pair_id", "rank"], use_threads=False)
+            own = both.filter(pc.is_in(both["pair_id"].cast(pa.string()), wanted))
+            found |= zip(own["pair_id"].to_pylist(), own["rank"].to_pylist())
+            if len(found) == len(wanted):
+                break
+        return found
 
     def matching(self, by: Filter) -> I64:
-        """Numbers of the rows that a filter lets through, ascending."""
-        if by not in self._matches:
-            self._matches[by] = np.flatnonzero(self._passes(by))
-        return self._matches[by]
+        """Numbers of the rows that a filter lets through, ascending. Those of the newest filter are kept."""
+        numbers = self._matches.get(by)
+        if numbers is None:
+            numbers = np.flatnonzero(self._passes(by))
+            self._matches = {by: numbers}
+        return numbers
 
     def rows(self, numbers: I64) -> list[dict[str, Any]]:
         """Whole rows. numbers: ascending."""
@@ -105,14 +115,15 @@ class Pages:
     def _holds(self, text: str) -> npt.NDArray[np.bool_]:
         """Row group by row group, so that memory never holds more than one of them."""
         parts = []
-        for name, index, rows in self._row_groups:
+        for name in self._files:
             with self._open(name) as file:
                 texts = [column for column in TEXTS if column in file.schema_arrow.names]
-                table = file.read_row_group(index, columns=["pair_id", *texts], use_threads=False)
-            holds = pc.equal(table["pair_id"].cast(pa.string()), text).to_numpy(zero_copy_only=False)
-            for column in texts:
-                holds |= _holds(table[column].combine_chunks(), text, rows)
-            parts.append(holds)
+                for index in range(file.num_row_groups):
+                    table = file.read_row_group(index, columns=["pair_id", *texts], use_threads=False)
+                    holds = pc.equal(table["pair_id"].cast(pa.string()), text).to_numpy(zero_copy_only=False)
+                    for column in texts:
+                        holds |= _holds(table[column].combine_chunks(), text, table.num_rows)
+                    parts.append(holds)
         return np.concatenate(parts)
 
     def column(self, name: str) -> pa.ChunkedArray:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import importlib.util
+import json
 import shutil
 import subprocess
 import tempfile
@@ -12,12 +14,15 @@ from typing import Any, Literal
 import aiohttp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = importlib.util.find_spec("axe_core_python")  # carries the script axe-core; no Python of it runs
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a browser made of a page. widths: of the page and of its window; messages: errors and warnings."""
+    """What a browser made of a page. widths: of the page and of its window; messages: errors and warnings; violations:
+    what axe finds to hinder people, None where axe is not installed.
+    """
 
     png: bytes
     scroll_width: int
@@ -25,6 +30,7 @@ class Seen:
     background: str
     requests: list[str]
     messages: list[str]
+    violations: list[str] | None
 
 
 def look(page: Path, width: int, scheme: Literal["light", "dark"]) -> Seen:
@@ -61,10 +67,24 @@ async def _look(profile: Path, url: str, width: int, scheme: str) -> Seen:
             widths = [await tab.value(f"document.documentElement.{name}") for name in ("scrollWidth", "clientWidth")]
             background = await tab.value("getComputedStyle(document.body).backgroundColor")
             shot = await tab.call("Page.captureScreenshot", captureBeyondViewport=True)
-    requests = [one["request"]["url"] for one in tab.told("Network.requestWillBeSent")]
-    messages = [one["entry"]["text"] for one in tab.told("Log.entryAdded")]
-    messages += [str(one["args"]) for one in tab.told("Runtime.consoleAPICalled")]
-    return Seen(base64.b64decode(shot["data"]), *widths, background, requests, messages)
+            requests = [one["request"]["url"] for one in tab.told("Network.requestWillBeSent")]
+            messages = [one["entry"]["text"] for one in tab.told("Log.entryAdded")]
+            messages += [str(one["args"]) for one in tab.told("Runtime.consoleAPICalled")]
+            violations = await _violations(tab) if AXE else None
+    return Seen(base64.b64decode(shot["data"]), *widths, background, requests, messages, violations)
+
+
+async def _violations(tab: "Tab") -> list[str]:
+    """Every rule of axe that the page breaks, with the elements."""
+    assert AXE is not None
+    assert AXE.submodule_search_locations is not None
+    script = Path(AXE.submodule_search_locations[0]) / "axe.min.js"
+    await tab.call("Runtime.evaluate", expression=script.read_text())
+    found = await tab.value("axe.run().then(found => JSON.stringify(found.violations))", awaitPromise=True)
+    return [
+        f"{broken['id']}: {broken['help']}: {[node['html'][:200] for node in broken['nodes'][:5]]}"
+        for broken in json.loads(found)
+    ]
 
 
 class Tab:
@@ -79,8 +99,8 @@ class Tab:
         assert "error" not in answer, answer
         return answer["result"]
 
-    async def value(self, expression: str) -> Any:
-        return (await self.call("Runtime.evaluate", expression=expression))["result"]["value"]
+    async def value(self, expression: str, **options: Any) -> Any:
+        return (await self.call("Runtime.evaluate", expression=expression, **options))["result"]["value"]
 
     async def until(self, event: str) -> None:
         while not self.told(event):
