@@ -15,40 +15,25 @@ import argparse
 import json
 import os
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from itertools import pairwise
+from multiprocessing import Process, get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from ray.cluster_utils import Cluster
 
-from benchmarks.hash_scorer import SENTENCE, HashScorer, make_nothing_models
+from benchmarks.hash_scorer import SENTENCE, make_nothing_models
+from benchmarks.sleeper import LOG, SECONDS, Sleeper
 from mapjob import job
 from mapjob.config import parse_config
 from mapjob.pipeline import graph
 
 ROWS_PER_UNIT, UNITS_PER_ACTOR = 10, 20
 NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 100 * 2**20}
-SECONDS, LOG = "MAPJOB_BENCHMARK_SECONDS", "MAPJOB_BENCHMARK_LOG"  # the nodes' processes inherit them
-
-
-class Sleeper(HashScorer):
-    """A scorer that takes its time, and notes on which node it did."""
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        start = time.time()
-        time.sleep(float(os.environ[SECONDS]))
-        columns = super().__call__(block)
-        done = {"scorer": self._specs[0].name, "start": start, "end": time.time(), "actor": os.getpid()}
-        done |= {"node": ray.get_runtime_context().get_node_id(), "unit": block["id"][0].as_py()}
-        with open(os.environ[LOG], "a", encoding="utf-8") as log:
-            log.write(json.dumps(done) + "\n")  # a line is one write, and writes of lines do not mix
-        return columns
 
 
 def main() -> None:
@@ -69,7 +54,7 @@ def main() -> None:
 def weak_scaling(actors: int, seconds: float) -> dict[str, Any]:
     """As many nodes as actors, and units in proportion."""
     with Walk(actors, actors * UNITS_PER_ACTOR, seconds) as walk:
-        walk.run({"num_gpus": 1, "min_size": actors, "max_size": actors})
+        walk.finish(walk.start({"num_gpus": 1, "min_size": actors, "max_size": actors}))
         lines = walk.lines()
     shares = [busy_share([line for line in lines if line["scorer"] == name]) for name in ("policy", "reward")]
     return {"actors": actors, "units": actors * UNITS_PER_ACTOR, "of_linear": [round(share, 3) for share in shares]}
@@ -91,25 +76,19 @@ def elastic(seconds: float) -> dict[str, Any]:
     units = 6 * UNITS_PER_ACTOR
     with Walk(2, units, seconds) as walk:
         names = {node.node_id: f"node {number}" for number, node in enumerate(walk.cluster.worker_nodes, 1)}
-        lost_at = []
-
-        def change() -> None:
-            walk.wait_for(units // 4)
-            for number in (3, 4):
-                names[walk.cluster.add_node(**NODE).node_id] = f"node {number} (joined)"
-            walk.wait_for(units // 2)
-            (lost,) = (node for node in walk.cluster.worker_nodes if names[node.node_id] == "node 1")
-            names[lost.node_id] = "node 1 (lost)"
-            walk.cluster.remove_node(lost, allow_graceful=False)
-            lost_at.append(time.time())
-
-        changes = threading.Thread(target=change)
-        changes.start()
-        counts = walk.run({"num_gpus": 1, "min_size": 1, "max_size": 4})
-        changes.join()
+        running = walk.start({"num_gpus": 1, "min_size": 1, "max_size": 4})
+        walk.wait_for(running, units // 4)
+        for number in (3, 4):
+            names[walk.cluster.add_node(**NODE).node_id] = f"node {number} (joined)"
+        walk.wait_for(running, units // 2)
+        (lost,) = (node for node in walk.cluster.worker_nodes if names[node.node_id] == "node 1")
+        names[lost.node_id] = "node 1 (lost)"
+        walk.cluster.remove_node(lost, allow_graceful=False)
+        lost_at = time.time()
+        counts = walk.finish(running)
         lines = walk.lines()
     by_node = Counter(names[line["node"]] for line in lines)
-    gap = longest_gap(lines, lost_at[0])
+    gap = longest_gap(lines, lost_at)
     return {"units": units, "ranked": counts["ranked"], "longest_gap_s": round(gap, 2), **dict(sorted(by_node.items()))}
 
 
@@ -147,13 +126,11 @@ class Walk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ray.shutdown()
         self.cluster.shutdown()
         self._folder.cleanup()
 
-    def run(self, pool: dict[str, int]) -> dict[str, int]:
-        """The counts of a finished run."""
-        graph.ScorerActor = Sleeper
+    def start(self, pool: dict[str, int]) -> Process:
+        """A run in a process of its own."""
         tree = {
             "input": {"path": str(self.folder / "corpus")},
             "output": {"path": str(self.folder / "output")},
@@ -161,16 +138,31 @@ class Walk:
             "execution": {"rows_per_unit": ROWS_PER_UNIT, "address": self.cluster.address},
         }
         tree["execution"]["pools"] = {"policy": pool, "reward": pool}
-        return job.run(parse_config(tree))["counts"]
+        running = get_context("spawn").Process(target=run_job, args=(tree,))
+        running.start()
+        return running
 
-    def wait_for(self, units: int) -> None:
+    def finish(self, running: Process) -> dict[str, int]:
+        """The counts of the run, once it is through."""
+        running.join()
+        assert running.exitcode == 0, "the run failed"
+        (manifest,) = (self.folder / "output" / "runs").glob("*/manifest.json")
+        return json.loads(manifest.read_text())["counts"]
+
+    def wait_for(self, running: Process, units: int) -> None:
         """Until so many units went through the last scorer."""
         while sum(line["scorer"] == "reward" for line in self.lines()) < units:
+            assert running.is_alive(), "the run failed"
             time.sleep(0.1)
 
     def lines(self) -> list[dict[str, Any]]:
         log = self.folder / "log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def run_job(tree: dict[str, Any]) -> None:
+    graph.ScorerActor = Sleeper
+    job.run(parse_config(tree))
 
 
 if __name__ == "__main__":

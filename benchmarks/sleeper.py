@@ -1,0 +1,27 @@
+"""In place of a model: a scorer that takes a fixed time for a unit, and notes on which node it did."""
+
+import json
+import os
+import time
+
+import pyarrow as pa
+import ray
+
+from benchmarks.hash_scorer import HashScorer
+
+# The processes of the nodes inherit both.
+SECONDS, LOG = "MAPJOB_BENCHMARK_SECONDS", "MAPJOB_BENCHMARK_LOG"
+
+
+class Sleeper(HashScorer):
+    """Sleeps SECONDS, scores by a hash of the tokens, and adds a line to the file LOG."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        start = time.time()
+        time.sleep(float(os.environ[SECONDS]))
+        columns = super().__call__(block)
+        done = {"scorer": self._specs[0].name, "start": start, "end": time.time(), "actor": os.getpid()}
+        done |= {"node": ray.get_runtime_context().get_node_id(), "unit": block["id"][0].as_py()}
+        with open(os.environ[LOG], "a", encoding="utf-8") as log:
+            log.write(json.dumps(done) + "\n")  # a line is one write, and writes of lines do not mix
+        return columns
