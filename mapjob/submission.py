@@ -145,9 +145,10 @@ def pack(config: Config, folder: Path) -> None:
     """
     text = yaml.safe_dump(portable(config).model_dump(mode="json"), sort_keys=False)
     if redacted(text) != text:
+        found = (redacted(line.strip()) for line in text.splitlines() if redacted(line) != line)
         raise ConfigError(
             "a URL of the run file holds a password, key or token, which would reach the cluster's dashboard and logs",
-            "",
+            next(found, "the run file"),
             "put credentials into the environment of the cluster's machines, or give them a role",
         )
     (folder / RUN_FILE).write_text(text, encoding="utf-8")

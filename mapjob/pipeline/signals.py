@@ -28,7 +28,7 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
             ending = KeyboardInterrupt()
         elif number == signal.SIGTERM:
             do = "run the same command again: it goes on from what is committed"
-            ending = IncompleteError("the run was told to end (SIGTERM)", "", do)
+            ending = IncompleteError("the run was told to end (SIGTERM)", "this process, from outside", do)
         signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         if ending is not None:
             raise ending

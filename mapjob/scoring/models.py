@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,6 +24,8 @@ from mapjob.scoring.model_files import ADAPTED
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import check_vocabulary
+
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)  # what files that do not fit raise
 
 
 def default_device() -> torch.device:
@@ -58,7 +61,16 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
             output_loading_info=True,
             device_map="auto" if spread else None,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ImportError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where, "check the folder") from error
     if info["missing_keys"]:
         raise ModelError(
@@ -95,7 +107,7 @@ def _with_adapter(model: PreTrainedModel, spec: ScorerSpec) -> PreTrainedModel:
             # A reward adapter brings its own head; it has no other scorer to share the base with.
             return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
         model.load_adapter(str(adapter.folder), adapter_name=spec.name)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except DAMAGED as error:
         where = f"models.{spec.name}.adapter: {adapter.location}"
         raise ModelError(f"the adapter does not fit the model: {_first_line(error)}", where, "check both") from error
     return model
