@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,13 +28,20 @@ _scored: dict[tuple[str, ...], pa.Table] = {}
 _drawn: dict[bytes, str] = {}
 
 
-def run(config: Config) -> dict[str, Any]:
-    """`job.run` without Ray."""
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Inside, `job.run` scores in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
         patch.setattr(pictures, "draw_density", partial(drawn_once, figures.draw_density))
         patch.setattr(pictures, "draw_histogram", partial(drawn_once, figures.draw_histogram))
+        yield
+
+
+def run(config: Config) -> dict[str, Any]:
+    """`job.run` without Ray."""
+    with without_ray():
         return job.run(config)
 
 
