@@ -7,9 +7,18 @@ import typer
 from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
+from mapjob.report.tracked import Tracker, check_tracker, log_run
 
 Events = Annotated[
     str | None, typer.Option(metavar="FILE", help="Append a JSON line for every unit, and for start and finish.")
+]
+
+LogTo = Annotated[
+    Tracker | None,
+    typer.Option(
+        "--log-to",
+        help="When the run is committed, its numbers and report go there too. A failure to log is a warning.",
+    ),
 ]
 
 
@@ -19,6 +28,7 @@ def run(
     limit: Limit = None,
     trust_remote_code: TrustRemoteCode = False,
     events: Events = None,
+    log_to: LogTo = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -28,5 +38,9 @@ def run(
 
     Example: mapjob run configs/single_gpu.yaml --set selection.keep.ratio=0.25
     """
+    if log_to is not None:
+        check_tracker(log_to)
     manifest = job.run(load_config(config, overrides or ()), limit, say, verbose, trust_remote_code, events)
+    if log_to is not None:
+        log_run(job.path_of(manifest), log_to, say)
     print_result(manifest, job.path_of(manifest), json)

@@ -1,0 +1,70 @@
+"""`mapjob run --log-to`: the real trackers without a server where they are installed, and trackers that fail."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mapjob import job
+from mapjob.cli.app import app
+from mapjob.errors import ConfigError
+from mapjob.report.tracked import check_tracker, log_run, numbers
+
+
+def logged(manifest, tracker: str, longest_s: float = 300.0) -> str:
+    said: list[str] = []
+    log_run(job.path_of(manifest), tracker, said.append, longest_s)
+    (line,) = said
+    return line
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+def test_the_numbers_and_the_report_are_there(manifest, page, tmp_path, monkeypatch, tracker):
+    if find_spec(tracker) is None:
+        pytest.skip(f"{tracker} is not installed (pip install '.[{tracker}]'): logging to it is not tested")
+    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": tmp_path, "TRACKIO_DIR": tmp_path}.items():
+        monkeypatch.setenv(name, str(value))
+    assert logged(manifest, tracker) == f"logged to {tracker}"
+    assert page in [file.read_text() for file in tmp_path.rglob("*.html")]
+    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    for part in (manifest["run_id"], "counts/selected", "statistics/cut_off", "spent/seconds/rank"):
+        assert part.encode() in stored, part
+
+
+def test_every_count_is_a_number(manifest):
+    found = numbers(manifest)
+    assert found["counts/ranked"] == manifest["counts"]["ranked"]
+    assert found["counts/by_reason/duplicate"] == 1
+    assert found["statistics/scale/reward"] == manifest["statistics"]["scale"]["reward"]
+    assert found["spent/seconds/rank"] == manifest["spent"]["seconds"]["rank"]
+    assert all(isinstance(value, int | float) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("def init(**_): raise RuntimeError('no key')", "exit code 1: RuntimeError: no key"),
+        ("import os; os._exit(3)", "exit code 3"),
+        ("import time; time.sleep(600)", "no end after 20 s"),
+    ],
+)
+def test_a_tracker_that_fails_changes_nothing(manifest, tmp_path, monkeypatch, body, why):
+    (tmp_path / "wandb.py").write_text(body)
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
+    line = logged(manifest, "wandb", 20.0 if "sleep" in body else 300.0)
+    assert line.startswith("warning: the run is committed, but wandb did not take it (")
+    assert why in line
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_the_run():
+    with pytest.raises(ConfigError, match="is not installed") as caught:
+        check_tracker("no_such_tracker")
+    assert "--log-to" in caught.value.where
+    assert "pip install" in caught.value.do
+
+
+def test_the_command_line_knows_two():
+    refused = CliRunner().invoke(app, ["run", "run.yaml", "--log-to", "tensorboard"])
+    assert refused.exit_code == 2
