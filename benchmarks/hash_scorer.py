@@ -48,7 +48,7 @@ def _score(spec: ScorerSpec, block: pa.Table) -> pa.Table:
     columns["reason"] = pa.array([error.reason.value if error else None for error in errors], pa.string())
     columns["detail"] = pa.array([error.detail if error else None for error in errors], pa.string())
     tokens = sum(sum(lengths) for lengths in num_tokens if lengths)
-    cost = {"tokens": str(tokens), "model_s": "0", "engine": f"{spec.name}: a hash of the tokens"}
+    cost = {"tokens": str(tokens), "model_s": "0", "flop": "0", "engine": f"{spec.name}: a hash of the tokens"}
     return pa.table(columns).replace_schema_metadata(cost)
 
 

@@ -18,7 +18,7 @@ Measure = Annotated[
     bool | None,
     typer.Option(help="Load the models and score for seconds; without it, where they are small and the run is local."),
 ]
-Gpu = Annotated[str, typer.Option(help="l4, a10g, l40s, a100, h100 or h200: for GPU hours.")]
+Gpu = Annotated[str, typer.Option(help="l4, a10g, l40s, a100, h100, h200 or b200: for GPU hours.")]
 Price = Annotated[float, typer.Option(min=0, help="Of one GPU hour.")]
 
 SMALL = 500e6  # parameters of a model that loads in seconds
@@ -63,7 +63,8 @@ def plan(
     if sample_s:
         # Slow to import, with torch and transformers.
         from mapjob import forecast
-        from mapjob.report.forecast import GPUS, as_json, forecast_text
+        from mapjob.report.forecast import as_json, forecast_text
+        from mapjob.scoring.gpus import GPUS
 
         if gpu not in GPUS:
             raise ConfigError(f"no GPU is called {gpu!r} here", "--gpu", f"one of {', '.join(GPUS)}")

@@ -16,7 +16,9 @@ from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
 from mapjob.pipeline.stages import Todo, tokens_column, with_columns
+from mapjob.scoring.costs import token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
+from mapjob.scoring.gpus import peak_flop_per_s
 from mapjob.scoring.models import default_device, load_model
 from mapjob.scoring.reader_columns import distance_table, signature_table
 from mapjob.scoring.reader_specs import ReaderSpec
@@ -99,7 +101,7 @@ class ScorerActor:
             torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
         elif num_gpus < 1:
             torch.cuda.set_per_process_memory_fraction(num_gpus)  # Ray's fractions keep no memory apart
-        self._attempts = attempts
+        self._attempts, self._num_gpus = attempts, num_gpus
         self._scorers = built(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -112,7 +114,11 @@ class ScorerActor:
         parts = survived(self._attempts, (scorer.spec.name, unit.id), records, lambda part: _columns(scorer, part))
         costs = [part.schema.metadata for part in parts]
         cost = {"tokens": str(sum(int(c[b"tokens"]) for c in costs)), "engine": str(scorer)}
-        cost["model_s"] = str(sum(float(c[b"model_s"]) for c in costs))
+        model_s = sum(float(c[b"model_s"]) for c in costs)
+        cost |= {"model_s": str(model_s), "flop": str(2 * token_cost(scorer.spec.files) * int(cost["tokens"]))}
+        if scorer.device.type == "cuda":
+            peak = peak_flop_per_s(torch.cuda.get_device_name(scorer.device), scorer.spec.files.dtype)
+            cost["peak_flop"] = str((peak or 0.0) * self._num_gpus * model_s)
         return pa.concat_tables(parts).replace_schema_metadata(cost)
 
 

@@ -7,7 +7,7 @@ So a unit stays whole from read to commit by construction. No torch here: the co
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +48,8 @@ class Receipt:
     tokens: dict[str, int]
     model_s: dict[str, float]
     engines: dict[str, str]  # how each scorer ran its model, in words
+    flop: dict[str, float] = field(default_factory=dict)  # of the layers alone, two a multiplication
+    peak_flop: dict[str, float] = field(default_factory=dict)  # what its GPU does at most in that time, where known
 
 
 class Commit:
@@ -59,7 +61,7 @@ class Commit:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
-        reasons, tokens, model_s, engines = {}, {}, {}, {}
+        reasons, tokens, model_s, engines, flop, peak_flop = {}, {}, {}, {}, {}, {}
         for name in todo.missing:
             table = from_ipc(block[name][0].as_buffer())
             assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
@@ -70,7 +72,8 @@ class Commit:
             if b"tokens" in cost:
                 tokens[name], model_s[name] = int(cost[b"tokens"]), float(cost[b"model_s"])
                 engines[name] = cost[b"engine"].decode()
-        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s, engines)
+                flop[name], peak_flop[name] = float(cost[b"flop"]), float(cost.get(b"peak_flop", 0))
+        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s, engines, flop, peak_flop)
         return pa.table({"receipt": [json.dumps(asdict(receipt))]})
 
 

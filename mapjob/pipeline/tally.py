@@ -15,6 +15,8 @@ class Tally:
         self.units = self.rows = 0
         self.tokens: Counter[str] = Counter()  # by scorer
         self.model_s: Counter[str] = Counter()
+        self.flop: Counter[str] = Counter()
+        self.peak_flop: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()  # by reason
         self._clock, self._start = clock, clock()
         self._first: tuple[float, int] | None = None
@@ -24,6 +26,8 @@ class Tally:
         self.rows += receipt.num_rows
         self.tokens.update(receipt.tokens)
         self.model_s.update(receipt.model_s)
+        self.flop.update(receipt.flop)
+        self.peak_flop.update(receipt.peak_flop)
         # A row refused by the reader is refused by every scorer after it: count it once.
         for counts in list(receipt.reasons.values())[-1:]:
             self.errors.update(counts)
@@ -56,15 +60,23 @@ class Tally:
         return f"{status}, {speed}{errors}{left}"
 
     def details(self) -> list[str]:
-        """A line for each scorer, with the number of its actors that are busy on average, and one for the errors."""
+        """A line for each scorer, with the number of its actors that are busy on average, and one for the errors.
+
+        MFU, model FLOP utilisation (Chowdhery et al. 2022, arXiv 2204.02311), where the GPU's peak is known: operations
+        of the layers over what the GPU does at most in the model's seconds. Attention over the context and the output
+        embedding are not counted, so it is a lower bound.
+        """
         s = self.elapsed_s
         lines = [
-            f"{name:<12}{tokens / s:>12,.0f} tokens/s{self.model_s[name] / s:>8.2f} actors busy"
+            f"{name:<12}{tokens / s:>12,.0f} tokens/s{self.model_s[name] / s:>8.2f} actors busy{self._mfu(name)}"
             for name, tokens in sorted(self.tokens.items())
         ]
         if self.errors:
             lines.append("errors: " + ", ".join(f"{reason} {number:,}" for reason, number in self.errors.most_common()))
         return lines
+
+    def _mfu(self, name: str) -> str:
+        return f"{self.flop[name] / self.peak_flop[name]:>8.0%} MFU" if self.peak_flop[name] else ""
 
 
 def _time(seconds: float) -> str:

@@ -4,16 +4,17 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from mapjob.forecast import QUANTILES, Forecast, ScorerLoad, quantiles
 from mapjob.inert import in_line
 from mapjob.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token
 from mapjob.scoring.costs import model_config
+from mapjob.scoring.gpus import GPUS, peak_flop_per_s
 from mapjob.scoring.models import default_device, torch_dtype
 from mapjob.scoring.vocabulary import ROWS, TILE
 
-# Memory in GiB and dense bfloat16 TFLOP/s of NVIDIA's data sheets.
-GPUS = {"l4": (24, 121), "a10g": (24, 70), "l40s": (48, 362), "a100": (80, 312), "h100": (80, 989), "h200": (141, 989)}
 UTILISATION = 0.4  # of the peak, in forward passes of this kind
 SHARE_OF_SCORING = 0.85  # of the cores' time, beside reading, encoding and committing
 LONGEST_SHOWN = 160
@@ -42,9 +43,12 @@ def forecast_text(found: Forecast, job: Job, gpu: str, price: float) -> Iterator
             yield f"{' and '.join(names)} read: {in_line(_end(prompt))}{ends}"
     hours = gpu_hours(found, total, gpu)
     yield (
-        f"{gpu}: {hours:.3g} GPU hours at {UTILISATION:.0%} of {GPUS[gpu][1]} TFLOP/s"
+        f"{gpu}: {hours:.3g} GPU hours at {UTILISATION:.0%} of {GPUS[gpu].bfloat16:g} TFLOP/s"
         + (f", {hours * price:,.2f} at {price:g} an hour" if price else "")
     )
+    for name, load in found.loads.items():
+        if (share := utilisation(load)) is not None:
+            yield f"{name} on this GPU: {share:.0%} MFU (operations of its model over the GPU's peak)"
     speed = pairs_per_s(found)
     if speed is not None:
         yield f"this machine: about {speed:,.0f} rows/s, {total / speed / 60:,.1f} minutes (measured on these rows)"
@@ -56,7 +60,15 @@ def operations(found: Forecast, load: ScorerLoad, total: int) -> float:
 
 def gpu_hours(found: Forecast, total: int, gpu: str) -> float:
     flop = sum(operations(found, load, total) for load in found.loads.values())
-    return flop / (GPUS[gpu][1] * 1e12 * UTILISATION) / 3600
+    return flop / (GPUS[gpu].bfloat16 * 1e12 * UTILISATION) / 3600
+
+
+def utilisation(load: ScorerLoad) -> float | None:
+    """Model FLOP utilisation as measured: operations over what this GPU does at most; None on CPU, and on others."""
+    if load.tokens_per_s is None or default_device().type != "cuda":
+        return None
+    peak = peak_flop_per_s(torch.cuda.get_device_name(), load.spec.files.dtype)
+    return load.operations / load.tokens * load.tokens_per_s / peak if peak else None
 
 
 def pairs_per_s(found: Forecast) -> float | None:
@@ -82,6 +94,7 @@ def as_json(found: Forecast, job: Job, gpu: str) -> dict[str, Any]:
                 "operations": operations(found, load, total),
                 "lengths": dict(zip(map(str, QUANTILES), quantiles(load.lengths))),
                 "tokens_per_s": load.tokens_per_s,
+                "utilisation": utilisation(load),
             }
             for name, load in found.loads.items()
         },
@@ -98,7 +111,9 @@ def _memory(load: ScorerLoad) -> str:
     smallest = largest * CUDA_RANGE[0] // CUDA_RANGE[1]
     tiles = 2 * 4 * ROWS["cuda"] * TILE["cuda"]
     needed = (load.cost.weight_bytes + smallest + tiles) / 2**30
-    fits = [f"{name}" for name, (gib, _) in GPUS.items() if needed < 0.9 * gib] or ["none alone: num_gpus: 2 or more"]
+    fits = [f"{name}" for name, known in GPUS.items() if needed < 0.9 * known.gib] or [
+        "none alone: num_gpus: 2 or more"
+    ]
     return f"activations {_size(smallest)} to {_size(largest)}; weights and activations fit {', '.join(fits)}"
 
 

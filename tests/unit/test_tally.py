@@ -1,6 +1,7 @@
 """What a run shows while it goes on: rates, errors and the time that is left, from receipts and a clock of the test."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from mapjob.pipeline.events import Events
 from mapjob.pipeline.progress import ScoringProgress
 from mapjob.pipeline.stages import Receipt
 from mapjob.pipeline.tally import Tally
+from mapjob.scoring.gpus import peak_flop_per_s
 
 SKIPPED = {"records": {"null_field": 2}, "policy": {"null_field": 2, "overlength": 1}}
 
@@ -35,6 +37,40 @@ def test_rates_and_time_left():
         "reward               114 tokens/s    0.09 actors busy",
         "errors: null_field 2, overlength 1",
     ]
+
+
+def test_utilisation_where_the_peak_is_known():
+    """Twice 100 TFLOP in 6 s of a GPU that does 50 TFLOP/s: a third. The other model's GPU is not known."""
+    now = [0.0]
+    tally = Tally(2, 200, clock=lambda: now[0])
+    now[0] = 60.0
+    known = {"flop": {"policy": 1e14, "reward": 1e14}, "peak_flop": {"policy": 6.0 * 5e13, "reward": 0.0}}
+    for _ in range(2):
+        tally.add(replace(receipt(), **known))
+    assert tally.details() == [
+        "policy               167 tokens/s    0.20 actors busy     33% MFU",
+        "reward               133 tokens/s    0.10 actors busy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "peak"),
+    [
+        ("NVIDIA H200", "bfloat16", 989e12),
+        ("NVIDIA H100 80GB HBM3", "float32", 67e12),
+        ("NVIDIA A100-SXM4-80GB", "float16", 312e12),
+        ("NVIDIA L4", "bfloat16", 121e12),
+        ("NVIDIA L40S", "bfloat16", 362e12),
+        ("NVIDIA B200", "bfloat16", 2250e12),
+        ("NVIDIA H100 PCIe", "bfloat16", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16", None),
+        ("NVIDIA L40", "bfloat16", None),
+        ("NVIDIA H200", "float8", None),
+        ("NVIDIA GeForce RTX 4090", "bfloat16", None),
+    ],
+)
+def test_peaks_by_the_names_that_cuda_gives(device, dtype, peak):
+    assert peak_flop_per_s(device, dtype) == peak
 
 
 def test_one_receipt_is_its_own_pace():
