@@ -1,12 +1,13 @@
 """The table that explains every metric, signal and pairing: complete, two lines each, with columns that exist."""
 
-import numpy as np
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mapjob.config.signals import Signals
 from mapjob.metrics import about, adaptive_margins, columns, gamma_po, reward_augmented, table, weights
-from mapjob.metrics.inputs import Inputs
-from mapjob.metrics.map import Scale
 from mapjob.report.card import FORMULAS
 
 METHODS = {**table.METRICS, **about.SIGNALS, **{f"pairing {name}": method for name, method in about.PAIRINGS.items()}}
@@ -44,8 +45,36 @@ def test_the_card_has_a_formula_for_every_metric_it_names():
     assert set(FORMULAS) <= set(table.METRICS)
 
 
-def test_a_new_metric_is_one_entry_of_the_table(monkeypatch):
-    entry = table.Metric((columns.H,), "h, once more.\nFor this test. No source.", lambda c: 2 * c[columns.H])
-    monkeypatch.setitem(table.METRICS, "twice", entry)
-    inputs = Inputs({"reward_margin": np.array([1.0, -2.0])}, "simpo", Scale.raw(1.0))
-    assert table.metric("twice", inputs).values.tolist() == [2.0, -4.0]
+# Put into the table before anything reads it, as an entry of its own file would be.
+NEW_METRIC = """
+from mapjob.metrics.columns import H
+from mapjob.metrics.table import METRICS, Metric
+
+METRICS["twice"] = Metric(
+    (H,),
+    "2 h, for this test.\\nNobody's, arXiv 0000.00000.",
+    lambda c: 2 * c[H],
+)
+"""
+USES_OF_IT = """
+import numpy as np
+from mapjob.cli.app import app
+from mapjob.config import Selection
+from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
+
+columns = synthetic_columns(100)
+h = columns["chosen_reward"] - columns["rejected_reward"]
+ranking = rank_pairs(pairs_of(columns), Selection(metric="twice", metrics=("map",), keep={"count": 7}))
+assert ranking.order.tolist() == np.argsort(-h).tolist()
+assert ranking.cut_off == 2 * np.sort(h)[-7]
+app(["rank", "--list"])
+"""
+
+
+def test_a_new_metric_is_one_entry_of_the_table():
+    """The run file takes it, the ranking goes by it, and `mapjob rank --list` explains it; no other file changes."""
+    assert len(NEW_METRIC.strip().splitlines()) < 15
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", NEW_METRIC + USES_OF_IT], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 h, for this test." in done.stdout
