@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
-from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel
+from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from mapjob import api, job
+from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
@@ -73,6 +75,13 @@ def with_config(**changes: object) -> Callable[[SimpleNamespace, Path], Path]:
     return make
 
 
+def without_file(name: str) -> Callable[[SimpleNamespace, Path], Path]:
+    """The policy, one of its files missing."""
+    return lambda made, folder: Path(
+        shutil.copytree(made.folder / "policy", folder, ignore=shutil.ignore_patterns(name))
+    )
+
+
 def with_file(name: str, data: bytes) -> Callable[[SimpleNamespace, Path], Path]:
     """The policy, one of its files holding this."""
 
@@ -87,12 +96,13 @@ def with_file(name: str, data: bytes) -> Callable[[SimpleNamespace, Path], Path]
 def without_ends(chat: bool) -> Callable[[SimpleNamespace, Path], Path]:
     """A policy whose tokenizer has neither BOS nor EOS."""
 
-    def make(_: SimpleNamespace, folder: Path) -> Path:
-        tokenizer = make_tokenizer(chat=chat)
-        tokenizer.bos_token = tokenizer.eos_token = None
-        return make_policy(folder, tokenizer=tokenizer)
+    return lambda made, folder: make_policy(folder, tokenizer=tokenizer_without_ends(chat))
 
-    return make
+
+def tokenizer_without_ends(chat: bool) -> PreTrainedTokenizerFast:
+    tokenizer = make_tokenizer(chat=chat)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    return tokenizer
 
 
 def bert(kind: type) -> Callable[[SimpleNamespace, Path], Path]:
@@ -135,6 +145,16 @@ def damaged_selection(made: SimpleNamespace, here: Path) -> None:
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     selected_pair(open_run(str(folder)), "1")
+
+
+def float8_on_cpu(made: SimpleNamespace, here: Path) -> None:
+    policy = {**made.tree["models"]["policy"], "dtype": "float8"}
+    models = {**made.tree["models"], "policy": policy}
+    run(parse_config({**made.tree, "models": models, "output": {"path": str(here / "out")}}))
+
+
+def rank_out_of_reach(made: SimpleNamespace, here: Path) -> None:
+    raise CliRunner().invoke(app, ["show", job.path_of(made.manifest), "99"]).exception
 
 
 def refused_pair(made: SimpleNamespace, here: Path) -> None:
@@ -191,6 +211,20 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
         "/policy",
         "save_pretrained",
     ),
+    "no config.json": (
+        with_model("policy", without_file("config.json")),
+        ModelError,
+        "models.policy.path",
+        "save_pretrained",
+    ),
+    "no weights": (
+        with_model("policy", without_file("*.safetensors")),
+        ModelError,
+        "models.policy.path",
+        "save_pretrained",
+    ),
+    "float8 on a CPU": (float8_on_cpu, ModelError, "models.policy.path", "dtype: bfloat16"),
+    "a rank that is not there": (rank_out_of_reach, ConfigError, "/out/runs/map-", "ranks go from 1 to 11"),
     "an encoder as policy": (
         with_model("policy", bert(BertLMHeadModel)),
         ModelError,
@@ -237,6 +271,12 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
         ModelError,
         "/policy",
         "chat_template",
+    ),
+    "training on plain text without an end": (
+        trained(style="raw", tokenizer=tokenizer_without_ends(chat=False)),
+        ModelError,
+        "/policy",
+        "eos_token",
     ),
     "training longer than the model": (trained(max_length=5_000), ConfigError, "/policy", "--max-length 1024"),
 }
