@@ -24,6 +24,7 @@ from mapjob.cli.status import status
 from mapjob.cli.submit import submit
 from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
+from mapjob.cli.validate import validate
 from mapjob.corpus.remote import redacted
 from mapjob.errors import MapjobError
 from mapjob.inert import on_terminal
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=True,
 )
 COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push)
-COMMANDS += (train, generate, selfplay)
+COMMANDS += (train, generate, selfplay, validate)
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(config_app, name="config")

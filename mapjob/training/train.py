@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from datasets import Dataset, disable_progress_bars
@@ -41,12 +43,14 @@ def train(
     recipe: Recipe,
     model: Model | None = None,
     say: Say = lambda _: None,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
 
     Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (the policy's own, or that of
-    recipe.lora) is merged. `output` appears when all is done, or not at all. Returns plain values: what was trained
-    on, steps, losses. Raises ConfigError for what cannot be trained, MapjobError when the loss is no longer finite.
+    recipe.lora) is merged. `output` appears when all is done, or not at all. rows: those of the selection to train on,
+    0 the best; None: all. Returns plain values: what was trained on, steps, losses. Raises ConfigError for what cannot
+    be trained, MapjobError when the loss is no longer finite.
     """
     manifest = run.manifest
     assert manifest is not None, "open_run returns finished runs"
@@ -73,7 +77,7 @@ def train(
             COLUMNS[objective],
             args=recipe.arguments(f"{folder}/trainer", max_length, parameters),
             model=load_trainable(files, style, config.scoring),
-            train_dataset=_selection(run, COLUMNS[objective]),
+            train_dataset=_selection(run, COLUMNS[objective], rows),
             processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
             callbacks=[progress],
@@ -126,10 +130,11 @@ def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch],
     return loss
 
 
-def _selection(run: RunFolder, columns: tuple[str, ...]) -> Dataset:
+def _selection(run: RunFolder, columns: tuple[str, ...], rows: npt.NDArray[np.int64] | None) -> Dataset:
     """The columns that are trained on and no others: TRL would take some of a user's own for its own."""
     names = [*PAIR, *columns]
-    return Dataset(pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")]))
+    table = pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")])
+    return Dataset(table if rows is None else table.take(pa.array(rows)))
 
 
 class _Progress(TrainerCallback):

@@ -15,14 +15,27 @@ from mapjob.world.corpus import describe, make_rows, write_shards
 _VERSION = 1
 _PARTS = ("corpus", "policy", "reward")
 _BUILDING = ".building"
+HIDDEN_SIZE = 128
 
 
 @dataclass(frozen=True)
 class Training:
-    """Steps of the two trainings: numbers, not seconds, so that a seed gives the same models on a slow machine."""
+    """The two trainings. Steps are numbers, not seconds, so that a seed gives the same models on a slow machine.
+
+    reward_flipped: share of the reward model's own training labels that are wrong. hidden_size: of both models.
+    """
 
     policy_steps: int = 600
     reward_steps: int = 700
+    reward_flipped: float = 0.0
+    hidden_size: int = HIDDEN_SIZE
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The steps, and what differs from the demo: so a world of before the rest could be chosen still stands."""
+        defaults = asdict(Training())
+        steps = ("policy_steps", "reward_steps")
+        return {name: value for name, value in asdict(self).items() if name in steps or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ def build_world(
     Raises ConfigError for impossible numbers, and for a folder whose corpus or models are not from here.
     """
     folder = Path(folder)
-    if num_pairs < 1 or not 1 <= num_shards <= num_pairs or not 0 <= flipped_share <= 0.5:
+    shares = (flipped_share, training.reward_flipped)
+    if num_pairs < 1 or not 1 <= num_shards <= num_pairs or not all(0 <= share <= 0.5 for share in shares):
         raise ConfigError(
             f"no world of {num_pairs} pairs in {num_shards} shards with a share of {flipped_share} flipped",
             str(folder),
@@ -63,7 +77,7 @@ def build_world(
         "num_shards": num_shards,
         "seed": seed,
         "flipped_share": flipped_share,
-        "training": asdict(training),
+        "training": training.parameters,
     }
     world = _finished(folder, parameters)
     if world:
@@ -93,8 +107,7 @@ def _build(building: Path, parameters: dict, training: Training, say: Callable[[
 
     models = make_models(
         building,
-        policy_steps=training.policy_steps,
-        reward_steps=training.reward_steps,
+        training=training,
         seed=parameters["seed"],
         say=say,
     )

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -52,6 +53,11 @@ def draw_pair(task: Task, rng: random.Random) -> Row:
     return Row(task.prompt, chosen, rejected, task.group, task.kind, False, QUALITY[better], QUALITY[worse])
 
 
+def tasks_of(num_pairs: int, seed: int) -> Iterator[Task]:
+    """The tasks of a corpus: with them any answer to one of its prompts can be graded."""
+    return islice(stream("corpus", "corpus", seed), num_pairs - int(REPEATED_SHARE * num_pairs))
+
+
 def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
     """`num_pairs` rows in random order, of which exactly `int(flipped_share * num_pairs)` are flipped.
 
@@ -59,7 +65,7 @@ def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
     """
     rng = random.Random(f"corpus {seed}")
     repeated, identical = int(REPEATED_SHARE * num_pairs), int(IDENTICAL_SHARE * num_pairs)
-    rows = [draw_pair(task, rng) for task in islice(stream("corpus", "corpus", seed), num_pairs - repeated)]
+    rows = [draw_pair(task, rng) for task in tasks_of(num_pairs, seed)]
     rng.shuffle(rows)
     for i in range(identical):
         rows[i] = replace(rows[i], rejected=rows[i].chosen, rejected_quality=rows[i].chosen_quality)

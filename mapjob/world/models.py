@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from mapjob.world.build import Training
 from mapjob.world.evaluate import policy_quality, reward_accuracy
 from mapjob.world.streams import stream
 from mapjob.world.tasks import QUALITY, write_answer
@@ -20,9 +21,7 @@ _VOCAB_SIZE = 1024
 _TOKENIZER_TASKS = 4000
 
 
-def make_models(
-    folder: Path, *, policy_steps: int, reward_steps: int, seed: int, say: Callable[[str], None]
-) -> dict[str, dict]:
+def make_models(folder: Path, *, training: Training, seed: int, say: Callable[[str], None]) -> dict[str, dict]:
     """Write `<folder>/policy` and `<folder>/reward`; returns each one's facts.
 
     Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
@@ -31,18 +30,22 @@ def make_models(
     with _own_settings(seed):
         tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
 
-        say(f"policy: learns from answers of mixed quality, {policy_steps} steps")
+        say(f"policy: learns from answers of mixed quality, {training.policy_steps} steps")
         started = time.perf_counter()
-        policy = train_policy(tokenizer, steps=policy_steps, seed=seed, say=say)
+        policy = train_policy(
+            tokenizer, steps=training.policy_steps, seed=seed, say=say, hidden_size=training.hidden_size
+        )
         seconds = round(time.perf_counter() - started, 1)
         gold = policy_quality(tokenizer, policy, seed)
         facts["policy"] = {"parameters": policy.num_parameters(), "seconds": seconds, "mean_gold": gold}
         by_group = ", ".join(f"{group} {value:.2f}" for group, value in gold.items() if group != "all")
         say(f"policy: done in {seconds:.0f} s; mean gold reward of its own answers: {by_group}")
 
-        say(f"reward model: learns which answer is better, {reward_steps} steps")
+        say(f"reward model: learns which answer is better, {training.reward_steps} steps")
         started = time.perf_counter()
-        reward = train_reward(tokenizer, policy, steps=reward_steps, seed=seed, say=say)
+        reward = train_reward(
+            tokenizer, policy, steps=training.reward_steps, seed=seed, say=say, flipped=training.reward_flipped
+        )
         seconds = round(time.perf_counter() - started, 1)
         accuracy = reward_accuracy(tokenizer, reward, seed)
         facts["reward"] = {"parameters": reward.num_parameters(), "seconds": seconds, "accuracy": accuracy}

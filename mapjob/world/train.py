@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from mapjob.world.batches import bucketed, encode, pad
+from mapjob.world.build import HIDDEN_SIZE
 from mapjob.world.streams import stream
 from mapjob.world.tasks import QUALITY, write_answer
 from mapjob.world.tokenizer import MAX_LENGTH
@@ -26,7 +27,9 @@ _REWARD_BATCH, _REWARD_RATE = 8, 1e-3
 _CENTRING = 0.03
 
 
-def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, say: Say) -> LlamaForCausalLM:
+def train_policy(
+    tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, say: Say, hidden_size: int = HIDDEN_SIZE
+) -> LlamaForCausalLM:
     """Train a policy from scratch with cross-entropy on the assistant turn; returns it in eval mode, float32."""
     rng = random.Random(f"policy {seed}")
     dialogues = []
@@ -35,7 +38,7 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, s
         level = rng.choice(("helpful", "terse") if right else ("near_miss", "evasive", "wrong"))
         dialogues.append((task.prompt, write_answer(task, level, rng)))
     examples = encode(tokenizer, dialogues)
-    model = LlamaForCausalLM(_config(tokenizer))
+    model = LlamaForCausalLM(_config(tokenizer, hidden_size))
 
     def loss_of(batch: list[int]) -> torch.Tensor:
         input_ids = pad([examples[i][0] for i in batch], tokenizer.pad_token_id)
@@ -51,11 +54,17 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, s
 
 
 def train_reward(
-    tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM, *, steps: int, seed: int, say: Say
+    tokenizer: PreTrainedTokenizerFast,
+    policy: LlamaForCausalLM,
+    *,
+    steps: int,
+    seed: int,
+    say: Say,
+    flipped: float = 0.0,
 ) -> LlamaForSequenceClassification:
     """Train a reward model from the policy's body with the Bradley-Terry loss over all pairs of a prompt's answers.
 
-    Every answer is labelled by its gold quality. Returns the model in eval mode, float32.
+    Pairs are labelled by gold quality, a share `flipped` of them wrongly. Returns the model in eval mode, float32.
     """
     rng = random.Random(f"reward {seed}")
     levels = sorted(QUALITY, key=QUALITY.__getitem__, reverse=True)
@@ -67,13 +76,15 @@ def train_reward(
         dialogues += [(task.prompt, write_answer(task, level, random.Random(wording))) for level in levels]
     ids = [ids for ids, _ in encode(tokenizer, dialogues)]
     sets = [ids[i : i + len(levels)] for i in range(0, len(ids), len(levels))]
-    model = LlamaForSequenceClassification(_config(tokenizer, num_labels=1))
+    coin = random.Random(f"reward labels {seed}")
+    signs = torch.tensor([[1 - 2 * (coin.random() < flipped) for _ in better] for _ in sets])
+    model = LlamaForSequenceClassification(_config(tokenizer, policy.config.hidden_size, num_labels=1))
     model.model.load_state_dict(policy.model.state_dict())
 
     def loss_of(batch: list[int]) -> torch.Tensor:
         input_ids = pad([answer for i in batch for answer in sets[i]], tokenizer.pad_token_id)
         rewards = model(input_ids=input_ids).logits.view(len(batch), len(levels))
-        bradley_terry = -logsigmoid(rewards[:, better] - rewards[:, worse]).mean()
+        bradley_terry = -logsigmoid(signs[batch] * (rewards[:, better] - rewards[:, worse])).mean()
         return bradley_terry + _CENTRING * rewards.square().mean()
 
     batches = bucketed([max(map(len, answers)) for answers in sets], _REWARD_BATCH, rng)
@@ -111,17 +122,17 @@ def _optimise(
     model.eval()
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, **extra) -> LlamaConfig:
+def _config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, **extra) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=3,
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=MAX_LENGTH,
         # 1 / sqrt(hidden_size): at this width the usual 0.02 spends half of the training on leaving the start.
-        initializer_range=0.09,
+        initializer_range=0.09 * (HIDDEN_SIZE / hidden_size) ** 0.5,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

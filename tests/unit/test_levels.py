@@ -25,6 +25,7 @@ LEVELS = {
     "training": 3,
     "report": 4,
     "world": 4,
+    "validation": 4,
     "cli": 4,
     "job": 4,
     "prepare": 4,

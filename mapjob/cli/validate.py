@@ -1,0 +1,43 @@
+"""`mapjob validate`: does selecting help, on held-out prompts, against random subsets and against everything?"""
+
+import json as json_lines
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from mapjob.cli.options import Json, Overrides, Verbose, say
+from mapjob.errors import ConfigError
+from mapjob.inert import in_line
+
+
+def validate(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The validation file (YAML).")],
+    overrides: Overrides = None,
+    development: Annotated[
+        bool, typer.Option("--development", help="Test on the prompts that are set aside to choose a recipe by.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the same recipe on each selection, on everything and on random subsets, and compare on held-out prompts.
+
+    Needs TRL, which the extra `train` of mapjob installs. Every training that is finished is kept: the same command
+    goes on where it was stopped. --json prints one object for each row of the table.
+
+    Example: mapjob validate configs/validate_world.yaml
+    """
+    if find_spec("trl") is None:
+        do = "pip install -c constraints.txt '.[train]'"
+        raise ConfigError("training needs TRL, which is not installed", "mapjob validate", do)
+    # Slow to import, and needed by no other command.
+    from mapjob.validation.config import load_validation
+    from mapjob.validation.report import as_text
+    from mapjob.validation.validate import validate as carry_out
+
+    result = carry_out(load_validation(config, overrides or ()), development, say)
+    print(as_text(result))
+    print(f"validation: {in_line(result['path'])}")
+    if json:
+        for row in result["rows"]:
+            print(json_lines.dumps(row))

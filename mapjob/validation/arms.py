@@ -1,0 +1,108 @@
+"""The arms of a validation: one training each, measured on held-out prompts, and kept as one small JSON file."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from mapjob.config import Model
+from mapjob.corpus.plan import Style
+from mapjob.metrics.columns import REFERENCE
+from mapjob.ranking.order import I64
+from mapjob.ranking.sweep import Choice
+from mapjob.store.run_folder import RunFolder
+from mapjob.training.objectives import COLUMNS
+from mapjob.training.recipe import Recipe
+from mapjob.training.train import train
+from mapjob.validation.answers import Scores, answers_of, implicit_margins, rewards_of
+from mapjob.validation.config import Validation
+from mapjob.validation.held_out import HeldOut
+from mapjob.validation.world import gold_rewards
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training. seed: its own, and of a random subset's choice too; max_steps: None where epochs decide."""
+
+    choice: Choice
+    max_steps: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        alpha = "" if self.choice.alpha is None else f"-alpha-{self.choice.alpha}"
+        steps = "" if self.max_steps is None else f"-steps-{self.max_steps}"
+        return f"{self.choice.metric}{alpha}-keep-{self.choice.ratio:g}{steps}-seed-{self.seed}"
+
+
+def arms_of(validation: Validation) -> Iterator[Arm]:
+    """Every training, one of each selection first, so that what is cut off is still a comparison."""
+    lengths = validation.recipe.max_steps or (None,)
+    at_random = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
+    for seed in range(max(validation.seeds, validation.random)):
+        for steps in lengths:
+            if seed < validation.random:
+                yield from (Arm(choice, steps, seed) for choice in at_random)
+            if seed < validation.seeds:
+                yield from (Arm(choice, steps, seed) for choice in validation.choices)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every arm is trained from and tested on. run: publishes every pair."""
+
+    validation: Validation
+    run: RunFolder
+    held_out: HeldOut
+
+    @property
+    def style(self) -> Style:
+        return self.run.manifest["corpus"]["style"]
+
+    def trained(self, arm: Arm, rows: I64) -> dict[str, Any]:
+        """Train the policy on these rows of the run, measure it, forget it; returns plain JSON values."""
+        folder = Path(self.validation.models_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="arm-", dir=folder) as scratch:
+            start = time.process_time()
+            cost = self._train(arm, rows, Path(scratch) / "model")
+            cost["cpu_seconds"] = round(time.process_time() - start, 3)
+            measured = self.measured(Model(path=cost.pop("output"), dtype="float32"))
+        return {"arm": asdict(arm), "training": cost, **measured}
+
+    def _train(self, arm: Arm, rows: I64, output: Path) -> dict[str, Any]:
+        own = self.validation.recipe
+        recipe = Recipe(
+            own.epochs, own.batch_size, own.accumulate, own.learning_rate, arm.max_steps, seed=arm.seed, lora=own.lora
+        )
+        # In the order of the corpus, not in that of a rank: the trainer's seed is all that shuffles.
+        return train(self.run, own.objective, output, own.parameters, recipe, rows=np.sort(rows))
+
+    def measured(self, policy: Model) -> dict[str, Any]:
+        """A policy on the held-out prompts: implicit margins of pairs, and its answers with their rewards."""
+        validation, config, prompts = self.validation, self.validation.everything, self.held_out.prompts
+        of_reference = set(REFERENCE) <= set(COLUMNS[validation.recipe.objective])
+        margins = implicit_margins(Scores("policy", policy, self.style, config.scoring), self.held_out, of_reference)
+        answers = answers_of(policy, self.style, prompts, validation.max_new_tokens, validation.answers_per_batch)
+        rewards = rewards_of(config, self.run.manifest, self.style, prompts, answers.texts)
+        measured = {
+            "implicit_margin": _plain(margins),
+            "reward": _plain(rewards),
+            "num_tokens": answers.num_tokens,
+            "unfinished": answers.unfinished,
+        }
+        if validation.world is not None:
+            texts = [record.prompt[0]["content"] for record in prompts]
+            measured["gold"] = gold_rewards(validation.world, texts, answers.texts)
+        return measured
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """Six digits; None for NaN, which JSON has not."""
+    return [None if np.isnan(value) else float(f"{value:.6g}") for value in values]

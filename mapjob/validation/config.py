@@ -1,0 +1,166 @@
+"""The validation file: a run file, what is selected by, how is trained, and the known world where there is one."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mapjob.config import WITH_ALPHA, Config, Metric, fingerprint, parse_config, read_tree
+from mapjob.config.section import Section
+from mapjob.config.selection import Share
+from mapjob.config.signals import Signals
+from mapjob.errors import ConfigError
+from mapjob.metrics.columns import REFERENCE, G
+from mapjob.metrics.table import METRICS
+from mapjob.ranking.sweep import Choice, choices
+from mapjob.training.objectives import COLUMNS, Objective
+from mapjob.world.build import HIDDEN_SIZE, Training
+
+Positive = Annotated[int, Field(ge=1)]
+Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["calibrated"]
+Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class KnownWorld(Section):
+    """Questions with one right answer, a policy and a reward model of a chosen quality; made where they are not yet."""
+
+    folder: str = Field("validation/world", description="each world lies in a folder of its own below it")
+    num_pairs: Positive = 6000
+    seed: int = 0
+    flipped_share: float = Field(0.1, ge=0, le=0.5, description="labels of the corpus that are wrong")
+    policy_steps: Positive = 600
+    reward_steps: Positive = Field(700, description="of the reward model's training; fewer make a worse one")
+    reward_flipped: float = Field(0.0, ge=0, le=0.5, description="labels of its training that are wrong")
+    hidden_size: int = Field(HIDDEN_SIZE, ge=16, multiple_of=16, description="of both models")
+
+    @property
+    def training(self) -> Training:
+        return Training(self.policy_steps, self.reward_steps, self.reward_flipped, self.hidden_size)
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
+
+    @property
+    def run_tree(self) -> dict[str, Any]:
+        """What a run file has to say about this world."""
+        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
+        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
+
+
+class Recipe(Section):
+    """How every arm is trained; the same for all. Names as in `mapjob train`."""
+
+    objective: Objective = "simpo"
+    parameters: dict[str, float] = Field({}, description="of the objective; what is left out has its default")
+    epochs: float = Field(1.0, gt=0, description="passes over the selection: a smaller one has fewer steps")
+    max_steps: tuple[Positive, ...] | None = Field(
+        None, description="instead of epochs: the same number of steps for all; several: one training for each"
+    )
+    batch_size: Positive = 8
+    accumulate: Positive = 16
+    learning_rate: float | None = Field(None, gt=0)
+    lora: bool = False
+
+
+class Probe(Section):
+    """The policy whose log-ratio gap BeeS and the difficulty gap go by: trained a little, as their authors do."""
+
+    pairs: Positive = Field(2000, description="random pairs that it is trained on, by DPO")
+    learning_rate: float | None = Field(None, gt=0)
+
+
+class Disturbances(Section):
+    """What is done to rewards, in their standard deviations, to see whether selections follow; nothing is trained."""
+
+    noise: tuple[Spread, ...] = (0.5, 1.0)
+    scale: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (10.0,)
+    length_bias: tuple[Spread, ...] = Field((0.5, 1.0), description="per standard deviation of a completion's length")
+
+
+class Validation(Section):
+    run: Config
+    world: KnownWorld | None = None
+    metrics: dict[Metric, tuple[Alpha, ...]] = Field(description="metric: its alphas; [] for one without")
+    ratios: tuple[Share, ...] = (0.4,)
+    full: bool = Field(True, description="also train on every pair")
+    random: int = Field(5, ge=0, description="random subsets of each size; the training's seed changes with the subset")
+    seeds: Positive = Field(3, description="trainings on each other selection")
+    recipe: Recipe = Recipe()
+    probe: Probe | None = None
+    development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
+    groups: tuple[str, ...] | None = Field(None, description="test on held-out prompts of these groups alone")
+    max_new_tokens: Positive = Field(512, description="of an answer to a held-out prompt")
+    answers_per_batch: Positive = 64
+    models_folder: str = Field("validation/models", description="local; the probe, and each model while it is measured")
+    label_noise: float | None = Field(
+        None, ge=0, lt=1, description="tell how metrics find wrong labels: swap this share; 0: a known world's own"
+    )
+    disturb: Disturbances | None = Field(None, description="tell how selections follow disturbed rewards")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Validation":
+        selection = self.run.selection
+        if not selection.held_out:
+            raise ValueError("run.selection.held_out is 0: give a share of the prompts to test on, such as 0.2")
+        for key, given in {
+            "near_duplicates": selection.near_duplicates is not None,
+            "pairs_per_record": selection.pairs_per_record > 1,
+            "signals": bool(selection.signals.names),
+        }.items():
+            if given:
+                raise ValueError(f"run.selection.{key} has no place in a validation: leave it out")
+        for name, alphas in self.metrics.items():
+            if (name in WITH_ALPHA) != bool(alphas):
+                has = "has an alpha: give one or more" if name in WITH_ALPHA else "has no alpha: write []"
+                raise ValueError(f"metrics.{name} {has}")
+        if "random" in self.metrics:
+            raise ValueError("metrics.random: `random` is a key of its own, the number of subsets")
+        if self.label_noise == 0 and self.world is None:
+            raise ValueError("label_noise 0 is for a known world; give the share of labels to swap")
+        return self
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Every selection that is trained on but for the random ones; everything first."""
+        everything = [Choice("explicit", None, 1.0)] if self.full else []
+        by_metric = [choices([name], alphas, self.ratios) for name, alphas in self.metrics.items()]
+        return everything + [choice for own in by_metric for choice in own]
+
+    @property
+    def of_probe(self) -> tuple[Metric, ...]:
+        """Metrics that go by the probe."""
+        return () if self.probe is None else tuple(name for name in self.metrics if G in METRICS[name].columns)
+
+    @property
+    def everything(self) -> Config:
+        """The run that scores the corpus, and publishes every pair and the held-out ones."""
+        needs_reference = self.probe is not None or set(REFERENCE) <= set(COLUMNS[self.recipe.objective])
+        own = tuple(name for name in self.metrics if name not in self.of_probe)
+        update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": own, "signals": Signals()}
+        update |= {"keep": {"ratio": 1.0}, "quotas": None, "per_prompt": None}
+        tree = self.run.model_dump()
+        tree["selection"] |= update
+        tree["output_format"] = "trl"
+        if needs_reference and tree["models"]["reference"] is None:
+            tree["models"]["reference"] = tree["models"]["policy"]
+        return parse_config(tree)
+
+
+def load_validation(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Validation:
+    """Read a validation file; `run` may also be the path of a run file. Raises ConfigError with every fault found."""
+    tree = read_tree(path, overrides)
+    if isinstance(tree.get("run"), str):
+        tree["run"] = read_tree(tree["run"])
+    return parse_validation(tree, path)
+
+
+def parse_validation(tree: dict[str, Any], where: str = "config") -> Validation:
+    """Validate a plain mapping; a known world's run file need not say what its corpus and models are."""
+    if tree.get("world") is not None and isinstance(tree.get("run"), dict):
+        if taken := {"input", "models"} & tree["run"].keys():
+            do = "leave them out, or leave world out"
+            raise ConfigError(f"run has {' and '.join(sorted(taken))}, which the known world gives", where, do)
+        world = parse_config(tree["world"], where, KnownWorld)
+        tree = {**tree, "run": {**world.run_tree, **tree["run"]}}
+    return parse_config(tree, where, Validation)

@@ -1,0 +1,88 @@
+"""What every metric selects from what is scored, as rows of the run that publishes every pair. No model is loaded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mapjob import job
+from mapjob.config import Config, Selection
+from mapjob.corpus.reader import read_rows
+from mapjob.errors import MapjobError
+from mapjob.prepare import Job, prepare
+from mapjob.ranking.gathered import gathered
+from mapjob.ranking.order import I64
+from mapjob.ranking.pairs import Pairs, RankedPairs
+from mapjob.ranking.profile import ALSO
+from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.sweep import Choice
+from mapjob.store.scored import Scored
+from mapjob.validation.config import Validation
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A scored corpus without its held-out prompts. everything: its ranking in the run that publishes all pairs."""
+
+    job: Job
+    scored: Scored
+    everything: Ranking
+
+    @classmethod
+    def of(cls, config: Config) -> "Corpus":
+        prepared = prepare(config)
+        return cls(prepared, *job.ranked(prepared))
+
+    @property
+    def pairs(self) -> RankedPairs:
+        """The pairs that selections are made of, in corpus order."""
+        return self.everything.pairs
+
+    def ranking(self, choice: Choice, selection: Selection, seed: int = 0) -> Ranking:
+        """These pairs by a choice and the other rules of a selection. seed: of the metric random."""
+        own = choice.of(selection).model_copy(update={"held_out": 0.0, "seed": seed})
+        return rank_pairs(self.pairs, own, self.scored.units.pair_ids)
+
+    def rows(self, ranking: Ranking) -> I64:
+        """Of what a ranking keeps, the rows in the run that publishes every pair; 0 is its first."""
+        position = ranking.pairs.position[ranking.kept]
+        index = np.searchsorted(self.pairs.position, position)
+        if not np.array_equal(self.pairs.position[np.minimum(index, len(self.pairs) - 1)], position):
+            what = "a pair that the probe scored was refused by the policy"
+            raise MapjobError(what, self.job.config.output.path, "take the metrics that go by the probe out")
+        return self.everything.rank[index] - 1
+
+    def column(self, name: str) -> npt.NDArray:
+        """A column of the corpus's own files, of each of `pairs`."""
+        units = self.job.plan.units
+        table = pa.concat_tables([read_rows(unit.file, unit.start, unit.stop, [name]) for unit in units])
+        return table[name].to_numpy()[self.pairs.position]
+
+    def changed(self, change: Callable[[Pairs], Pairs]) -> "Corpus":
+        """The same pairs with other scores or other labels; `change` is called for each unit's."""
+        selection = self.job.config.selection
+        own = self.pairs.position
+
+        def units() -> list[Pairs]:
+            return [change(unit.pairs.take(np.isin(unit.pairs.position, own))) for unit in self.scored.units.read()]
+
+        pairs = gathered(units(), self.job.plan.num_rows, selection, self.scored.units.rewards, ALSO)
+        return replace(self, everything=replace(self.everything, pairs=pairs))
+
+
+@dataclass(frozen=True)
+class Selections:
+    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that go by it."""
+
+    validation: Validation
+    corpus: Corpus
+    by_probe: Corpus | None
+
+    def source(self, metric: str) -> Corpus:
+        return self.by_probe if self.by_probe is not None and metric in self.validation.of_probe else self.corpus
+
+    def rows(self, choice: Choice, seed: int) -> I64:
+        """What a choice selects, as rows of the run that publishes every pair."""
+        return self.corpus.rows(self.source(choice.metric).ranking(choice, self.validation.run.selection, seed))

@@ -1,0 +1,152 @@
+"""The whole of a validation: score once, select by every metric, train and measure each, compare."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mapjob
+from mapjob import job
+from mapjob.config import Config, Model, fingerprint, parse_config
+from mapjob.errors import ConfigError
+from mapjob.ranking.sweep import Choice
+from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.storage import Storage
+from mapjob.training.recipe import Recipe
+from mapjob.training.train import train
+from mapjob.validation.arms import RANDOM, Bench, arms_of
+from mapjob.validation.config import Validation
+from mapjob.validation.held_out import read_held_out
+from mapjob.validation.labels import disturbed, label_noise
+from mapjob.validation.report import as_text
+from mapjob.validation.selections import Corpus, Selections
+from mapjob.validation.table import Table
+from mapjob.validation.world import build
+
+Say = Callable[[str], None]
+START = "start"
+SCORED = ("records", "policy", "reference", "reward")  # families that decide an arm whatever else is selected by
+OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # of a selection, what each arm says itself
+
+
+def validate(validation: Validation, of_development: bool = False, say: Say = lambda _: None) -> dict[str, Any]:
+    """Carry out what of a validation is not done yet; returns plain values: the table's rows, and where it is.
+
+    of_development: test on the prompts that are set aside to choose a recipe by. Every arm that is finished is one
+    create-only file, so the same call goes on where one was stopped. Raises MapjobError.
+    """
+    if validation.world is not None:
+        build(validation.world, say)
+    with _few_threads(validation):
+        everything = validation.everything
+        run = open_run(job.path_of(job.run(everything, say=say)))
+        corpus = Corpus.of(everything)
+        groups = everything.input.columns.group, validation.groups
+        held_out = read_held_out(run, validation.development, of_development, *groups)
+        say(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
+        storage = _storage(validation, corpus, of_development)
+        selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage, say))
+        bench = Bench(validation, run, held_out)
+        start = everything.models.policy.model_copy(update={"dtype": "float32"})
+        done = {START: _kept(storage, START, lambda: bench.measured(start))}
+        arms, refused = list(arms_of(validation)), {}
+        for number, arm in enumerate(arms, 1):
+            try:
+                rows = selections.rows(arm.choice, arm.seed)
+            except ConfigError as error:  # the metric has no meaning on this corpus
+                refused[arm.choice.name] = error.what
+                continue
+            say(f"training {number} of {len(arms)}: {arm.name}, {len(rows):,} pairs")
+            done[arm.name] = _kept(storage, arm.name, lambda arm=arm, rows=rows: bench.trained(arm, rows))
+        for name, why in refused.items():
+            say(f"left out: {name}: {why}")
+        tested = {"pairs": len(held_out.records), "prompts": held_out.num_prompts, "development": of_development}
+        result = {
+            "config": validation.model_dump(mode="json"),
+            "run_id": run.run_id,
+            "held_out": {
+                "pairs": len(held_out.records),
+                "prompts": held_out.num_prompts,
+                "development": of_development,
+            },
+            "rows": Table(held_out, done.pop(START)).rows(list(done.values())),
+            "label_noise": [] if validation.label_noise is None else label_noise(validation, selections),
+            "disturbed": [] if validation.disturb is None else disturbed(validation, selections),
+        }
+    return result | {"path": _published(result, storage)}
+
+
+def _published(result: dict[str, Any], storage: Storage) -> str:
+    """Both files of a comparison that is complete, last, and named by what was asked for; returns the folder."""
+    folder = storage.below(fingerprint({"validation": result["config"]}))
+    folder.create("validation.md", f"```text\n{as_text(result)}\n```\n".encode())
+    folder.create("validation.json", (json.dumps(result, indent=2) + "\n").encode())
+    return folder.url
+
+
+@contextmanager
+def _few_threads(validation: Validation) -> Iterator[None]:
+    """A known world's matrices are so small that a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    if validation.world is not None:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _storage(validation: Validation, corpus: Corpus, of_development: bool) -> Storage:
+    """Where the arms are kept: under all that can change one, so not under the metrics, ratios and seeds there are."""
+    families = corpus.job.families.items()
+    covers = {
+        "mapjob": mapjob.__version__,
+        "units": [unit.id for unit in corpus.job.plan.units],
+        "families": {name: own for name, own in families if name.partition(".")[0] in SCORED},
+        "selection": validation.run.selection.model_dump(mode="json", exclude=OF_ARMS),
+        "recipe": validation.recipe.model_dump(mode="json", exclude={"max_steps"}),
+        "probe": validation.probe and validation.probe.model_dump(mode="json"),
+        "held_out": [validation.development, of_development, validation.groups],
+        "max_new_tokens": validation.max_new_tokens,
+    }
+    return Storage(validation.run.output.path).below("validation", fingerprint(covers))
+
+
+def _kept(storage: Storage, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What stands under this name; made, and put create-only, where nothing does."""
+    file = f"arms/{name}.json"
+    stands = storage.read(file)
+    if stands is None:
+        storage.create(file, json.dumps(make()).encode())
+        stands = storage.read(file)
+        assert stands is not None
+    return json.loads(stands)
+
+
+def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: Storage, say: Say) -> Corpus | None:
+    """The corpus as the probe scored it: the policy, trained a little by DPO, against itself as it was."""
+    probe = validation.probe
+    if probe is None or not validation.of_probe:
+        return None
+    folder = Path(validation.models_folder) / f"probe-{storage.url.rpartition('/')[2]}"
+    if not folder.exists():
+        ranking = corpus.ranking(Choice(RANDOM, None, 1.0), validation.run.selection)
+        rows = np.sort(corpus.rows(ranking)[: probe.pairs])
+        say(f"probe: DPO on {len(rows):,} random pairs")
+        own = validation.recipe
+        rate = probe.learning_rate or own.learning_rate
+        train(run, "dpo", folder, {}, Recipe(1.0, own.batch_size, own.accumulate, rate, lora=own.lora), rows=rows)
+    return Corpus.of(_scored_by(validation, folder, say))
+
+
+def _scored_by(validation: Validation, probe: Path, say: Say) -> Config:
+    tree = validation.everything.model_dump()
+    tree["models"]["policy"] = Model(path=str(probe), dtype="float32").model_dump()
+    tree["selection"]["metrics"] = validation.of_probe
+    config = parse_config(tree)
+    job.run(config, say=say)
+    return config

@@ -1,0 +1,39 @@
+"""A known world of 400 pairs with models of a few steps, and a validation of it: all in this process, without Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mapjob.pipeline import graph
+from mapjob.validation.config import Validation, parse_validation
+from tests import without_ray
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scored_here() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(graph, "score", without_ray.score)
+        yield
+
+
+def small(folder: Path, **sections: Any) -> Validation:
+    tree = {
+        "world": {"folder": str(folder / "world"), "num_pairs": 400, "policy_steps": 30, "reward_steps": 30},
+        "run": {
+            "output": {"path": str(folder / "out")},
+            "scoring": {"max_length": 256},
+            "selection": {"held_out": 0.3},
+        },
+        "metrics": {"map": [1, "calibrated"], "map_signed": [1], "bees": []},
+        "random": 2,
+        "seeds": 1,
+        "recipe": {"max_steps": [2], "batch_size": 4, "accumulate": 1, "learning_rate": 1e-3},
+        "probe": {"pairs": 20},
+        "max_new_tokens": 8,
+        "models_folder": str(folder / "models"),
+        "label_noise": 0,
+        "disturb": {"noise": [0.5], "length_bias": [1.0]},
+    }
+    return parse_validation({**tree, **sections})
