@@ -1,5 +1,6 @@
 """From finished arms to the rows of the table: means with intervals, and differences from the random subsets."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from mapjob.validation.statistics import (
 )
 from mapjob.validation.world import QUALITY
 
+START = "start"
 DRAWS = 1000
 SEED = 0
 
@@ -43,8 +45,8 @@ class Table:
         for arm in arms:
             own = arm["arm"]
             groups.setdefault((*own["choice"].values(), own["max_steps"]), []).append(arm)
-        draws = {key: self._draws(own, place) for place, (key, own) in enumerate(groups.items())}
-        rows = [{"metric": "start", "seeds": 0, "pairs": 0, **_estimates(self._draws([self.start], 0))}]
+        draws = {key: self._draws(own, repr(key)) for key, own in groups.items()}
+        rows = [{"metric": START, "seeds": 0, "pairs": 0, **_estimates(self._draws([self.start], START))}]
         for (name, alpha, share, steps), own in groups.items():
             mine = draws[name, alpha, share, steps]
             row = {"metric": name if share < 1 else "full", "alpha": alpha, "ratio": share, "seeds": len(own)}
@@ -57,10 +59,14 @@ class Table:
             rows.append(row)
         return rows
 
-    def _draws(self, arms: Sequence[dict[str, Any]], place: int) -> dict[str, F64]:
-        """Every statistic of some trainings of one selection, in every draw of the bootstrap, (B,)."""
+    def _draws(self, arms: Sequence[dict[str, Any]], name: str) -> dict[str, F64]:
+        """Every statistic of some trainings of one selection, in every draw of the bootstrap, (B,).
+
+        The name draws the trainings, so that a row is the same whatever stands beside it.
+        """
         each = [self._of_training(arm) for arm in arms]
-        return {name: over_trainings(np.stack([own[name] for own in each]), SEED + 1 + place) for name in each[0]}
+        seed = zlib.crc32(name.encode())
+        return {statistic: over_trainings(np.stack([own[statistic] for own in each]), seed) for statistic in each[0]}
 
     def _of_training(self, arm: dict[str, Any]) -> dict[str, F64]:
         pairs, start = self.held_out, self.start

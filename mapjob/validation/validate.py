@@ -1,6 +1,7 @@
 """The whole of a validation: score once, select by every metric, train and measure each, compare."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,10 @@ from mapjob.validation.held_out import read_held_out
 from mapjob.validation.labels import disturbed, label_noise
 from mapjob.validation.report import as_text
 from mapjob.validation.selections import Corpus, Selections
-from mapjob.validation.table import Table
+from mapjob.validation.table import START, Table
 from mapjob.validation.world import build
 
 Say = Callable[[str], None]
-START = "start"
 SCORED = ("records", "policy", "reference", "reward")  # families that decide an arm whatever else is selected by
 OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # of a selection, what each arm says itself
 
@@ -51,8 +51,8 @@ def validate(validation: Validation, of_development: bool = False, say: Say = la
         storage = _storage(validation, corpus, of_development)
         selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage, say))
         bench = Bench(validation, run, held_out)
-        start = everything.models.policy.model_copy(update={"dtype": "float32"})
-        done = {START: _kept(storage, START, lambda: bench.measured(start))}
+        policy = everything.models.policy.model_copy(update={"dtype": "float32"})
+        done = {START: _kept(storage, START, lambda: bench.measured(policy))[0]}
         arms, refused = list(arms_of(validation)), {}
         for number, arm in enumerate(arms, 1):
             try:
@@ -60,19 +60,18 @@ def validate(validation: Validation, of_development: bool = False, say: Say = la
             except ConfigError as error:  # the metric has no meaning on this corpus
                 refused[arm.choice.name] = error.what
                 continue
-            say(f"training {number} of {len(arms)}: {arm.name}, {len(rows):,} pairs")
-            done[arm.name] = _kept(storage, arm.name, lambda arm=arm, rows=rows: bench.trained(arm, rows))
+            start = time.monotonic()
+            done[arm.name], is_new = _kept(storage, arm.name, lambda arm=arm, rows=rows: bench.trained(arm, rows))
+            spent = f"{time.monotonic() - start:.0f} s" if is_new else "there already"
+            say(f"{number} of {len(arms)}: {arm.name}, {len(rows):,} pairs, {spent}")
         for name, why in refused.items():
             say(f"left out: {name}: {why}")
         tested = {"pairs": len(held_out.records), "prompts": held_out.num_prompts, "development": of_development}
         result = {
             "config": validation.model_dump(mode="json"),
             "run_id": run.run_id,
-            "held_out": {
-                "pairs": len(held_out.records),
-                "prompts": held_out.num_prompts,
-                "development": of_development,
-            },
+            "held_out": tested,
+            "refused": refused,
             "rows": Table(held_out, done.pop(START)).rows(list(done.values())),
             "label_noise": [] if validation.label_noise is None else label_noise(validation, selections),
             "disturbed": [] if validation.disturb is None else disturbed(validation, selections),
@@ -116,15 +115,15 @@ def _storage(validation: Validation, corpus: Corpus, of_development: bool) -> St
     return Storage(validation.run.output.path).below("validation", fingerprint(covers))
 
 
-def _kept(storage: Storage, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What stands under this name; made, and put create-only, where nothing does."""
+def _kept(storage: Storage, name: str, make: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    """(what stands under this name, whether this call made it); made and put create-only where nothing stands."""
     file = f"arms/{name}.json"
-    stands = storage.read(file)
+    stands, is_new = storage.read(file), False
     if stands is None:
-        storage.create(file, json.dumps(make()).encode())
+        is_new = storage.create(file, json.dumps(make()).encode())
         stands = storage.read(file)
         assert stands is not None
-    return json.loads(stands)
+    return json.loads(stands), is_new
 
 
 def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: Storage, say: Say) -> Corpus | None:

@@ -7,6 +7,7 @@ import pytest
 
 from mapjob.pipeline import graph
 from mapjob.validation.config import Validation, parse_validation
+from mapjob.validation.validate import validate
 from tests import without_ray
 
 
@@ -18,8 +19,10 @@ def scored_here() -> Any:
         yield
 
 
-def small(folder: Path, **sections: Any) -> Validation:
-    tree = {
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("validation")
+    return {
         "world": {"folder": str(folder / "world"), "num_pairs": 400, "policy_steps": 30, "reward_steps": 30},
         "run": {
             "output": {"path": str(folder / "out")},
@@ -34,6 +37,20 @@ def small(folder: Path, **sections: Any) -> Validation:
         "max_new_tokens": 8,
         "models_folder": str(folder / "models"),
         "label_noise": 0,
-        "disturb": {"noise": [0.5], "length_bias": [1.0]},
+        "disturb": {"noise": [0.5], "scale": [10], "length_bias": [1.0]},
     }
-    return parse_validation({**tree, **sections})
+
+
+@pytest.fixture(scope="session")
+def validation(tree: dict[str, Any]) -> Validation:
+    return parse_validation(tree)
+
+
+@pytest.fixture(scope="session")
+def result(validation: Validation) -> dict[str, Any]:
+    return validate(validation)
+
+
+def arms_in(result: dict[str, Any]) -> dict[str, Path]:
+    """The file of each arm, by its name."""
+    return {path.stem: path for path in (Path(result["path"]).parent / "arms").iterdir()}

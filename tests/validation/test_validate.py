@@ -1,10 +1,176 @@
 """`mapjob validate` whole: what is trained on is what is selected, what is finished stays, and the table adds up."""
 
-from mapjob.validation.report import as_text
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from mapjob import job
+from mapjob.cli.app import app
+from mapjob.config import parse_config
+from mapjob.ranking.sweep import Choice
+from mapjob.store.run_folder import open_run
+from mapjob.validation.arms import Bench
+from mapjob.validation.config import parse_validation
+from mapjob.validation.held_out import read_held_out
+from mapjob.validation.selections import Corpus, Selections
 from mapjob.validation.validate import validate
-from tests.validation.conftest import small
+from mapjob.world.corpus import tasks_of
+from mapjob.world.tasks import grade
+from tests.validation.conftest import arms_in
+
+SELECTIONS = [
+    ("start", None),
+    ("random", None),
+    ("full", None),
+    ("map", 1.0),
+    ("map", "calibrated"),
+    ("map_signed", 1.0),
+    ("bees", None),
+]
 
 
-def test_it(tmp_path):
-    result = validate(small(tmp_path), say=print)
-    print(as_text(result))
+@pytest.fixture(scope="module")
+def corpus(validation, result):
+    return Corpus.of(validation.everything)
+
+
+@pytest.fixture(scope="module")
+def run(validation, result):
+    return open_run(job.path_of(job.rank(validation.everything)))
+
+
+def test_a_row_for_every_selection_with_intervals_around_its_means(result):
+    rows = result["rows"]
+    assert [(row["metric"], row.get("alpha")) for row in rows] == SELECTIONS
+    assert [row["seeds"] for row in rows] == [0, 2, 1, 1, 1, 1, 1]
+    num_ranked = rows[2]["pairs"]
+    assert {row["pairs"] for row in rows if row.get("ratio") == 0.4} == {int(0.4 * num_ranked)}
+    for row in rows:
+        for name in ("gold_reward", "gold_accuracy", "label_accuracy", "reward_model_accuracy", "win_rate"):
+            assert 0 <= row[name]["low"] <= row[name]["mean"] <= row[name]["high"] <= 1
+    assert rows[0]["win_rate"]["mean"] == rows[0]["length_controlled_win_rate"]["mean"] == 0.5
+    assert all(("over_random" in row) == (row.get("ratio") == 0.4 and row["metric"] != "random") for row in rows)
+
+
+def test_means_are_those_of_the_arms_counted_by_hand(validation, result, run):
+    held_out = read_held_out(run, 0.5, False, "group", None)
+    table = held_out.table.to_pylist()
+    random = next(row for row in result["rows"] if row["metric"] == "random")
+    files = [path for name, path in arms_in(result).items() if name.startswith("random")]
+    arms, start = [json.loads(path.read_text()) for path in files], json.loads(arms_in(result)["start"].read_text())
+    right = [m > 0 for arm in arms for m in arm["implicit_margin"]]
+    better = [row["chosen_quality"] > row["rejected_quality"] for row in table] * 2
+    assert random["label_accuracy"]["mean"] == pytest.approx(np.mean(right))
+    assert random["gold_accuracy"]["mean"] == pytest.approx(np.mean(np.array(right) == better))
+    assert random["gold_reward"]["mean"] == pytest.approx(np.mean([arm["gold"] for arm in arms]))
+    wins = [(a > b) + (a == b) / 2 for arm in arms for a, b in zip(arm["reward"], start["reward"], strict=True)]
+    assert random["win_rate"]["mean"] == pytest.approx(np.mean(wins))
+    map_row = next(row for row in result["rows"] if row["metric"] == "map")
+    over = map_row["over_random"]["gold_reward"]["mean"]
+    assert over == pytest.approx(map_row["gold_reward"]["mean"] - random["gold_reward"]["mean"])
+
+
+@pytest.mark.parametrize(("metric", "alpha"), [("map", 1.0), ("map", "calibrated"), ("map_signed", 1.0)])
+def test_what_is_trained_on_is_what_rank_selects(validation, tree, corpus, run, metric, alpha):
+    selection = {"metric": metric, "held_out": 0.3}
+    selection |= {"scale": "calibrated"} if alpha == "calibrated" else {"alpha": alpha}
+    selected = job.rank(parse_config({**validation.run.model_dump(), "selection": selection}))
+    expected = pq.read_table(f"{job.path_of(selected)}/selected")["pair_id"].to_pylist()
+    rows = Selections(validation, corpus, None).rows(Choice(metric, alpha, 0.4), 0)
+    assert pq.read_table(f"{run.url}/selected")["pair_id"].take(rows).to_pylist() == expected
+
+
+def test_random_subsets_differ_by_seed_alone(validation, corpus):
+    at_random = Choice("random", None, 0.4)
+    one, again, other = (Selections(validation, corpus, None).rows(at_random, seed) for seed in (0, 0, 1))
+    assert (one == again).all()
+    assert 0 < len(np.intersect1d(one, other)) < len(one) == len(other)
+
+
+def test_no_prompt_is_trained_on_and_tested_on_and_none_is_in_both_tests(run):
+    tested, developed = (
+        {str(r.prompt) for r in read_held_out(run, 0.5, which, None, None).records} for which in (0, 1)
+    )
+    trained = {str(row["prompt"]) for row in pq.read_table(f"{run.url}/selected").to_pylist()}
+    assert tested
+    assert developed
+    assert not tested & developed
+    assert not (tested | developed) & trained
+    whole = read_held_out(run, 0.0, False, None, None)
+    assert {str(r.prompt) for r in whole.records} == tested | developed
+    facts = read_held_out(run, 0.0, False, "group", ("facts",))
+    assert set(facts.table["group"].to_pylist()) == {"facts"}
+
+
+def test_gold_is_the_grade_of_the_answers(validation, result, run):
+    tasks = {task.prompt: task for task in tasks_of(400, 0)}
+    for row in pq.read_table(f"{run.url}/held_out").to_pylist():
+        task = tasks[row["prompt"][0]["content"]]
+        assert grade(task, row["chosen"][0]["content"]) == row["chosen_quality"]
+
+
+def test_it_goes_on_where_it_was_stopped(tree, result, monkeypatch):
+    """Another number of seeds has the arms of the first run; stopped after one of its own, it has that one too."""
+    before = {name: path.stat().st_mtime_ns for name, path in arms_in(result).items()}
+    more = parse_validation({**tree, "random": 4, "metrics": {"map": [1]}, "label_noise": None, "disturb": None})
+    trained = Bench.trained
+    calls = []
+
+    def stopped(self, arm, rows):
+        calls.append(arm.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(self, arm, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "trained", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            validate(more)
+    assert calls == ["random-keep-0.4-steps-2-seed-2", "random-keep-0.4-steps-2-seed-3"]
+    assert set(arms_in(result)) == {*before, calls[0]}
+    second = validate(more)
+    assert second["path"] != result["path"]
+    after = {name: path.stat().st_mtime_ns for name, path in arms_in(result).items()}
+    assert set(after) == {*before, *calls}
+    assert {name: after[name] for name in before} == before
+    rows = {row["metric"]: row for row in second["rows"]}
+    assert rows["random"]["seeds"] == 4
+    assert rows["map"]["gold_reward"] == next(r for r in result["rows"] if r["metric"] == "map")["gold_reward"]
+    assert not list((arms_in(result)["start"].parents[3] / "models").glob("arm-*"))
+
+
+def test_the_command_prints_the_table_and_an_object_for_each_row(tree, result, tmp_path):
+    file = tmp_path / "validate.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    done = CliRunner().invoke(app, ["validate", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert rows == result["rows"]
+    assert any(line.startswith("map_signed 1.0") for line in lines)
+    stored = json.loads((tmp_path / result["path"] / "validation.json").read_text())
+    assert stored["rows"] == rows
+    assert "map_signed 1.0" in (tmp_path / result["path"] / "validation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {"map": []}}, "metrics.map has an alpha: give one or more"),
+        ({"metrics": {"explicit": [1]}}, "metrics.explicit has no alpha"),
+        ({"metrics": {"random": []}}, "a key of its own"),
+        ({"run": {"output": {"path": "x"}}}, "run.selection.held_out is 0"),
+        ({"run": {"output": {"path": "x"}, "models": {}}}, "run has models, which the known world gives"),
+        ({"run": {"output": {"path": "x"}, "selection": {"held_out": 0.1, "near_duplicates": 0.5}}}, "near_duplicates"),
+        ({"ratio": 0.4}, "ratio: unknown key"),
+    ],
+)
+def test_what_cannot_be_validated_is_named(tree, tmp_path, change, message):
+    file = tmp_path / "validate.yaml"
+    file.write_text(yaml.safe_dump({**tree, **change}))
+    done = CliRunner().invoke(app, ["validate", str(file)])
+    assert message in str(done.exception)
