@@ -85,7 +85,7 @@ class Validation(Section):
     ratios: tuple[Share, ...] = (0.4,)
     full: bool = Field(True, description="also train on every pair")
     random: int = Field(5, ge=0, description="random subsets of each size; the training's seed changes with the subset")
-    seeds: Positive = Field(3, description="trainings on each other selection")
+    seeds: int = Field(3, ge=0, description="trainings on each other selection; 0, and random 0: train nothing")
     recipe: Recipe = Recipe()
     probe: Probe | None = None
     development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
@@ -116,8 +116,8 @@ class Validation(Section):
                 raise ValueError(f"metrics.{name} {has}")
         if "random" in self.metrics:
             raise ValueError("metrics.random: `random` is a key of its own, the number of subsets")
-        if self.label_noise == 0 and self.world is None:
-            raise ValueError("label_noise 0 is for a known world; give the share of labels to swap")
+        if self.label_noise == 0 and not (self.world and self.world.flipped_share):
+            raise ValueError("label_noise 0 is for a known world with wrong labels; give the share of labels to swap")
         return self
 
     @property

@@ -29,32 +29,25 @@ def label_noise(validation: Validation, selections: Selections) -> list[dict[str
     changes in its last bit.
     """
     corpus = selections.corpus
-    swap = _wrong_labels(validation, corpus)
     wrong = np.zeros(corpus.job.plan.num_rows, bool)
-    wrong[corpus.pairs.position[swap]] = True
-    injected = bool(validation.label_noise)
+    wrong[corpus.pairs.position[_wrong_labels(validation, corpus)]] = True
     rows = []
-    for choice in _choices(validation):
-        source = selections.source(choice.metric)
+    for source, choices in _by_source(validation, selections):
         turned = source.changed(lambda pairs: pairs.swapped(wrong[pairs.position]))
-        # What is injected is noise on top of the corpus; what a known world has stands in it already.
-        noisy, clean = (turned, source) if injected else (source, turned)
-        ranking = _ranked(noisy, choice, validation)
-        if ranking is None:
-            continue
-        flipped = wrong[ranking.pairs.position]
-        other = _ranked(clean, choice, validation)
-        rows.append(
-            {
-                "metric": choice.metric,
-                "alpha": choice.alpha,
-                "ratio": choice.ratio,
+        # What is swapped anew is noise on top of the corpus; what a known world has stands in it already.
+        noisy, clean = (turned, source) if validation.label_noise else (source, turned)
+        for choice in choices:
+            ranking, other = (_ranked(each, choice, validation) for each in (noisy, clean))
+            if ranking is None or other is None:
+                continue
+            flipped = wrong[ranking.pairs.position]
+            found = {
                 "auroc": auroc(-ranking.score, flipped),
                 "flipped": float(flipped.mean()),
                 "selected": float(flipped[ranking.kept].mean()),
                 "moved": float(np.abs(ranking.score - other.score).max()),
             }
-        )
+            rows.append(_said(choice) | found)
     return rows
 
 
@@ -66,27 +59,30 @@ def disturbed(validation: Validation, selections: Selections) -> list[dict[str, 
     reward, as the disturbed model says.
     """
     rows = []
-    for choice in _choices(validation):
-        source = selections.source(choice.metric)
-        plain = _ranked(source, choice, validation)
-        if plain is None:
-            continue
+    for source, choices in _by_source(validation, selections):
+        plain = {choice: _ranked(source, choice, validation) for choice in choices}
         for name, change in _disturbances(validation, source):
-            ranking = _ranked(source.changed(change), choice, validation)
-            if ranking is None:
-                continue
-            own, undisturbed = (packed(each.kept, len(each.pairs)) for each in (ranking, plain))
-            rows.append(
-                {
-                    "metric": choice.metric,
-                    "alpha": choice.alpha,
-                    "ratio": choice.ratio,
-                    "disturbance": name,
-                    "same": float(jaccard([own, undisturbed])[0, 1]),
-                    **_lengths(ranking),
-                }
-            )
+            changed = source.changed(change)
+            for choice in choices:
+                ranking, undisturbed = _ranked(changed, choice, validation), plain[choice]
+                if ranking is None or undisturbed is None:
+                    continue
+                kept = [packed(each.kept, len(each.pairs)) for each in (ranking, undisturbed)]
+                same = float(jaccard(kept)[0, 1])
+                rows.append(_said(choice) | {"disturbance": name, "same": same} | _lengths(ranking))
     return rows
+
+
+def _said(choice: Choice) -> dict[str, Any]:
+    return {"metric": choice.metric, "alpha": choice.alpha, "ratio": choice.ratio}
+
+
+def _by_source(validation: Validation, selections: Selections) -> list[tuple[Corpus, list[Choice]]]:
+    """The choices that go by the policy's scores, then those that go by the probe's."""
+    choices = _choices(validation)
+    own = [choice for choice in choices if selections.source(choice.metric) is selections.corpus]
+    others = [choice for choice in choices if choice not in own]
+    return [(selections.corpus, own)] + ([(selections.by_probe, others)] if others else [])
 
 
 def _choices(validation: Validation) -> list[Choice]:
@@ -112,23 +108,22 @@ def _wrong_labels(validation: Validation, corpus: Corpus) -> npt.NDArray[np.bool
 def _disturbances(validation: Validation, corpus: Corpus) -> Iterator[tuple[str, Callable[[Pairs], Pairs]]]:
     disturb = validation.disturb
     rewards, lengths = _moments(corpus, REWARD), _moments(corpus, NUM_TOKENS)
+    noise = np.random.default_rng(validation.run.selection.seed).standard_normal((corpus.job.plan.num_rows, 2))
+    slope = rewards.std / lengths.std if lengths.std else 0.0
     yield "none", lambda pairs: pairs
     for size in disturb.noise:
-        yield f"noise {size:g}", lambda pairs, size=size: _with(pairs, lambda side, r, n: r + size * rewards.std * side)
+        own = size * rewards.std * noise
+        yield f"noise {size:g}", lambda pairs, own=own: _with_rewards(pairs, lambda r, _: r + own[pairs.position])
     for factor in disturb.scale:
-        yield f"scale {factor:g}", lambda pairs, factor=factor: _with(pairs, lambda side, r, n: factor * r)
+        yield f"scale {factor:g}", lambda pairs, factor=factor: _with_rewards(pairs, lambda r, _: factor * r)
     for size in disturb.length_bias:
-        per_token = size * rewards.std / lengths.std if lengths.std else 0.0
-        yield f"length {size:g}", lambda pairs, slope=per_token: _with(pairs, lambda side, r, n: r + slope * n)
+        yield f"length {size:g}", lambda pairs, size=size: _with_rewards(pairs, lambda r, n: r + size * slope * n)
 
 
-def _with(pairs: Pairs, change: Callable[[F64, F64, F64], F64]) -> Pairs:
-    """change: of standard normal noise, rewards and lengths of one side. The noise hangs on the row alone."""
-    noise = np.array([np.random.default_rng(int(row)).standard_normal(2) for row in pairs.position]).reshape(-1, 2)
-    columns = dict(pairs.columns)
-    for side, (reward, num_tokens) in enumerate(zip(REWARD, NUM_TOKENS)):
-        columns[reward] = change(noise[:, side], columns[reward], columns[num_tokens])
-    return replace(pairs, columns=columns)
+def _with_rewards(pairs: Pairs, change: Callable[[F64, F64], F64]) -> Pairs:
+    """change: of rewards and lengths of both sides, each (N, 2)."""
+    rewards, lengths = (np.stack([pairs.columns[name] for name in names], 1) for names in (REWARD, NUM_TOKENS))
+    return replace(pairs, columns=pairs.columns | dict(zip(REWARD, change(rewards, lengths).T)))
 
 
 def _moments(corpus: Corpus, names: tuple[str, ...]) -> Moments:
@@ -139,6 +134,7 @@ def _moments(corpus: Corpus, names: tuple[str, ...]) -> Moments:
 def _lengths(ranking: Ranking) -> dict[str, float]:
     kept = ranking.kept
     chosen, rejected = (ranking.pairs.columns[name][kept].astype(np.float64) for name in NUM_TOKENS)
-    gap, differ = chosen - rejected, chosen != rejected
-    follows = np.sign(gap[differ]) == np.sign(ranking.reward_margin[kept][differ])
-    return {"length_gap": float(np.abs(gap).mean()), "longer_preferred": float(follows.mean())}
+    gap = chosen - rejected
+    follows = np.sign(gap) == np.sign(ranking.reward_margin[kept])
+    unequal = max(1, int((gap != 0).sum()))
+    return {"length_gap": float(np.abs(gap).mean()), "longer_preferred": float(follows[gap != 0].sum() / unequal)}
