@@ -9,11 +9,13 @@ import yaml
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, parse_config, read_tree
 from mapjob.config.generation import GenerateConfig, SelfPlayConfig
+from mapjob.config.section import Section
 from mapjob.corpus.remote import redacted
 from mapjob.errors import ConfigError
+from mapjob.validation.config import Validation, load_validation
 
-KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig}
-Command = Annotated[str, typer.Option("--command", help="run, generate or selfplay: whose run file.")]
+KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}
+Command = Annotated[str, typer.Option("--command", help="run, generate, selfplay or validate: whose run file.")]
 
 config_app = typer.Typer(help="Check a run file, or list every key.", no_args_is_help=True)
 
@@ -25,11 +27,13 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     Example: mapjob config check configs/demo.yaml
     """
     tree = read_tree(config, overrides or ())
-    kind = Config
-    if "prompts" in tree:  # where a corpus has to be made first
-        kind = SelfPlayConfig if "models" in tree else GenerateConfig
-    checked = parse_config(tree, config, kind).model_dump(mode="json")
-    print(redacted(yaml.safe_dump(checked, sort_keys=False)), end="")
+    if "run" in tree:
+        checked: Section = load_validation(config, overrides or ())
+    elif "prompts" in tree:  # where a corpus has to be made first
+        checked = parse_config(tree, config, SelfPlayConfig if "models" in tree else GenerateConfig)
+    else:
+        checked = parse_config(tree, config)
+    print(redacted(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False)), end="")
 
 
 @config_app.command()
