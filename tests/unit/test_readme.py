@@ -29,6 +29,7 @@ NOT_HERE = {
     "mapjob doctor": "starts Ray: tests/cli/test_doctor.py",
     "mapjob browse": "serves until Ctrl-C: tests/selection/test_browse.py",
     "mapjob push": "needs a hub: tests/selection/test_api_and_push.py",
+    "mapjob generate": "has a run file of its own: tests/selfplay/test_generate.py",
     "mapjob train": "trains a model: tests/training/test_command.py",
     "mapjob submit": "needs a cluster: tests/cluster/test_submit.py",
     "pip install": "needs the package index; CI installs with these pins",
