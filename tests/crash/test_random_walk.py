@@ -122,10 +122,10 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(cluster: Cluster, run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run in this process, without Ray."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    run(load_config(run_file, [f"output.path={output}"]))
+    run(load_config(run_file, [f"output.path={output}", f"execution.address={cluster.address}"]))
     return output
 
 

@@ -52,9 +52,10 @@ def standing(output: Path) -> dict[str, bytes]:
     files = {str(f.relative_to(output)): f.read_bytes() for f in output.rglob("*") if f.is_file()}
     files = {name: data for name, data in files.items() if not name.startswith(SCRATCH)}
     for name, data in files.items():
-        if name.endswith(("manifest.json", "generation.json")):
+        if name.endswith(("manifest.json", "generation.json", "report.json")):
             manifest = json.loads(data)
-            del manifest["finished_at"], manifest["spent"]
+            manifest.pop("finished_at", None)
+            del manifest["spent"]
             files[name] = json.dumps(manifest).encode()
         elif name.endswith("report.html"):
             files[name] = COST.sub("", data.decode()).encode()

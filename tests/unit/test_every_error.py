@@ -283,7 +283,8 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_says_where_and_what_to_do(made, tmp_path, cause):
+def test_it_says_where_and_what_to_do(made, tmp_path, cause, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # what `connect` puts there is gone afterwards
     make, kind, where, do = CAUSES[cause]
     with pytest.raises(MapjobError) as caught:
         make(made, tmp_path)

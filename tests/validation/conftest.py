@@ -1,21 +1,19 @@
 """A known world of 400 pairs with models of a few steps, and a validation of it: all in this process, without Ray."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mapjob.pipeline import graph
 from mapjob.validation.config import Validation, parse_validation
 from mapjob.validation.validate import validate
-from tests import without_ray
+from tests.without_ray import without_ray
 
 
-@pytest.fixture(scope="session", autouse=True)
-def scored_here() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
-        patch.setattr(graph, "score", without_ray.score)
+@pytest.fixture(autouse=True)
+def scored_here() -> Iterator[None]:
+    with without_ray():
         yield
 
 
@@ -48,7 +46,8 @@ def validation(tree: dict[str, Any]) -> Validation:
 
 @pytest.fixture(scope="session")
 def result(validation: Validation) -> dict[str, Any]:
-    return validate(validation)
+    with without_ray():
+        return validate(validation)
 
 
 def arms_in(result: dict[str, Any]) -> dict[str, Path]:
