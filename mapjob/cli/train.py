@@ -2,18 +2,17 @@
 
 import json as json_lines
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mapjob.cli.options import Json, Verbose, say
-from mapjob.config import Model
+from mapjob.config import Model, parse_config
+from mapjob.config.training import Objective, Training
 from mapjob.errors import ConfigError
 from mapjob.inert import in_line
 from mapjob.store.run_folder import open_run
-from mapjob.training.objectives import Objective
 
 
 def train(
@@ -63,15 +62,15 @@ def train(
     check_trl("mapjob train")
     # Slow to import, and needed by few commands.
     from mapjob.training import train as training
-    from mapjob.training.losses import default_parameters
-    from mapjob.training.recipe import Recipe
 
+    options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
+    options |= {"accumulate": accumulate, "epochs": epochs, "max_length": max_length, "seed": seed, "lora": lora}
+    given = {name: value for name, _, value in (text.partition("=") for text in parameters or [])}
+    how = parse_config({"objective": objective, "parameters": given, **options}, "mapjob train", Training)
     folder = open_run(run)
-    recipe = Recipe(epochs, batch_size, accumulate, learning_rate, max_steps, max_length, seed, lora)
-    given = _numbers(parameters or [], objective, default_parameters(objective))
     where = output or Path("trained") / f"{objective}-{folder.run_id}"
     start = None if model is None else Model(path=model)
-    result = training.train(folder, objective, where, given, recipe, start, say)
+    result = training.train(folder, how, where, start, say)
     values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
     print(f"objective  {objective} ({values})")
     print(f"pairs      {result['pairs']:>12,}")
@@ -92,20 +91,3 @@ def check_trl(command: str) -> None:
         raise ConfigError(
             "training needs TRL, which is not installed", command, "pip install -c constraints.txt '.[train]'"
         )
-
-
-def _numbers(given: list[str], objective: Objective, defaults: dict[str, Any]) -> dict[str, float]:
-    """`name=value` of every parameter that is given. Raises ConfigError for a name or a value that is none."""
-    numbers = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        try:
-            numbers[name] = float(value)
-        except ValueError:
-            raise ConfigError(f"not a number: {value!r}", f"--set {text}", "write it as name=number") from None
-        if name not in defaults:
-            known = ", ".join(f"{each}={value}" for each, value in defaults.items())
-            raise ConfigError(f"{objective} has no parameter {name!r}", f"--set {text}", f"it has {known}")
-        if not 0 < numbers[name] < inf:
-            raise ConfigError(f"{name} is {value}", f"--set {text}", "give a number above 0")
-    return numbers

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from mapjob.config import Execution, Keep, Model, Models, Output, Scoring, Selection
 from mapjob.config.section import Section
+from mapjob.config.training import Training
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]
 REWRITES: tuple[Rewrite, ...] = ("broaden", "deepen", "constrain", "concretise", "reason")
@@ -69,22 +70,6 @@ class GenerateConfig(Section):
         if (self.generation.engine == "transformers") != (self.policy is not None):
             raise ValueError("engine transformers needs a policy; engine openai names its model in generation.server")
         return self
-
-
-class Training(Section):
-    """As `mapjob train`; null is its default."""
-
-    objective: Literal["dpo", "simpo"] = "simpo"
-    parameters: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        {}, description="of the objective, such as beta and gamma_beta_ratio"
-    )
-    lora: bool = False
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(8, ge=1, description="pairs of one forward pass")
-    accumulate: int = Field(16, ge=1, description="forward passes of one step")
-    learning_rate: Annotated[float, Field(ge=0)] | None = None
-    max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="in place of epochs")
-    seed: int = Field(0, ge=0)
 
 
 class SelfPlayConfig(Section):

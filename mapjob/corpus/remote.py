@@ -117,7 +117,7 @@ def is_transient(error: BaseException | None) -> bool:
     if isinstance(error, (TimeoutError, ConnectionError, socket.gaierror)):
         return True
     # Drivers wrap what their HTTP libraries raise, and each of those has names of its own for the same few faults.
-    if type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "urllib3", "http", "httpx", "fsspec"):
+    if type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "urllib3", "http", "httpx", "httpx2", "fsspec"):
         return "Credentials" not in type(error).__name__ and "Param" not in type(error).__name__
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
         return True

@@ -97,10 +97,7 @@ class ScorerActor:
         num_gpus: float,
         attempts: Attempts | SharedAttempts,
     ):
-        if not num_gpus:
-            torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
-        elif num_gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(num_gpus)  # Ray's fractions keep no memory apart
+        keep_to_share(num_gpus)
         self._attempts, self._num_gpus = attempts, num_gpus
         self._scorers = built(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
 
@@ -120,6 +117,14 @@ class ScorerActor:
             peak = peak_flop_per_s(torch.cuda.get_device_name(scorer.device), scorer.spec.files.dtype)
             cost["peak_flop"] = str((peak or 0.0) * self._num_gpus * model_s)
         return pa.concat_tables(parts).replace_schema_metadata(cost)
+
+
+def keep_to_share(num_gpus: float) -> None:
+    """A process of a pool takes no more of the machine than Ray gave it: itself, Ray keeps nothing apart."""
+    if not num_gpus:
+        torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
+    elif num_gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(num_gpus)
 
 
 def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> list[Scorer]:

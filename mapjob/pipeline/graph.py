@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import ray
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
-from mapjob.config import Config
+from mapjob.config import Config, Execution
 from mapjob.corpus.plan import Corpus, Plan
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
@@ -44,7 +44,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
-        # Inside `ray job submit` the cluster is in the environment. Else "local": Ray left to itself would join any
+        # "local" where no cluster is named: Ray left to itself would join any
         # cluster that was started on this machine.
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         local = {"include_dashboard": False} if address == "local" else {}
@@ -72,6 +72,11 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+def is_cluster(execution: Execution) -> bool:
+    """Whether more nodes may join later. Inside `ray job submit` the cluster is in the environment."""
+    return execution.address is not None or "RAY_ADDRESS" in os.environ
 
 
 def _knock(address: str) -> None:
@@ -127,8 +132,7 @@ def score(
     """
     shared = _by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
-    grows = config.execution.address is not None or "RAY_ADDRESS" in os.environ  # a cluster's nodes may come later
-    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), grows)
+    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
     units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
     attempts = SharedAttempts()
     units = stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))

@@ -1,7 +1,6 @@
 """Units of prompts through a pool of engines on Ray: each is answered, put, and comes back as a receipt."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import torch
 
 from mapjob.config import Execution
 from mapjob.corpus.plan import Unit
 from mapjob.errors import ConfigError
-from mapjob.pipeline.actors import built
-from mapjob.pipeline.graph import received, stage
+from mapjob.pipeline.actors import built, keep_to_share
+from mapjob.pipeline.graph import is_cluster, received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.scoring.costs import token_cost
@@ -35,10 +33,7 @@ class Worker:
     """unit of prompts -> receipt; its rows are put by then."""
 
     def __init__(self, spec: TaskSpec, folder: GeneratedFolder, num_gpus: float):
-        if not num_gpus and spec.files is not None:
-            torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
-        elif 0 < num_gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(num_gpus)
+        keep_to_share(num_gpus)
         self._spec, self._folder = spec, folder
         self._engine = built(lambda: engine_of(spec))
 
@@ -79,9 +74,8 @@ def work_through(
 def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:
     if spec.files is None:  # the work is elsewhere
         return PoolSize(1, 1, min(1.0, cpus / 2), 0)
-    grows = execution.address is not None or "RAY_ADDRESS" in os.environ  # a cluster's nodes may come later
     costs = {NAME: float(token_cost(spec.files))}
-    pool = scorer_pools(costs, execution.pools, cpus, gpus, num_units, grows)[NAME]
+    pool = scorer_pools(costs, execution.pools, cpus, gpus, num_units, is_cluster(execution))[NAME]
     if pool.num_gpus > 1:
         raise ConfigError(
             f"an actor that generates takes one GPU, and {pool.num_gpus:g} are asked for",

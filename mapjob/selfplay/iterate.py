@@ -22,6 +22,7 @@ from mapjob.selfplay.generate import Say, answered, evolved, of_rewrites
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
+from mapjob.training.objectives import needs_reference
 
 Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
@@ -50,7 +51,7 @@ def play(config: SelfPlayConfig, run: Run, say: Say = lambda _: None, verbose: b
 
 def _check(config: SelfPlayConfig) -> None:
     """Raises ConfigError for what would end the loop after hours of generation."""
-    from mapjob.training.losses import default_parameters
+    from mapjob.training.losses import all_parameters
 
     if not Storage(config.output.path).is_local:
         raise ConfigError(
@@ -58,13 +59,7 @@ def _check(config: SelfPlayConfig) -> None:
             f"output.path: {config.output.path}",
             "give a folder that every machine of the cluster reaches",
         )
-    known = default_parameters(config.training.objective)
-    for name in config.training.parameters.keys() - known.keys():
-        raise ConfigError(
-            f"{config.training.objective} has no parameter {name!r}",
-            "training.parameters",
-            f"it has {', '.join(known)}",
-        )
+    all_parameters(config.training.objective, config.training.parameters)
     scorer_files(run_config(config, config.models.policy, ["not made yet"], config.selection.keep))
 
 
@@ -121,8 +116,9 @@ def _iteration(
 
 
 def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str], keep: Keep) -> Config:
-    """The run file of `mapjob run` over these candidates. DPO has the policy that it starts from as its reference."""
-    reference = config.models.reference or (policy if config.training.objective == "dpo" else None)
+    """The run file of `mapjob run` over these candidates. What is trained against a reference has the policy that it
+    starts from, where the run file names none."""
+    reference = config.models.reference or (policy if needs_reference(config.training.objective) else None)
     whole = config.model_dump(include={"output", "models", "scoring", "selection", "execution", "max_error_rate"})
     whole["input"] = {
         "path": list(candidates),
@@ -139,25 +135,14 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int, say:
     """Train the run's policy on its selection, unless that was done. The folder appears when all is in it."""
     import torch
 
-    from mapjob.training.recipe import Recipe
     from mapjob.training.train import train
 
-    how = config.training
-    name = fingerprint({"run": manifest["run_id"], "training": how.model_dump(mode="json")})
+    name = fingerprint({"run": manifest["run_id"], "training": config.training.model_dump(mode="json")})
     root = Path(Storage(config.output.path).root)
     output, unfinished = root / "policies" / f"{number}-{name}", root / SCRATCH / f"policy-{name}"
     if not output.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
-        recipe = Recipe(
-            epochs=how.epochs,
-            batch_size=how.batch_size,
-            accumulate=how.accumulate,
-            learning_rate=how.learning_rate,
-            max_steps=how.max_steps,
-            seed=how.seed,
-            lora=how.lora,
-        )
-        result = train(_folder(manifest), how.objective, unfinished / "model", how.parameters, recipe, None, say)
+        result = train(_folder(manifest), config.training, unfinished / "model", say=say)
         kept = {key: result[key] for key in ("pairs", "dropped", "steps", "first_loss", "last_loss")}
         (unfinished / "model" / "training.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         output.parent.mkdir(exist_ok=True)

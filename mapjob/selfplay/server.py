@@ -1,14 +1,12 @@
-"""The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI and others), one request a sample."""
+"""The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI, `transformers serve`), one request a sample."""
 
 import hashlib
-import http.client
-import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import httpx2
 
 from mapjob.config.generation import Generation
 from mapjob.corpus.remote import ATTEMPTS, redacted, retried
@@ -42,21 +40,29 @@ class ServerEngine:
 
     def answer(self, requests: Sequence[Request], num_samples: int) -> list[list[Response] | RowError]:
         samples = [(request, sample) for request in requests for sample in range(num_samples)]
-        with ThreadPoolExecutor(self._server.concurrency) as threads:
-            answers = list(threads.map(lambda item: self._answer(*item), samples))
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        width = self._server.concurrency
+        with (
+            httpx2.Client(
+                headers=headers, timeout=self._server.timeout_s, limits=httpx2.Limits(max_connections=width)
+            ) as client,
+            ThreadPoolExecutor(width) as threads,
+        ):
+            answers = list(threads.map(lambda item: self._answer(client, *item), samples))
         per_request = [answers[start : start + num_samples] for start in range(0, len(answers), num_samples)]
         return [next((a for a in own if isinstance(a, RowError)), own) for own in per_request]
 
-    def _answer(self, request: Request, sample: int) -> Response | RowError:
+    def _answer(self, client: httpx2.Client, request: Request, sample: int) -> Response | RowError:
         g = self._generation
-        body: dict[str, Any] = {"model": self._server.model, "max_tokens": g.max_new_tokens, "n": 1}
+        body: dict[str, Any] = {"model": self._server.model, "max_tokens": g.max_new_tokens}
         body |= {"temperature": g.temperature, "top_p": g.top_p, "seed": _seed(g.seed, request.key, sample)}
         if g.top_k is not None:
             body["top_k"] = g.top_k  # not of OpenAI's own API, but of every server of open models
         is_chat = not isinstance(request.prompt, str)
         body |= {"messages": request.prompt} if is_chat else {"prompt": request.prompt}
         try:
-            reply = self._post("chat/completions" if is_chat else "completions", body)
+            reply = self._post(client, "chat/completions" if is_chat else "completions", body)
             choice = reply["choices"][0]
             text = (choice["message"]["content"] if is_chat else choice["text"]) or ""
             return Response(text, int(reply["usage"]["completion_tokens"]), choice["finish_reason"] == "stop")
@@ -65,26 +71,18 @@ class ServerEngine:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise self._failed(f"the server's answer is not that of the OpenAI API ({type(error).__name__})") from None
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self._url}/{path}", json.dumps(body).encode(), headers)
-
+    def _post(self, client: httpx2.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         def ask() -> dict[str, Any]:
-            try:
-                with urllib.request.urlopen(request, timeout=self._server.timeout_s) as reply:
-                    return json.load(reply)
-            except urllib.error.HTTPError as error:
-                if error.code in BUSY:
-                    raise ConnectionError(f"HTTP {error.code}") from None
-                raise self._refused(error.code, error.read(4096).decode(errors="replace")) from None
-            except urllib.error.URLError as error:
-                raise ConnectionError(str(error.reason)) from None
+            reply = client.post(f"{self._url}/{path}", json=body)
+            if reply.status_code in BUSY:
+                raise ConnectionError(f"HTTP {reply.status_code}")
+            if not reply.is_success:
+                raise self._refused(reply.status_code, reply.text)
+            return reply.json()
 
         try:
             return retried(ask)
-        except (OSError, http.client.HTTPException) as error:
+        except (ConnectionError, httpx2.RequestError) as error:
             raise IncompleteError(
                 f"the server did not answer in {ATTEMPTS} attempts ({redacted(str(error))})",
                 f"generation.server.url: {self._url}",

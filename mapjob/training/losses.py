@@ -7,7 +7,7 @@ gradients go through d, g and the log-ratios alone.
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mapjob.config.training import Objective
+from mapjob.errors import ConfigError
 from mapjob.metrics.adaptive_margins import LARGEST_EXPONENT
 from mapjob.metrics.weights import madpo_weight
-from mapjob.training.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,14 @@ LOSSES: dict[Objective, Callable[..., Tensor]] = {
 }
 
 
-def default_parameters(objective: Objective) -> dict[str, Any]:
-    """Names and defaults of what can be set of an objective."""
+def all_parameters(objective: Objective, given: Mapping[str, float]) -> dict[str, Any]:
+    """What is given of an objective's parameters, the rest at its default. Raises ConfigError for one it has not."""
     if objective == "dpo":
-        return {"beta": 0.1}
-    parameters = inspect.signature(LOSSES[objective]).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        known: dict[str, Any] = {"beta": 0.1}
+    else:
+        parameters = inspect.signature(LOSSES[objective]).parameters.values()
+        known = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    for name in given.keys() - known.keys():
+        has = ", ".join(f"{each}={value}" for each, value in known.items())
+        raise ConfigError(f"{objective} has no parameter {name!r}", f"the parameters of {objective}", f"it has {has}")
+    return known | dict(given)

@@ -1,11 +1,10 @@
-"""The objectives by name, and the columns of a selection that each is computed from."""
+"""The columns of a selection that each objective is computed from."""
 
-from typing import Any, Literal
+from typing import Any
 
+from mapjob.config.training import Objective
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import REFERENCE
-
-Objective = Literal["dpo", "simpo", "repo", "amapo", "gamma_po", "madpo", "bpo", "mmpo"]
 
 # Beside the pair itself. An objective without any needs nothing but the model that is trained.
 COLUMNS: dict[Objective, tuple[str, ...]] = {
@@ -20,6 +19,10 @@ COLUMNS: dict[Objective, tuple[str, ...]] = {
 }
 
 
+def needs_reference(objective: Objective) -> bool:
+    return set(REFERENCE) <= set(COLUMNS[objective])
+
+
 def check_run(manifest: dict[str, Any], objective: Objective, where: str) -> None:
     """Raises ConfigError when a run holds no pairs, not in TRL's layout, or without the columns of the objective."""
     layout = manifest["config"]["output_format"]
@@ -29,7 +32,7 @@ def check_run(manifest: dict[str, Any], objective: Objective, where: str) -> Non
     if not manifest["counts"]["selected"]:
         raise ConfigError("no pair is selected, so there is nothing to train on", where, "raise selection.keep")
     # By the scorer, not by the names of columns: the corpus may have brought columns of these names itself.
-    if set(REFERENCE) <= set(COLUMNS[objective]) and "reference" not in manifest["fingerprints"]:
+    if needs_reference(objective) and "reference" not in manifest["fingerprints"]:
         free = ", ".join(name for name, columns in COLUMNS.items() if not columns)
         raise ConfigError(
             f"{objective} needs {' and '.join(REFERENCE)}, and this run scored no reference",

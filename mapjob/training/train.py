@@ -22,13 +22,14 @@ from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 
 from mapjob.config import Model, parse_config
+from mapjob.config.training import Objective, Training
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.scoring.tokenizers import load_tokenizer
 from mapjob.store.run_folder import RunFolder
-from mapjob.training.losses import LOSSES, Batch, default_parameters
+from mapjob.training.arguments import arguments
+from mapjob.training.losses import LOSSES, Batch, all_parameters
 from mapjob.training.model import load_trainable, trainable_files
-from mapjob.training.objectives import COLUMNS, Objective, check_run
-from mapjob.training.recipe import Recipe
+from mapjob.training.objectives import COLUMNS, check_run
 from mapjob.training.trainer import SelectionTrainer
 
 Say = Callable[[str], None]
@@ -37,10 +38,8 @@ PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_token
 
 def train(
     run: RunFolder,
-    objective: Objective,
+    how: Training,
     output: Path,
-    parameters: dict[str, float],
-    recipe: Recipe,
     model: Model | None = None,
     say: Say = lambda _: None,
     rows: npt.NDArray[np.int64] | None = None,
@@ -48,21 +47,21 @@ def train(
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
 
     Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (the policy's own, or that of
-    recipe.lora) is merged. `output` appears when all is done, or not at all. rows: those of the selection to train on,
+    how.lora) is merged. `output` appears when all is done, or not at all. rows: those of the selection to train on,
     0 the best; None: all. Returns plain values: what was trained on, steps, losses. Raises ConfigError for what cannot
     be trained, MapjobError when the loss is no longer finite.
     """
     manifest = run.manifest
     assert manifest is not None, "open_run returns finished runs"
+    objective, parameters = how.objective, all_parameters(how.objective, how.parameters)
     check_run(manifest, objective, run.url)
     _check_here(output)
     config, style = parse_config(manifest["config"], run.url), manifest["corpus"]["style"]
-    max_length = recipe.max_length or config.scoring.max_length
+    max_length = how.max_length or config.scoring.max_length
     files = trainable_files(model or config.models.policy, style, max_length)
     tokenizer = load_tokenizer(files)
     if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
         say("warning: the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
-    parameters = default_parameters(objective) | parameters
     loss = _loss(objective, parameters)
     progress = _Progress(say)
     # TRL's warnings quote texts of the corpus; what they warn of is counted here, or in the manifest.
@@ -75,11 +74,11 @@ def train(
         trainer = SelectionTrainer(
             loss,
             COLUMNS[objective],
-            args=recipe.arguments(f"{folder}/trainer", max_length, parameters),
+            args=arguments(how, f"{folder}/trainer", max_length),
             model=load_trainable(files, style, config.scoring),
             train_dataset=_selection(run, COLUMNS[objective], rows),
             processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if how.lora else None,
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
@@ -88,7 +87,7 @@ def train(
                 say(f"warning: {number:,} pairs are dropped: {reason}")
         say(f"{objective} on {len(trainer.train_dataset):,} pairs, from {files.path}")
         trainer.train()
-        trained = trainer.model.merge_and_unload() if recipe.lora else trainer.model
+        trained = trainer.model.merge_and_unload() if how.lora else trainer.model
         trained.save_pretrained(Path(folder) / "model")
         tokenizer.save_pretrained(Path(folder) / "model")
         os.rename(Path(folder) / "model", output)

@@ -5,30 +5,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from mapjob.config import Config, Model, Scoring
+from mapjob.config.generation import Generation
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Style
 from mapjob.corpus.records import Record, Text
+from mapjob.errors import RowError
 from mapjob.metrics.margins import dpo_margin, simpo_margin
 from mapjob.metrics.statistics import F64
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
-from mapjob.scoring.models import default_device, load_model
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward
-from mapjob.scoring.tokenizers import load_tokenizer
+from mapjob.selfplay.local import LocalEngine
+from mapjob.selfplay.requests import Request
 from mapjob.validation.held_out import HeldOut
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One answer to each prompt, greedy. num_tokens: (P,), end of turn not counted; unfinished: cut at the limit."""
+    """One answer to each prompt, greedy; "" where the policy cannot be asked, such as a prompt that is too long for it.
+
+    num_tokens: (P,), end of turn not counted. unfinished: cut at the limit.
+    """
 
     texts: list[str]
     num_tokens: list[int]
     unfinished: int
+    unanswered: int
 
 
 class Scores:
@@ -77,41 +82,15 @@ def _turn(prompt: Text, text: str) -> Text:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-@torch.inference_mode()
-def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_tokens: int, batch_size: int) -> Answers:
-    """Greedy answers to the prompts of some records, by transformers' own `generate`, in batches of like length."""
-    files, device = model_files(model, "policy"), default_device()
-    tokenizer = load_tokenizer(files)
-    spec = ScorerSpec("policy", "logps", files, EncodingSpec(files, style, Scoring(), ()), {})
-    policy = load_model([spec], device)
-    if style == "chat":
-        heads = [record.prompt for record in prompts]
-        heads = tokenizer.apply_chat_template(heads, tokenize=False, add_generation_prompt=True)
-    else:
-        heads = [record.prompt for record in prompts]
-    ids = tokenizer(heads, add_special_tokens=style == "raw")["input_ids"]
-    ends = _end_tokens(policy.generation_config.eos_token_id) | {tokenizer.eos_token_id} - {None}
-    filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends)
-    texts, num_tokens = [""] * len(ids), [0] * len(ids)
-    by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-    for start in range(0, len(ids), batch_size):
-        batch = by_length[start : start + batch_size]
-        width = max(len(ids[i]) for i in batch)
-        input_ids = torch.tensor([[filler] * (width - len(ids[i])) + ids[i] for i in batch], device=device)
-        pads = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in batch], device=device)
-        output = policy.generate(
-            input_ids=input_ids,
-            attention_mask=pads,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=sorted(ends) or None,
-            pad_token_id=filler,
-        )
-        for i, own in zip(batch, output[:, width:].tolist()):
-            end = next((place for place, token in enumerate(own) if token in ends), len(own))
-            texts[i], num_tokens[i] = tokenizer.decode(own[:end], skip_special_tokens=True), end
-    return Answers(texts, num_tokens, sum(number == max_new_tokens for number in num_tokens))
-
-
-def _end_tokens(ids: int | list[int] | None) -> set[int]:
-    return set(ids) if isinstance(ids, list) else {ids} - {None}
+def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_tokens: int) -> Answers:
+    """Greedy answers to the prompts of some records, by the engine of `mapjob generate`."""
+    greedy = Generation(temperature=0, max_new_tokens=max_new_tokens)
+    engine = LocalEngine(model_files(model, "policy"), greedy, style)
+    asked = engine.answer([Request("", record.prompt) for record in prompts], 1)
+    answers = [None if isinstance(own, RowError) else own[0] for own in asked]
+    return Answers(
+        [own.text if own else "" for own in answers],
+        [own.num_tokens - own.finished if own else 0 for own in answers],
+        sum(own is not None and not own.finished for own in answers),
+        answers.count(None),
+    )

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from mapjob.config import Model
+from mapjob.config.training import Training
 from mapjob.corpus.plan import Style
-from mapjob.metrics.columns import REFERENCE
 from mapjob.ranking.order import I64
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder
-from mapjob.training.objectives import COLUMNS
-from mapjob.training.recipe import Recipe
+from mapjob.training.objectives import needs_reference
 from mapjob.training.train import train
 from mapjob.validation.answers import Scores, answers_of, implicit_margins, rewards_of
 from mapjob.validation.config import Validation
@@ -77,25 +76,23 @@ class Bench:
         return {"arm": asdict(arm), "training": cost, **measured}
 
     def _train(self, arm: Arm, rows: I64, output: Path) -> dict[str, Any]:
-        own = self.validation.recipe
-        recipe = Recipe(
-            own.epochs, own.batch_size, own.accumulate, own.learning_rate, arm.max_steps, seed=arm.seed, lora=own.lora
-        )
+        how = self.validation.recipe.model_dump() | {"max_steps": arm.max_steps, "seed": arm.seed}
         # In the order of the corpus, not in that of a rank: the trainer's seed is all that shuffles.
-        return train(self.run, own.objective, output, own.parameters, recipe, rows=np.sort(rows))
+        return train(self.run, Training(**how), output, rows=np.sort(rows))
 
     def measured(self, policy: Model) -> dict[str, Any]:
         """A policy on the held-out prompts: implicit margins of pairs, and its answers with their rewards."""
         validation, config, prompts = self.validation, self.validation.everything, self.held_out.prompts
-        of_reference = set(REFERENCE) <= set(COLUMNS[validation.recipe.objective])
+        of_reference = needs_reference(validation.recipe.objective)
         margins = implicit_margins(Scores("policy", policy, self.style, config.scoring), self.held_out, of_reference)
-        answers = answers_of(policy, self.style, prompts, validation.max_new_tokens, validation.answers_per_batch)
+        answers = answers_of(policy, self.style, prompts, validation.max_new_tokens)
         rewards = rewards_of(config, self.run.manifest, self.style, prompts, answers.texts)
         measured = {
             "implicit_margin": _plain(margins),
             "reward": _plain(rewards),
             "num_tokens": answers.num_tokens,
             "unfinished": answers.unfinished,
+            "unanswered": answers.unanswered,
         }
         if validation.world is not None:
             texts = [record.prompt[0]["content"] for record in prompts]

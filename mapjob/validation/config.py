@@ -9,11 +9,12 @@ from mapjob.config import WITH_ALPHA, Config, Metric, fingerprint, parse_config,
 from mapjob.config.section import Section
 from mapjob.config.selection import Share
 from mapjob.config.signals import Signals
+from mapjob.config.training import Recipe
 from mapjob.errors import ConfigError
-from mapjob.metrics.columns import REFERENCE, G
+from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.sweep import Choice, choices
-from mapjob.training.objectives import COLUMNS, Objective
+from mapjob.training.objectives import needs_reference
 from mapjob.world.build import HIDDEN_SIZE, Training
 
 Positive = Annotated[int, Field(ge=1)]
@@ -48,19 +49,12 @@ class KnownWorld(Section):
         return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
 
 
-class Recipe(Section):
-    """How every arm is trained; the same for all. Names as in `mapjob train`."""
+class ArmRecipe(Recipe):
+    """How every arm is trained; the same for all. By epochs, a smaller selection has fewer steps."""
 
-    objective: Objective = "simpo"
-    parameters: dict[str, float] = Field({}, description="of the objective; what is left out has its default")
-    epochs: float = Field(1.0, gt=0, description="passes over the selection: a smaller one has fewer steps")
     max_steps: tuple[Positive, ...] | None = Field(
         None, description="instead of epochs: the same number of steps for all; several: one training for each"
     )
-    batch_size: Positive = 8
-    accumulate: Positive = 16
-    learning_rate: float | None = Field(None, gt=0)
-    lora: bool = False
 
 
 class Probe(Section):
@@ -86,12 +80,11 @@ class Validation(Section):
     full: bool = Field(True, description="also train on every pair")
     random: int = Field(5, ge=0, description="random subsets of each size; the training's seed changes with the subset")
     seeds: int = Field(3, ge=0, description="trainings on each other selection; 0, and random 0: train nothing")
-    recipe: Recipe = Recipe()
+    recipe: ArmRecipe = ArmRecipe()
     probe: Probe | None = None
     development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
     groups: tuple[str, ...] | None = Field(None, description="test on held-out prompts of these groups alone")
     max_new_tokens: Positive = Field(512, description="of an answer to a held-out prompt")
-    answers_per_batch: Positive = 64
     models_folder: str = Field("validation/models", description="local; the probe, and each model while it is measured")
     label_noise: float | None = Field(
         None, ge=0, lt=1, description="tell how metrics find wrong labels: swap this share; 0: a known world's own"
@@ -135,14 +128,14 @@ class Validation(Section):
     @property
     def everything(self) -> Config:
         """The run that scores the corpus, and publishes every pair and the held-out ones."""
-        needs_reference = self.probe is not None or set(REFERENCE) <= set(COLUMNS[self.recipe.objective])
         own = tuple(name for name in self.metrics if name not in self.of_probe)
         update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": own, "signals": Signals()}
         update |= {"keep": {"ratio": 1.0}, "quotas": None, "per_prompt": None}
         tree = self.run.model_dump()
         tree["selection"] |= update
         tree["output_format"] = "trl"
-        if needs_reference and tree["models"]["reference"] is None:
+        of_reference = self.probe is not None or needs_reference(self.recipe.objective)
+        if of_reference and tree["models"]["reference"] is None:
             tree["models"]["reference"] = tree["models"]["policy"]
         return parse_config(tree)
 

@@ -13,11 +13,11 @@ import torch
 import mapjob
 from mapjob import job
 from mapjob.config import Config, Model, fingerprint, parse_config
+from mapjob.config.training import Training
 from mapjob.errors import ConfigError
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder, open_run
 from mapjob.store.storage import Storage
-from mapjob.training.recipe import Recipe
 from mapjob.training.train import train
 from mapjob.validation.arms import RANDOM, Bench, arms_of
 from mapjob.validation.config import Validation
@@ -136,9 +136,9 @@ def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: S
         ranking = corpus.ranking(Choice(RANDOM, None, 1.0), validation.run.selection)
         rows = np.sort(corpus.rows(ranking)[: probe.pairs])
         say(f"probe: DPO on {len(rows):,} random pairs")
-        own = validation.recipe
-        rate = probe.learning_rate or own.learning_rate
-        train(run, "dpo", folder, {}, Recipe(1.0, own.batch_size, own.accumulate, rate, lora=own.lora), rows=rows)
+        how = validation.recipe.model_dump(include={"batch_size", "accumulate", "learning_rate", "lora"})
+        how |= {"objective": "dpo"} | ({} if probe.learning_rate is None else {"learning_rate": probe.learning_rate})
+        train(run, Training(**how), folder, rows=rows)
     return Corpus.of(_scored_by(validation, folder, say))
 
 

@@ -115,28 +115,27 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(tree, tmp_path, caps
     """What is generated, against a loop from the start; what follows, against one that finds it generated: runs know
     files on a disk by their time of change, which is another one in every loop from the start."""
     out = tmp_path / "out"
-    start = time.monotonic()
     played(tree)
-    seconds = time.monotonic() - start
-    from_the_start = generated(out)
+    from_the_start, total = generated(out), num_files(out)
     out.rename(tmp_path / "undisturbed")
     seed = int(os.environ.get("MAPJOB_SEED", "0")) or random.SystemRandom().randrange(2**31)
-    dice, left = random.Random(seed), []
-    for _ in range(KILLS):
+    moments, left = sorted(random.Random(seed).sample(range(1, total), KILLS)), []
+    for moment in moments:
         child = os.fork()
         if child == 0:
             try:
                 played(tree)
             finally:
                 os._exit(0)
-        time.sleep(dice.uniform(0.05, 1.0) * seconds)
+        while num_files(out) < moment and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        left.append(len(standing(out)))
+        left.append(num_files(out))
     played(tree)
     found = standing(out)
     with capsys.disabled():
-        print(f"\nseed {seed}: {left} of {len(found)} files stood when it was killed")
+        print(f"\nseed {seed}: {left} of {total} files stood when it was killed")
     assert generated(out) == from_the_start, f"seed {seed}"
     out.rename(tmp_path / "disturbed")
     for kind in ("candidates", "prompts"):
@@ -145,6 +144,11 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(tree, tmp_path, caps
     expected = standing(out)
     assert found.keys() == expected.keys(), f"seed {seed}"
     assert [name for name in expected if found[name] != expected[name]] == [], f"seed {seed}"
+
+
+def num_files(output: Path) -> int:
+    """What is visible of an output."""
+    return sum(len(files) for folder, _, files in os.walk(output) if SCRATCH not in Path(folder).parts)
 
 
 def generated(output: Path) -> dict[str, bytes]:

@@ -110,15 +110,15 @@ def test_nothing_is_written_over(chat, output):
     ("option", "message"),
     [
         ("alpha=1", "simpo has no parameter 'alpha'"),
-        ("beta", "not a number: ''"),
-        ("beta=high", "not a number: 'high'"),
-        ("beta=0", "beta is 0"),
-        ("beta=nan", "beta is nan"),
+        ("beta", "parameters.beta: Input should be a valid number"),
+        ("beta=high", "parameters.beta: Input should be a valid number"),
+        ("beta=0", "parameters.beta: Input should be greater than 0"),
+        ("beta=nan", "parameters.beta: Input should be a finite number"),
     ],
 )
 def test_parameters_that_are_none(chat, output, option, message):
     error = refusal(chat, "--objective", "simpo", "--output", output, "--set", option)
-    assert error.what == message
+    assert error.what.startswith(message)
 
 
 def test_parameters_that_an_objective_refuses(chat, output):

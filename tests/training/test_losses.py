@@ -10,7 +10,7 @@ import torch
 from mapjob.metrics.adaptive_margins import amapo_margin, bpo_margin
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.statistics import Moments
-from mapjob.training.losses import LOSSES, Batch, default_parameters
+from mapjob.training.losses import LOSSES, Batch, all_parameters
 from mapjob.training.objectives import COLUMNS
 
 Row = dict[str, float]
@@ -142,7 +142,7 @@ def test_no_gradient_flows_through_margins_and_weights(name):
         if name == "madpo":
             expected.append(-0.1 * value / minus_log_sigma(0.1 * g(row)) * sigma(-0.1 * g(row)))
         else:  # value = -log sigma(x), and x is beta * d less a number
-            beta = default_parameters(name)["beta"]
+            beta = all_parameters(name, {})["beta"]
             expected.append(-beta / row["chosen_num_tokens"] * (1 - math.exp(-value)))
     assert pairs.chosen_logps.grad.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 

@@ -1,7 +1,7 @@
 """The trainer: every objective learns, no reference is loaded, pairs with other tokens than were scored are dropped."""
 
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, Mix
 from trl import DPOTrainer
 
 from mapjob.config import Model
+from mapjob.config.training import Training
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.training.arguments import arguments
 from mapjob.training.losses import Batch
 from mapjob.training.objectives import COLUMNS
-from mapjob.training.recipe import Recipe
 from mapjob.training.train import train
 from mapjob.training.trainer import SelectionTrainer
 from tests.fakes import make_pairs, make_policy, make_tokenizer, write_corpus
@@ -22,7 +23,10 @@ from tests.training.conftest import finished
 
 COMPLETIONS = ("chosen", "rejected")
 MERGED = {"prompt": "T", "chosen": "he quick brown fox", "rejected": "he lazy dog", "source": "group 0"}
-RECIPE = Recipe(batch_size=8, accumulate=1, learning_rate=3e-4, max_steps=20)
+
+
+def how(objective: str, **changes: object) -> Training:
+    return Training(**{"batch_size": 8, "accumulate": 1, "learning_rate": 3e-4, "objective": objective, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def no_reference(monkeypatch):
 @pytest.mark.parametrize("objective", COLUMNS)
 def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, output, objective):
     said = []
-    result = train(eight, objective, output, {}, RECIPE, say=said.append)
+    result = train(eight, how(objective, max_steps=20), output, say=said.append)
     losses = [float(line.rpartition("loss ")[2]) for line in said if "loss" in line]
     assert result["pairs"] == 8
     assert result["steps"] == 20
@@ -73,7 +77,7 @@ def test_a_loss_sees_the_columns_that_were_scored(tree, tmp_path, plain_text):
     SelectionTrainer(
         loss,
         COLUMNS["madpo"],
-        args=Recipe(batch_size=7, max_steps=1).arguments(str(tmp_path / "trainer"), 512, {}),
+        args=arguments(Training(batch_size=7, max_steps=1), str(tmp_path / "trainer"), 512),
         model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(path),
@@ -103,8 +107,8 @@ def test_experts_are_balanced_as_by_trl(eight, tmp_path):
         model = MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **shape, **experts))
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
-        recipe = replace(RECIPE, max_steps=1)
-        result = train(eight, objective, tmp_path / f"{name}-trained", {}, recipe, Model(path=str(tmp_path / name)))
+        start = Model(path=str(tmp_path / name))
+        result = train(eight, how(objective, max_steps=1), tmp_path / f"{name}-trained", start)
         return result["first_loss"]
 
     by_trl = first_loss("dpo", 1.0) - first_loss("dpo", 0.0)
@@ -114,8 +118,7 @@ def test_experts_are_balanced_as_by_trl(eight, tmp_path):
 
 def test_a_seed_gives_the_same_training_again(chat, tmp_path):
     def losses(name: str, seed: int) -> tuple[float, float]:
-        recipe = replace(RECIPE, max_steps=5, seed=seed, lora=True)
-        result = train(chat, "simpo", tmp_path / name, {}, recipe)
+        result = train(chat, how("simpo", max_steps=5, seed=seed, lora=True), tmp_path / name)
         return result["first_loss"], result["last_loss"]
 
     assert losses("one", 1) == losses("again", 1)
@@ -137,8 +140,7 @@ def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objec
     over = sum(max(pair) > 60 for pair in num_tokens(chat, tokenizer))
     assert 0 < over < 40
     said = []
-    recipe = replace(RECIPE, max_length=60, max_steps=1)
-    result = train(chat, objective, output, {}, recipe, say=said.append)
+    result = train(chat, how(objective, max_length=60, max_steps=1), output, say=said.append)
     assert result["pairs"] == 40 - over
     assert result["dropped"] == {"overlength": over, "other_tokens": 0}
     assert said[0] == f"warning: {over} pairs are dropped: overlength"
@@ -146,7 +148,7 @@ def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objec
 
 def test_none_is_left(chat, output):
     with pytest.raises(ConfigError, match="none of 40 pairs"):
-        train(chat, "dpo", output, {}, replace(RECIPE, max_length=8))
+        train(chat, how("dpo", max_length=8), output)
     assert not output.exists()
     assert list(output.parent.iterdir()) == []
 
@@ -156,10 +158,9 @@ def test_what_was_scored_cut_off_is_trained_on_as_far_as_it_was_scored(cut, tree
     were_cut = sum(max(pair) > 60 for pair in num_tokens(cut, tokenizer))
     selected = cut.manifest["counts"]["selected"]
     assert 0 < were_cut < selected
-    recipe = replace(RECIPE, max_steps=1)
 
     def dropped(name: str, objective: str, max_length: int | None) -> Counter:
-        result = train(cut, objective, tmp_path / name, {}, replace(recipe, max_length=max_length))
+        result = train(cut, how(objective, max_length=max_length, max_steps=1), tmp_path / name)
         assert result["pairs"] == selected - sum(result["dropped"].values())
         return +Counter(result["dropped"])
 
@@ -173,14 +174,14 @@ def test_another_tokenizer(eight, tmp_path):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|end|><|end|>")
     model = Model(path=str(make_policy(tmp_path / "other", tokenizer=tokenizer)))
-    recipe, said = replace(RECIPE, max_steps=1), []
+    said = []
     with pytest.raises(ConfigError, match="8 have other tokens"):
-        train(eight, "dpo", tmp_path / "dpo", {}, recipe, model, said.append)
+        train(eight, how("dpo"), tmp_path / "dpo", model, said.append)
     assert "tokenizer's files differ from the reference's" in said[0]
-    assert train(eight, "simpo", tmp_path / "simpo", {}, recipe, model)["pairs"] == 8
+    assert train(eight, how("simpo", max_steps=1), tmp_path / "simpo", model)["pairs"] == 8
 
 
 def test_a_training_that_diverges_ends_and_saves_nothing(eight, output):
     with pytest.raises(MapjobError, match="the loss is nan"):
-        train(eight, "repo", output, {"gamma": float("nan")}, RECIPE)
+        train(eight, how("repo", learning_rate=1e30, max_steps=5), output)
     assert list(output.parent.iterdir()) == []
