@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.models import make_models
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.config import Config, parse_config
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.prepare import prepare
@@ -72,7 +72,7 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     job.rank(other, arguments.limit)
     figures["rank_other_alpha_s"] = time.monotonic() - start
 
-    scored, ranking = job.ranked(prepare(config, arguments.limit))
+    scored, ranking = rankings.ranked(prepare(config, arguments.limit))
     return figures | compare_with_authors(scored, ranking, config)
 
 

@@ -32,8 +32,9 @@ from mapjob import job
 from mapjob.config import parse_config
 from mapjob.pipeline import graph
 
-ROWS_PER_UNIT, UNITS_PER_ACTOR = 10, 20
-NODE = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 100 * 2**20}
+ROWS_PER_UNIT, UNITS_PER_ACTOR, UNITS_OF_ELASTIC = 10, 40, 120
+# Two CPUs each: nodes that claim many more cores than this machine has start more encoders than it can carry.
+NODE = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 100 * 2**20}
 
 
 def main() -> None:
@@ -73,14 +74,13 @@ def busy_share(lines: list[dict[str, Any]]) -> float:
 
 def elastic(seconds: float) -> dict[str, Any]:
     """Two nodes, then four, then three."""
-    units = 6 * UNITS_PER_ACTOR
-    with Walk(2, units, seconds) as walk:
+    with Walk(2, UNITS_OF_ELASTIC, seconds) as walk:
         names = {node.node_id: f"node {number}" for number, node in enumerate(walk.cluster.worker_nodes, 1)}
         running = walk.start({"num_gpus": 1, "min_size": 1, "max_size": 4})
-        walk.wait_for(running, units // 4)
+        walk.wait_for(running, UNITS_OF_ELASTIC // 4)
         for number in (3, 4):
             names[walk.cluster.add_node(**NODE).node_id] = f"node {number} (joined)"
-        walk.wait_for(running, units // 2)
+        walk.wait_for(running, UNITS_OF_ELASTIC // 2)
         (lost,) = (node for node in walk.cluster.worker_nodes if names[node.node_id] == "node 1")
         names[lost.node_id] = "node 1 (lost)"
         walk.cluster.remove_node(lost, allow_graceful=False)
@@ -89,7 +89,12 @@ def elastic(seconds: float) -> dict[str, Any]:
         lines = walk.lines()
     by_node = Counter(names[line["node"]] for line in lines)
     gap = longest_gap(lines, lost_at)
-    return {"units": units, "ranked": counts["ranked"], "longest_gap_s": round(gap, 2), **dict(sorted(by_node.items()))}
+    return {
+        "units": UNITS_OF_ELASTIC,
+        "ranked": counts["ranked"],
+        "longest_gap_s": round(gap, 2),
+        **dict(sorted(by_node.items())),
+    }
 
 
 def longest_gap(lines: list[dict[str, Any]], since: float) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
 from mapjob.prepare import prepare
@@ -41,7 +41,7 @@ def load_scores(path: str) -> pa.Table:
             path,
             "read selected/, or run the run file again",
         )
-    scored, ranking = job.ranked(prepared)
+    scored, ranking = rankings.ranked(prepared)
     every = np.arange(len(ranking.pairs))
     rows = ranked_rows(ranking, prepared.config.selection, every, ranking.rank)
     edges = np.searchsorted(ranking.pairs.position, prepared.plan.first_rows)

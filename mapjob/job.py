@@ -1,39 +1,27 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-import json
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mapjob.config import Config, fingerprint, parse_config
-from mapjob.config.signals import Signals
-from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.config import Config
+from mapjob.errors import ConfigError
 from mapjob.pipeline.events import Events
 from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.agreement import agreement
-from mapjob.ranking.order import I64
-from mapjob.ranking.pairs import RankedPairs
-from mapjob.ranking.profile import ALSO
-from mapjob.ranking.select import Ranking, rank_pairs
-from mapjob.ranking.sweep import Choice, Sweep
-from mapjob.ranking.sweep import sweep as compare_choices
+from mapjob.rankings import check_scored, ranked
 from mapjob.report.card import card
 from mapjob.report.examples import examples_of
 from mapjob.report.html import page
 from mapjob.report.summary import Summary, summary
-from mapjob.report.sweep import as_json, overlap_figure
+from mapjob.spent import Spent
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
-from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows, rows_of_unit
-from mapjob.store.rows import held_out_rows, ranked_rows, selected_rows
-from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import Scored, load_scored
+from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows
+from mapjob.store.rows import held_out_rows, selected_rows
+from mapjob.store.run_folder import RunFolder, path_of
 from mapjob.store.storage import Storage
-from mapjob.store.units import ScoredUnits
 
 Say = Callable[[str], None]
 
@@ -87,51 +75,6 @@ def rank(
     return finished if finished is not None else _rank_and_publish(job, spent, say)
 
 
-def sweep(
-    config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = lambda _: None
-) -> tuple[Sweep, str]:
-    """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
-
-    Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.
-    """
-    metrics = tuple(dict.fromkeys(choice.metric for choice in wanted))
-    selection = config.selection.model_copy(update={"metrics": metrics, "signals": Signals()})
-    config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
-    job = prepare(config, limit)
-    check_scored(job)
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, config.selection), config.selection, ALSO)
-    check_error_rate(job, scored)
-    swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
-    for name, why in swept.refused.items():
-        say(f"left out: {name}: {why}")
-    folder = Storage(config.output.path).below("sweeps", fingerprint({"run": job.run_id, "choices": repr(wanted)}))
-    folder.create("sweep.json", (json.dumps(as_json(swept), indent=2) + "\n").encode())
-    folder.create("overlap.svg", overlap_figure(swept))
-    return swept, folder.url
-
-
-def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
-    """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
-
-    Raises ConfigError when corpus or models are no longer those of the run.
-    """
-    job = prepare(parse_config(manifest["config"]), manifest["limit"])
-    if job.run_folder.run_id != manifest["run_id"]:
-        raise ConfigError(
-            "the corpus or a model changed since this run, so only its selected pairs can be shown",
-            path_of(manifest),
-            "run the run file again for a ranking of what stands there now",
-        )
-    scored, ranking = ranked(job)
-    if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
-        picked = ranking.order[int(which) - 1 : int(which)]
-    else:
-        picked = _index_of(ranking.pairs, scored.units.find(which))
-    if not len(picked):
-        return None
-    return picked_rows(job, scored, ranking, picked)[0]
-
-
 def report(run: RunFolder, num_examples: int = 0) -> str:
     """report.html of a run once more, from its folder alone; with texts of so many selected pairs of each kind.
 
@@ -145,64 +88,6 @@ def report(run: RunFolder, num_examples: int = 0) -> str:
             "`mapjob rank` with its run file makes the run anew from the same scores; no model is loaded",
         )
     return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples_of(run, num_examples))
-
-
-def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
-    """Index of the first pair found that is ranked; at most one. found: (position, place) of pairs."""
-    for position, place in found:
-        own = np.arange(*np.searchsorted(pairs.position, [position, position + 1]))
-        if pairs.place is not None:
-            own = own[pairs.place[own] == place]
-        if len(own):
-            return own[:1]
-    return np.zeros(0, np.int64)
-
-
-def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
-    """Rows as a selection would hold them, of the pairs at these indices of the ranking, in this order."""
-    selection = job.config.selection
-    rows = ranked_rows(ranking, selection, picked, ranking.rank[picked])
-    unit_of = np.searchsorted(job.plan.first_rows, rows.position, side="right") - 1
-    return [
-        rows_of_unit(job.plan, unit, rows.take(np.array([i])), Texts(control=job.control)).to_pylist()[0]
-        for i, unit in enumerate(scored.units.read(unit_of))
-    ]
-
-
-def path_of(manifest: dict[str, Any]) -> str:
-    """Where a finished run is."""
-    return RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]).url
-
-
-class Spent:
-    """Seconds of each stage, tokens and model seconds of each scorer, of this call alone."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.tokens: Counter[str] = Counter()
-        self.model_s: Counter[str] = Counter()
-        self.engines: dict[str, str] = {}
-        self.scored_rows = 0
-        self.gpus = 0.0  # of the cluster, while it scored
-
-    @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
-
-    @property
-    def as_json(self) -> dict[str, Any]:
-        rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
-        model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
-        return {
-            "seconds": rounded,
-            "scored_rows": self.scored_rows,
-            "tokens": dict(self.tokens),
-            "model_s": model_s,
-            "gpus": self.gpus,
-            "engines": self.engines,
-        }
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
@@ -243,39 +128,6 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
                         progress.add(receipt)
                         spent.tokens.update(receipt.tokens)
                         spent.model_s.update(receipt.model_s)
-
-
-def ranked(job: Job) -> tuple[Scored, Ranking]:
-    """The scored corpus and its ranking, from the score store; with lengths and groups, for the report."""
-    selection = job.config.selection
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, ALSO)
-    check_error_rate(job, scored)
-    return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
-
-
-def check_scored(job: Job) -> None:
-    """Raises IncompleteError where the score store lacks a unit of any column family."""
-    lacking = {name: number for name, number in job.lacking().items() if number}
-    if lacking:
-        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
-        path = job.config.output.path
-        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
-
-
-def check_error_rate(job: Job, scored: Scored) -> None:
-    """Raises InputError when more rows are broken than the run file allows."""
-    broken = {reason: positions for reason, positions in scored.refused.items() if not reason.is_dropped}
-    share = sum(map(len, broken.values())) / job.plan.num_rows
-    if share > job.config.max_error_rate:
-        position = min(int(positions[0]) for positions in broken.values())
-        first = scored.units.row(position)
-        file, row = job.plan.locate(position)
-        listed = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
-        raise InputError(
-            f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
-            f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
-            "mend the corpus, check input.layout, or raise max_error_rate",
-        )
 
 
 def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:

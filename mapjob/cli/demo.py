@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.cli.options import Json, Verbose, print_result, say
 from mapjob.config import load_config
 from mapjob.prepare import prepare
@@ -31,9 +31,9 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     config = load_config(run_file)
     manifest = job.run(config, say=say, verbose=verbose)
     prepared = prepare(config)
-    scored, ranking = job.ranked(prepared)
+    scored, ranking = rankings.ranked(prepared)
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
-    print_extremes(job.picked_rows(prepared, scored, ranking, ends), config.selection.metric)
+    print_extremes(rankings.picked_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
     run_path = job.path_of(manifest)
     print_result(manifest, run_path, json)

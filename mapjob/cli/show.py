@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob import job
+from mapjob import rankings
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
 from mapjob.report.pair import pair_text, selected_pair
@@ -24,7 +24,7 @@ def show(
     manifest = folder.manifest
     assert manifest is not None, "open_run returns finished runs"
     selected = selected_pair(folder, which)
-    row = selected or job.ranked_pair(manifest, which)
+    row = selected or rankings.ranked_pair(manifest, which)
     if row is None:
         ranked = manifest["counts"]["ranked"]
         raise ConfigError(f"no pair has the rank or pair_id {which}", folder.url, f"ranks go from 1 to {ranked:,}")

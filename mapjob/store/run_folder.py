@@ -145,3 +145,8 @@ def open_run(path: str) -> RunFolder:
             "give the run folder that `mapjob run` printed, or the output folder for its newest run",
         )
     return run
+
+
+def path_of(manifest: dict[str, Any]) -> str:
+    """Where a finished run is."""
+    return RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]).url

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob import job
+from mapjob import rankings
 from mapjob.config import Config, Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
@@ -33,7 +33,7 @@ class Corpus:
     @classmethod
     def of(cls, config: Config) -> "Corpus":
         prepared = prepare(config)
-        return cls(prepared, *job.ranked(prepared))
+        return cls(prepared, *rankings.ranked(prepared))
 
     @property
     def pairs(self) -> RankedPairs:

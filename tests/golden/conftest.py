@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mapjob.config import parse_config
-from mapjob.job import ranked
 from mapjob.ranking.pairs import Pairs
+from mapjob.rankings import ranked
 from tests.fakes import config_tree, write_corpus
 from tests.golden.columns import whole
 

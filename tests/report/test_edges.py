@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.config import parse_config
 from mapjob.metrics.table import METRICS
 from mapjob.prepare import prepare
@@ -73,7 +73,7 @@ def test_a_side_that_says_nothing(tree):
     """Every implicit margin is the same, so its term is 0 and the cut line upright."""
     config = parse_config(tree)
     manifest = job.rank(config)
-    _, ranking = job.ranked(prepare(config))
+    _, ranking = rankings.ranked(prepare(config))
     flat = ranking.pairs.columns | {"simpo_margin": np.full(len(ranking.pairs), 0.5)}
     ranking = rank_pairs(replace(ranking.pairs, columns=flat), config.selection, lambda index: pa.array(index))
     assert ranking.scale.implicit == 0

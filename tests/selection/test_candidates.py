@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError
 from mapjob.prepare import prepare
@@ -185,9 +185,9 @@ def test_any_cut_into_units_gives_the_same_selection(models, corpus, tmp_path):
 def test_a_pair_is_found_by_its_id_and_by_its_rank(ran):
     manifest, rows = ran(pairing="ranked", pairs_per_record=12)
     for row in (rows[0], rows[-1]):
-        assert job.ranked_pair(manifest, row["pair_id"]) == row
-        assert job.ranked_pair(manifest, str(row["rank"])) == row
-    assert job.ranked_pair(manifest, rows[0]["pair_id"].split(":")[0] + ":12-11") is None
+        assert rankings.ranked_pair(manifest, row["pair_id"]) == row
+        assert rankings.ranked_pair(manifest, str(row["rank"])) == row
+    assert rankings.ranked_pair(manifest, rows[0]["pair_id"].split(":")[0] + ":12-11") is None
 
 
 @pytest.mark.parametrize("selection", [{"pairing": "dcrm"}, {"pairing": "ranked", "pairs_per_record": 2}])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mapjob import job
+from mapjob import job, rankings
 from mapjob.cli.app import app
 from mapjob.config import parse_config
 from mapjob.errors import ConfigError, IncompleteError
@@ -36,7 +36,7 @@ def tree(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def swept(tree):
-    return job.sweep(parse_config(tree), WANTED)[0]
+    return rankings.sweep(parse_config(tree), WANTED)[0]
 
 
 def published(tree: dict[str, Any], metric: str, alpha: Any, ratio: float) -> list[dict[str, Any]]:
@@ -88,17 +88,17 @@ def test_all_ranked_pairs_stand_beside_them(swept):
 
 def test_a_choice_without_a_meaning_is_left_out_and_named(tree):
     relabelled = {**tree, "selection": {"on_disagreement": "relabel"}}
-    swept, _ = job.sweep(parse_config(relabelled), WANTED)
+    swept, _ = rankings.sweep(parse_config(relabelled), WANTED)
     assert list(swept.refused) == ["map calibrated"]
     assert "contradicts" in swept.refused["map calibrated"]
     assert len(swept.outcomes) == len(WANTED) - 2
     with pytest.raises(ConfigError, match="no choice"):
-        job.sweep(parse_config(relabelled), choices(["map"], [CALIBRATED], [0.4]))
+        rankings.sweep(parse_config(relabelled), choices(["map"], [CALIBRATED], [0.4]))
 
 
 def test_metrics_that_are_not_scored_yet_say_so(tree):
     with pytest.raises(IncompleteError, match="edit_distance"):
-        job.sweep(parse_config(tree), choices(["dcrm"], [1.0], [0.4]))
+        rankings.sweep(parse_config(tree), choices(["dcrm"], [1.0], [0.4]))
 
 
 def test_the_command(tree, tmp_path):

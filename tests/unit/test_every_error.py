@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from mapjob import api, job
+from mapjob import api, job, rankings
 from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.corpus.remote import explained
@@ -246,7 +246,7 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
         "run the run file again",
     ),
     "a pair of a changed corpus": (
-        lambda made, here: job.ranked_pair(open_run(str(changed_corpus(made, here))).manifest, "1"),
+        lambda made, here: rankings.ranked_pair(open_run(str(changed_corpus(made, here))).manifest, "1"),
         ConfigError,
         "/out/runs/map-",
         "run the run file again",

@@ -28,6 +28,8 @@ LEVELS = {
     "validation": 4,
     "cli": 4,
     "job": 4,
+    "rankings": 4,
+    "spent": 4,
     "prepare": 4,
     "forecast": 4,
     "doctor": 4,

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mapjob
-from mapjob import job
+from mapjob import rankings
 from mapjob.cli.app import app
 from mapjob.config import load_config
 from mapjob.prepare import prepare
@@ -105,8 +105,8 @@ def test_the_lines_that_the_readme_shows_are_printed(
 ):
     """Of the demo: its table's columns, the line of flipped labels and the counts; only the numbers differ."""
     prepared = prepare(load_config("run.yaml"))
-    scored, ranking = job.ranked(prepared)
-    print_extremes(job.picked_rows(prepared, scored, ranking, ranking.order[:6]), "map")
+    scored, ranking = rankings.ranked(prepared)
+    print_extremes(rankings.picked_rows(prepared, scored, ranking, ranking.order[:6]), "map")
     table = set(re.findall(r"\w+", capsys.readouterr().out))
     header, *_ = shown = [line for line in blocks("text")[0].splitlines() if line]
     assert set(header.split()) | set(shown[1].split()) <= table
