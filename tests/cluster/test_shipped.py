@@ -7,7 +7,8 @@ import yaml
 
 from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
-from mapjob.submission import RUN_FILE, connect, pack, portable, submission_id
+from mapjob.shipping import RUN_FILE, pack, portable, submission_id
+from mapjob.submission import connect
 from tests.cluster.nodes import free_ports
 
 TREE = {

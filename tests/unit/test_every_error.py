@@ -25,10 +25,11 @@ from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
 from mapjob.prepare import prepare
 from mapjob.report.pair import selected_pair
+from mapjob.shipping import pack
 from mapjob.store.completions import flat
 from mapjob.store.output import Output
 from mapjob.store.run_folder import open_run
-from mapjob.submission import connect, pack
+from mapjob.submission import connect
 from mapjob.training.model import trainable_files
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run

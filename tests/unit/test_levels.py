@@ -35,6 +35,7 @@ LEVELS = {
     "doctor": 4,
     "api": 4,
     "submission": 4,
+    "shipping": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")
