@@ -16,18 +16,21 @@ from mapjob.store.run_folder import open_run
 def run(config: Config | dict[str, Any] | str, **options: Any) -> dict[str, Any]:
     """Score what is missing, rank, publish; returns the manifest. config: a run file's path, its content, or a Config.
 
-    options: limit, say, verbose, code_allowed as in mapjob.job.run.
+    options: limit, say, verbose, code_allowed, events as in mapjob.job.run.
     """
     return job.run(_config(config), **options)
 
 
 def rank(config: Config | dict[str, Any] | str, **options: Any) -> dict[str, Any]:
-    """Another selection from the same scores; no model is loaded. Returns the manifest."""
+    """Another selection from the same scores; no model is loaded. Returns the manifest.
+
+    options: limit, say, code_allowed as in mapjob.job.rank.
+    """
     return job.rank(_config(config), **options)
 
 
 def load_scores(path: str) -> pa.Table:
-    """Every ranked pair of a finished run in rank order, selected or not: ids, scores and margins, no texts.
+    """Every ranked pair of a finished run in rank order: ids, scores, margins, group and `selected`, no texts.
 
     path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
     `datasets.Dataset(table)` a data set. Raises ConfigError where corpus or models are no longer those of the run.

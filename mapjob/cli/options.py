@@ -13,7 +13,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows of the corpus.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows of the input.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 TrustRemoteCode = Annotated[
     bool,

@@ -18,11 +18,11 @@ def push(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
     name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the hub.")],
     public: Annotated[
-        bool, typer.Option("--public", help="Everyone may read it; without, only who may already.")
+        bool, typer.Option("--public", help="Everyone may read it. Without it the data set is private.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Upload a finished run to the hub as a data set: its card, selection, errors and manifest. Private by default.
+    """Upload a finished run folder to the hub as a data set, every file of it. Private by default.
 
     The token is the hub's own (`hf auth login`, or HF_TOKEN). An unfinished run is refused.
 

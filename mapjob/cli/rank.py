@@ -22,7 +22,10 @@ def explain(asked: bool) -> None:
 
 
 List = Annotated[
-    bool, typer.Option("--list", callback=explain, is_eager=True, help="Explain every metric, and do nothing else.")
+    bool,
+    typer.Option(
+        "--list", callback=explain, is_eager=True, help="Explain every metric, signal and pairing, and do nothing else."
+    ),
 ]
 
 

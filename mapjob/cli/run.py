@@ -10,14 +10,15 @@ from mapjob.config import load_config
 from mapjob.report.tracked import Tracker, check_tracker, log_run
 
 Events = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Append a JSON line for every unit, and for start and finish.")
+    str | None, typer.Option(metavar="FILE", help="Append a JSON line for every unit, and for start, pass and finish.")
 ]
 
 LogTo = Annotated[
     Tracker | None,
     typer.Option(
         "--log-to",
-        help="When the run is committed, its numbers and report go there too. A failure to log is a warning.",
+        help="When the run is committed, its numbers and report go there too, into the project that WANDB_PROJECT or "
+        "TRACKIO_PROJECT names (else mapjob). A failure to log is a warning.",
     ),
 ]
 

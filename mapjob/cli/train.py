@@ -34,7 +34,7 @@ def train(
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, e.g. --set beta=2.5"),
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, above 0: --set beta=2.5"),
     ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train an adapter of rank 16, and merge it in the end.")] = False,
     epochs: Annotated[float, typer.Option("--epochs", min=0.001)] = 1.0,
@@ -46,7 +46,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Instead of --epochs.")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option("--max-length", min=2, help="Longer pairs are dropped. Default: the run's scoring.max_length."),
+        typer.Option(
+            "--max-length", min=2, help="Longer pairs, which it would cut, are dropped. Default: that of the run."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     json: Json = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Json, Overrides, Verbose, say
+from mapjob.cli.options import Overrides, Verbose, say
 from mapjob.errors import ConfigError
 from mapjob.inert import in_line
 
@@ -17,13 +17,13 @@ def validate(
     development: Annotated[
         bool, typer.Option("--development", help="Test on the prompts that are set aside to choose a recipe by.")
     ] = False,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each row of the table, last.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Train the same recipe on each selection, on everything and on random subsets, and compare on held-out prompts.
 
     Needs TRL, which the extra `train` of mapjob installs. Every training that is finished is kept: the same command
-    goes on where it was stopped. --json prints one object for each row of the table.
+    goes on where it was stopped.
 
     Example: mapjob validate configs/validate_world.yaml
     """

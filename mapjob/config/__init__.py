@@ -118,7 +118,7 @@ class Pool(Section):
 
 
 class Execution(Section):
-    address: str | None = Field(None, description="null: a local Ray; auto or ray://...: a cluster")
+    address: str | None = Field(None, description="null: a local Ray; auto, host:port or ray://...: a cluster")
     schedule: Literal["together", "one_by_one"] = "together"
     pools: dict[Annotated[str, Field(pattern=r"^(policy|reference|reward(\.[\w-]+)?)$")], Pool] = Field(
         {}, description="by scorer; reward: of every reward model, reward.<name>: of one"

@@ -14,7 +14,7 @@ class Recipe(Section):
 
     objective: Objective = "simpo"
     parameters: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        {}, description="of the objective, such as beta; what is left out has its default"
+        {}, description="of the objective, such as beta, above 0; what is left out has its default"
     )
     epochs: float = Field(1.0, gt=0, allow_inf_nan=False, description="passes over the selection")
     batch_size: int = Field(
@@ -32,6 +32,6 @@ class Training(Recipe):
 
     max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="in place of epochs")
     max_length: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="tokens; longer pairs are dropped, and counted; null: the run's scoring.max_length"
+        None, description="tokens; pairs that it cuts are dropped, and counted; null: the run's scoring.max_length"
     )
     seed: int = Field(0, ge=0)
