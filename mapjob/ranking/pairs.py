@@ -80,7 +80,7 @@ class RankedPairs:
     num_beside: dict[Reason, int] = field(default_factory=dict)  # pairs that fell, of rows of which another is ranked
     place: npt.NDArray[np.int32] | None = None  # among the pairs of its row, where a row may give several
     prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), where the selection asks for prompts
-    group: npt.NDArray[np.int32] | None = None  # index in `groups`, where the selection has quotas
+    group: npt.NDArray[np.int32] | None = None  # index in `groups`, where quotas or a report go by them
     groups: tuple[str | None, ...] = ()
     signature: npt.NDArray[np.uint32] | None = None  # where near duplicates are passed over
     rewards: Mapping[str, Moments] = field(default_factory=dict)  # of each of several reward models, see Ensemble
