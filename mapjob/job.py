@@ -1,6 +1,6 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from mapjob.config import Config
 from mapjob.errors import ConfigError
 from mapjob.pipeline.events import Events
+from mapjob.pipeline.stages import Todo
 from mapjob.prepare import Job, describe, prepare, with_own_code
 from mapjob.ranking.agreement import agreement
 from mapjob.rankings import check_scored, ranked
@@ -92,9 +93,9 @@ def report(run: RunFolder, num_examples: int = 0) -> str:
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
     # Ray and torch are slow to import, and ranking needs neither.
-    from mapjob.pipeline.graph import connect, missing, passes, score
-    from mapjob.pipeline.progress import ScoringProgress
+    from mapjob.pipeline.graph import connect, missing
     from mapjob.pipeline.signals import ended_by_signals
+    from mapjob.pipeline.watchdog import ClusterShrunk
     from mapjob.scoring.models import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
@@ -111,23 +112,35 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
         job.store.declare(scorer.fingerprint, scorer.description)
     if len(todo) < len(job.plan.units):
         say(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
+    spent.scored_rows = sum(item.unit.num_rows for item in todo)
     with ended_by_signals() as listen:
-        with spent.on("ray"):
-            cpus, gpus = connect(job.config.execution.address, verbose)
-            spent.scored_rows, spent.gpus = sum(item.unit.num_rows for item in todo), gpus
-            listen()
-        with spent.on("score"):
-            for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
-                title = " + ".join(s.name for s in scorers) or "reading"
-                num_rows = sum(item.unit.num_rows for item in share)
-                with ScoringProgress(title, len(share), num_rows, log) as progress:
-                    for receipt in score(job.config, job.plan.corpus, job.readers, scorers, share, cpus, gpus):
-                        for name in receipt.engines.keys() - spent.engines.keys():
-                            say(receipt.engines[name])
-                        spent.engines |= receipt.engines
-                        progress.add(receipt)
-                        spent.tokens.update(receipt.tokens)
-                        spent.model_s.update(receipt.model_s)
+        while todo:
+            with spent.on("ray"):
+                cpus, spent.gpus = connect(job.config.execution.address, verbose)
+                listen()
+            try:
+                with spent.on("score"):
+                    _stream(job, todo, cpus, spent, say, log)
+                return
+            except ClusterShrunk as shrunk:
+                listen()
+                say(f"{shrunk.what}: going on with those")
+            todo = missing(job.plan, job.readers, job.scorers, job.store)
+
+
+def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say, log: Events) -> None:
+    from mapjob.pipeline.graph import passes, score
+    from mapjob.pipeline.progress import ScoringProgress
+
+    for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
+        title = " + ".join(s.name for s in scorers) or "reading"
+        num_rows = sum(item.unit.num_rows for item in share)
+        with ScoringProgress(title, len(share), num_rows, log) as progress:
+            for receipt in score(job.config, job.plan.corpus, job.readers, scorers, share, cpus, spent.gpus):
+                for name in receipt.engines.keys() - spent.engines.keys():
+                    say(receipt.engines[name])
+                progress.add(receipt)
+                spent.add(receipt)
 
 
 def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mapjob.pipeline.stages import Receipt
+
 
 class Spent:
     """Seconds of each stage, tokens and model seconds of each scorer, of this call alone."""
@@ -21,8 +23,15 @@ class Spent:
     @contextmanager
     def on(self, stage: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+
+    def add(self, receipt: Receipt) -> None:
+        self.engines |= receipt.engines
+        self.tokens.update(receipt.tokens)
+        self.model_s.update(receipt.model_s)
 
     @property
     def as_json(self) -> dict[str, Any]:

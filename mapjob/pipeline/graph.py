@@ -127,8 +127,8 @@ def score(
 ) -> Iterator[Receipt]:
     """Stream every unit of `todo` through the pools of `scorers`; each unit commits by itself.
 
-    Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises the
-    MapjobError of a worker, and IncompleteError when the cluster fails: what is committed stays.
+    Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises as
+    `received` does; what is committed stays.
     """
     shared = _by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
@@ -140,13 +140,18 @@ def score(
         pool = pools[specs[0].name]
         units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
     receipts = stage(units, Commit, (config.output, (*readers, *scorers)), commit_pool(cpus))
-    yield from received(receipts, todo, config.execution.stall_after_s)
+    yield from received(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
 
 
-def received(receipts: ray.data.Dataset, todo: Sequence[Todo], stall_after_s: float) -> Iterator[Receipt]:
-    """Run the graph: a receipt as each unit of `todo` comes back. Raises the MapjobError of a worker, and
-    IncompleteError when the cluster fails or stands still."""
-    watchdog = Watchdog(todo, stall_after_s)
+def received(
+    receipts: ray.data.Dataset, todo: Sequence[Todo], stall_after_s: float, size: tuple[float, float]
+) -> Iterator[Receipt]:
+    """Run the graph: a receipt as each unit of `todo` comes back. size: (CPUs, GPUs) that its pools were made for.
+
+    Raises the MapjobError of a worker, and IncompleteError when the cluster fails or stands still: ClusterShrunk where
+    pools of another size would go on.
+    """
+    watchdog = Watchdog(todo, stall_after_s, size)
     try:
         with watchdog:
             for row in receipts.iter_rows():
@@ -164,7 +169,7 @@ def received(receipts: ray.data.Dataset, todo: Sequence[Todo], stall_after_s: fl
             "run the same command again: it goes on from the units that are committed",
         ) from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
-        raise watchdog.stalled or error from None
+        raise watchdog.ended or error from None
 
 
 def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:

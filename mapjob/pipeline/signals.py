@@ -14,8 +14,9 @@ AGAIN_S = 10.0
 def ended_by_signals() -> Iterator[Callable[[], None]]:
     """A block that SIGTERM ends with IncompleteError and Ctrl-C with KeyboardInterrupt; what is committed stays.
 
-    Yields a function that listens again, for use after ray.init, which has a SIGTERM handler of its own. Python drops
-    what a handler raises while one of Ray's callbacks or destructors runs, so that one signal alone may be lost.
+    Yields a function that listens anew: after ray.init, which has a SIGTERM handler of its own, and after a signal
+    that did not mean the end. Python drops what a handler raises while one of Ray's callbacks or destructors runs, so
+    that one signal alone may be lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -37,6 +38,9 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
     before = {number: signal.getsignal(number) for number in numbers}
 
     def listen() -> None:
+        nonlocal ending
+        ending = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in numbers:
             signal.signal(number, told)
 

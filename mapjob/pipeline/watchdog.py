@@ -1,4 +1,4 @@
-"""Ends a run that stands still: resources are held, and no unit has come back for a long time."""
+"""Ends a pass that stands still: resources are held, and no unit has come back for a long time."""
 
 import os
 import signal
@@ -14,19 +14,30 @@ from mapjob.pipeline.stages import Todo
 
 LISTED = 5  # units that the message names
 LOOKS = 20  # in the time that a stall takes to be one
+# Of that time, how long a pass waits for what the cluster lost before it is begun anew with what is left.
+SHRUNK_SHARE = 1 / 24
+SLOWER = 3  # than the longest wait between two units so far: what a smaller cluster may be
+
+
+class ClusterShrunk(IncompleteError):
+    """Nodes are gone, and what their actors held with them. Pools of the size that the cluster has now would go on."""
 
 
 class Watchdog:
     """A context manager around the receipts of a pass. Time in which the cluster gives the run nothing does not count:
-    waiting for nodes is no stall."""
+    waiting for nodes is no stall.
 
-    def __init__(self, todo: Sequence[Todo], stall_after_s: float):
+    Actors of a lost node keep their units until they start again, which they never do on a cluster that stays smaller;
+    `ended` is then a ClusterShrunk. size: (CPUs, GPUs) that the pools were made for.
+    """
+
+    def __init__(self, todo: Sequence[Todo], stall_after_s: float, size: tuple[float, float]):
         self._waiting = {item.unit.id: item for item in todo}
-        self._stall_after_s = stall_after_s
-        self._last = time.monotonic()
+        self._stall_after_s, self._size = stall_after_s, size
+        self._last, self._longest = time.monotonic(), 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.stalled: IncompleteError | None = None
+        self.ended: IncompleteError | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -39,19 +50,37 @@ class Watchdog:
     def seen(self, unit_id: str) -> None:
         """A unit came back."""
         self._waiting.pop(unit_id, None)
-        self._last = time.monotonic()
+        now = time.monotonic()
+        self._longest, self._last = max(self._longest, now - self._last), now
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._stall_after_s / LOOKS):
+        patience_s = SHRUNK_SHARE * self._stall_after_s
+        while not self._stop.wait(min(10.0, self._stall_after_s / LOOKS)):
+            waited_s = time.monotonic() - self._last
             if not _in_use():
                 self._last = time.monotonic()
-            elif time.monotonic() - self._last > self._stall_after_s:
-                self.stalled = self._explained()
-                # The main thread waits inside Ray; a signal is what reaches it there. Its handler ends the run.
+            elif waited_s > self._stall_after_s:
+                self.ended = self._stalled()
+            elif waited_s > max(patience_s, SLOWER * self._longest):
+                self.ended = self._shrunk()
+            if self.ended is not None:
+                # The main thread waits inside Ray; a signal is what reaches it there. Its handler ends the pass.
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    def _explained(self) -> IncompleteError:
+    def _shrunk(self) -> ClusterShrunk | None:
+        """None while the cluster is as large as it was, or has nothing left of what the pools need."""
+        total = ray.cluster_resources()
+        now = total.get("CPU", 0.0), total.get("GPU", 0.0)
+        if not any(n < then for n, then in zip(now, self._size)) or any(not n and t for n, t in zip(now, self._size)):
+            return None
+        return ClusterShrunk(
+            f"nodes are gone for good: {_words(now)} are left of {_words(self._size)}, and no unit comes back",
+            f"{len(self._waiting):,} units",
+            "run the same command again: it goes on from what is committed, with what is left of the cluster",
+        )
+
+    def _stalled(self) -> IncompleteError:
         units = [f"{item.unit.file}, rows {item.unit.start} to {item.unit.stop}" for item in self._waiting.values()]
         more = f" and {len(units) - LISTED:,} more" if len(units) > LISTED else ""
         return IncompleteError(
@@ -60,6 +89,11 @@ class Watchdog:
             "look at the workers' logs (-v); the same command goes on from what is committed. Is "
             "execution.stall_after_s shorter than one unit takes?",
         )
+
+
+def _words(size: tuple[float, float]) -> str:
+    cpus, gpus = size
+    return f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
 
 
 def _in_use() -> str:

@@ -68,7 +68,7 @@ def work_through(
     units = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = _pool(spec, execution, cpus, gpus, len(rows))
     arguments: tuple[Any, ...] = (spec, folder, pool.num_gpus)
-    yield from received(stage(units, Worker, arguments, pool), items, execution.stall_after_s)
+    yield from received(stage(units, Worker, arguments, pool), items, execution.stall_after_s, (cpus, gpus))
 
 
 def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:

@@ -30,7 +30,7 @@ def wait(seconds: float, watchdog: Watchdog) -> None:
             watchdog.seen("unit-0")
             time.sleep(seconds)
     except IncompleteError as error:
-        raise watchdog.stalled or error from None
+        raise watchdog.ended or error from None
 
 
 def test_a_stall_is_ended_and_names_its_units():
@@ -41,7 +41,7 @@ def test_a_stall_is_ended_and_names_its_units():
     task = never.remote()
     time.sleep(2)
     with pytest.raises(IncompleteError, match=r"no unit came back in 1 s.*1 of \d+ CPU") as caught:
-        wait(20, Watchdog(TODO, 1.0))
+        wait(20, Watchdog(TODO, 1.0, (4.0, 0.0)))
     assert "shard.parquet, rows 10 to 20" in caught.value.where
     assert "and 2 more" in caught.value.where
     assert caught.value.exit_code == 4
@@ -50,4 +50,4 @@ def test_a_stall_is_ended_and_names_its_units():
 
 def test_waiting_for_nodes_is_no_stall():
     time.sleep(1)
-    wait(3, Watchdog(TODO, 1.0))
+    wait(3, Watchdog(TODO, 1.0, (4.0, 0.0)))

@@ -52,14 +52,14 @@ class Walk:
         command += ["--set", f"output.path={self.output}", "--set", address]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    def finish(self, moments: list[int] = ()) -> None:
+    def finish(self, moments: list[int], fault: str | None = None) -> None:
         """Run until exit code 0; a fault as soon as so many files stand. Any other exit but 4 fails the test."""
         moments, driver = list(moments), self.start()
         for _ in range(MOST_RUNS):
             while driver.poll() is None:
                 if moments and num_files(self.output) >= moments[0]:
                     moments.pop(0)
-                    self.strike(driver)
+                    self.strike(driver, fault or self.dice.choices(list(FAULTS), list(FAULTS.values()))[0])
                 time.sleep(0.02)
             _, stderr = driver.communicate()
             self.exits.append(driver.returncode)
@@ -69,14 +69,14 @@ class Walk:
             driver = self.start()
         raise AssertionError(f"not through after {MOST_RUNS} runs: exit codes {self.exits}")
 
-    def strike(self, driver: subprocess.Popen) -> None:
-        fault = self.dice.choices(list(FAULTS), list(FAULTS.values()))[0]
+    def strike(self, driver: subprocess.Popen, fault: str) -> None:
         self.faults[fault] += 1
         if fault == "driver":
             driver.kill()
-        elif fault == "node":
+        elif fault in ("node", "node for good"):
             self.cluster.remove_node(self.dice.choice(list(self.cluster.worker_nodes)), allow_graceful=False)
-            self.cluster.add_node(**NODE)
+            if fault == "node":
+                self.cluster.add_node(**NODE)
         else:
             processes = self.workers("ray::MapWorker" if fault == "actor" else "ray::")
             if processes:
@@ -87,7 +87,8 @@ class Walk:
         found = []
         for process in (child for pid in raylets for child in psutil.Process(pid).children()):
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended in the meantime
-                if " ".join(process.cmdline()).startswith(title):
+                own = " ".join(process.cmdline())
+                if own.startswith(title) and not own.endswith("Agent"):  # a node dies with its agents
                     found.append(process)
         return sorted(found, key=lambda process: process.pid)
 
@@ -114,7 +115,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "unused",
         make_policy(folder / "policy"),
         make_reward(folder / "reward"),
-        execution={"rows_per_unit": 5, "pools": {}},
+        execution={"rows_per_unit": 5, "stall_after_s": 120},
     )
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -137,6 +138,19 @@ def test_nothing_is_lost_and_nothing_doubled(
     walk = Walk(cluster, run_file, tmp_path / "out", dice)
     walk.finish(sorted(dice.choices(range(num_files(undisturbed)), k=FAULTS_A_WALK)))
     print(f"seed {seed}: {dict(walk.faults)}, exit codes {walk.exits}")
-    expected, found = published(undisturbed), published(tmp_path / "out")
+    assert_same(undisturbed, tmp_path / "out")
+
+
+def test_a_node_that_never_comes_back(cluster: Cluster, run_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Its actors keep their units; the run begins those anew, on what is left, and needs no second command."""
+    walk = Walk(cluster, run_file, tmp_path / "out", random.Random(SEED))
+    walk.finish([5], "node for good")
+    cluster.add_node(**NODE)
+    assert walk.exits == [0]
+    assert_same(undisturbed, tmp_path / "out")
+
+
+def assert_same(undisturbed: Path, output: Path) -> None:
+    expected, found = published(undisturbed), published(output)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
