@@ -9,7 +9,7 @@ from mapjob.config import Config
 from mapjob.errors import ConfigError
 from mapjob.pipeline.events import Events
 from mapjob.pipeline.stages import Todo
-from mapjob.prepare import Job, describe, prepare, with_own_code
+from mapjob.prepare import Job, describe, prepare
 from mapjob.ranking.agreement import agreement
 from mapjob.rankings import check_scored, ranked
 from mapjob.report.card import card
@@ -40,7 +40,7 @@ def run(
     code_allowed: models may run code of their own where the run file trusts it too. events: a file that JSON lines are
     appended to as things happen. Raises MapjobError; what is committed by then stays, and the same call goes on there.
     """
-    if (trusted := with_own_code(config)) and not code_allowed:
+    if (trusted := config.models.with_own_code) and not code_allowed:
         raise ConfigError(
             "the run file lets a model run code of its own, the command line does not",
             ", ".join(f"models.{name}.trust_remote_code" for name in trusted),

@@ -71,7 +71,7 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
 
     code_allowed: the command line lets models run code of their own, where the run file does.
     """
-    if code_allowed and not with_own_code(config):
+    if code_allowed and not config.models.with_own_code:
         raise ConfigError(
             "--trust-remote-code is given, but the run file trusts no model",
             "models",
@@ -85,11 +85,6 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     store = ScoreStore(config.output.path, config.output.content_names)
     readers = tuple(reader_specs(plan.corpus, scorers[0], config.selection))
     return Job(config, plan, readers, scorers, store, limit)
-
-
-def with_own_code(config: Config) -> list[str]:
-    """The scorers whose models may run code of their own, as far as the run file goes."""
-    return [name for name, model in config.scored_models.items() if model is not None and model.trust_remote_code]
 
 
 def check_output_is_apart(config: Config) -> None:

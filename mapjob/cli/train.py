@@ -67,7 +67,10 @@ def train(
 
     options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
     options |= {"accumulate": accumulate, "epochs": epochs, "max_length": max_length, "seed": seed, "lora": lora}
-    given = {name: value for name, _, value in (text.partition("=") for text in parameters or [])}
+    for text in parameters or []:
+        if "=" not in text:
+            raise ConfigError(f"not a parameter: {text!r}", "--set", "write it as name=number")
+    given = dict(text.split("=", 1) for text in parameters or [])
     how = parse_config({"objective": objective, "parameters": given, **options}, "mapjob train", Training)
     folder = open_run(run)
     where = output or Path("trained") / f"{objective}-{folder.run_id}"

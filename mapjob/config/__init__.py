@@ -102,6 +102,19 @@ class Models(Section):
         Discriminator(_how_many),
     ] = Field(description="a model, or several by name; of several the margin is their mean in standard deviations")
 
+    @property
+    def by_scorer(self) -> dict[str, Model | None]:
+        several = isinstance(self.reward, dict)
+        rewards = (
+            {f"reward.{name}": model for name, model in self.reward.items()} if several else {"reward": self.reward}
+        )
+        return {"policy": self.policy, "reference": self.reference, **rewards}
+
+    @property
+    def with_own_code(self) -> list[str]:
+        """The scorers whose models may run code of their own, as far as the run file goes."""
+        return [name for name, model in self.by_scorer.items() if model is not None and model.trust_remote_code]
+
 
 class Scoring(Section):
     max_length: int = Field(2048, ge=2, description="tokens of prompt and completion together, in each model's tokens")
@@ -118,14 +131,17 @@ class Pool(Section):
 
 
 class Execution(Section):
-    address: str | None = Field(None, description="null: a local Ray; auto, host:port or ray://...: a cluster")
+    address: str | None = Field(None, description="null: a local Ray; auto, or host:port of a head: a cluster")
     schedule: Literal["together", "one_by_one"] = "together"
     pools: dict[Annotated[str, Field(pattern=r"^(policy|reference|reward(\.[\w-]+)?)$")], Pool] = Field(
         {}, description="by scorer; reward: of every reward model, reward.<name>: of one"
     )
     rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
     stall_after_s: float = Field(
-        7200, gt=0, description="without a finished unit for so long, the run ends as resumable"
+        7200,
+        gt=0,
+        description="without a finished unit for so long, the run ends as resumable; after a 24th of it on a cluster "
+        "that has become smaller, it begins anew with what is left",
     )
     tokens_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="tokens of one forward pass; auto: what is fastest and fits into the device's memory"
@@ -163,13 +179,9 @@ class Config(Section):
     def scored_models(self) -> dict[str, Model | None]:
         """The models by scorer name. Where a reference is needed, a policy with an adapter has its base as that."""
         models = self.models
-        reference = models.reference
-        if reference is None and self.selection.of_reference and models.policy.adapter is not None:
-            reference = models.policy.model_copy(update={"adapter": None})
-        rewards = {"reward": models.reward}
-        if isinstance(models.reward, dict):
-            rewards = {f"reward.{name}": model for name, model in models.reward.items()}
-        return {"policy": models.policy, "reference": reference, **rewards}
+        if models.reference is None and self.selection.of_reference and models.policy.adapter is not None:
+            return {**models.by_scorer, "reference": models.policy.model_copy(update={"adapter": None})}
+        return models.by_scorer
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), kind: type[S] = Config) -> S:
@@ -205,7 +217,8 @@ def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Co
         return kind.model_validate(tree)
     except ValidationError as error:
         faults = [f"{_key(e['loc']) or 'run file'}: {_plain(e)}" for e in error.errors()]
-        raise ConfigError("; ".join(faults), where, "`mapjob config schema` lists every key and its values") from None
+        do = f"`{kind.explained_by}` lists every key and its values"
+        raise ConfigError("; ".join(faults), where, do) from None
 
 
 def _key(loc: tuple[int | str, ...]) -> str:

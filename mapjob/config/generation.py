@@ -58,6 +58,8 @@ class Evolution(Section):
 
 
 class GenerateConfig(Section):
+    explained_by = "mapjob config schema --command generate"
+
     prompts: Prompts
     output: Output
     policy: Model | None = Field(None, description="the model that answers; null with engine openai")
@@ -73,6 +75,8 @@ class GenerateConfig(Section):
 
 
 class SelfPlayConfig(Section):
+    explained_by = "mapjob config schema --command selfplay"
+
     prompts: Prompts
     output: Output
     models: Models
@@ -98,6 +102,10 @@ class SelfPlayConfig(Section):
     def _possible(self) -> "SelfPlayConfig":
         if self.generation.engine == "openai" and self.iterations > 1:
             raise ValueError("a server serves one model: engine openai takes iterations: 1; then serve the trained one")
+        if trusted := self.models.with_own_code:
+            raise ValueError(
+                f"{', '.join(trusted)}: only `mapjob run` lets a model run code of its own (trust_remote_code)"
+            )
         if self.generation.num_responses < 2:
             raise ValueError("a pair takes two responses: generation.num_responses of 2 or more")
         return self

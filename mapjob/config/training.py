@@ -30,6 +30,8 @@ class Recipe(Section):
 class Training(Recipe):
     """One training."""
 
+    explained_by = "mapjob train --help"
+
     max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="in place of epochs")
     max_length: Annotated[int, Field(ge=2)] | None = Field(
         None, description="tokens; pairs that it cuts are dropped, and counted; null: the run's scoring.max_length"

@@ -52,7 +52,9 @@ def play(config: SelfPlayConfig, run: Run, say: Say = lambda _: None, verbose: b
 def _check(config: SelfPlayConfig) -> None:
     """Raises ConfigError for what would end the loop after hours of generation."""
     from mapjob.training.losses import all_parameters
+    from mapjob.training.train import check_one_gpu
 
+    check_one_gpu()
     if not Storage(config.output.path).is_local:
         raise ConfigError(
             "trained policies are folders, and this output is not on a disk",

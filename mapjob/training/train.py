@@ -106,15 +106,20 @@ def train(
     }
 
 
-def _check_here(output: Path) -> None:
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError("there is something here already", str(output), "give a new folder as --output")
+def check_one_gpu() -> None:
+    """Raises ConfigError where several are visible."""
     if torch.cuda.device_count() > 1:
         raise ConfigError(
-            f"`mapjob train` takes one GPU, and {torch.cuda.device_count()} are visible",
+            f"training takes one GPU, and {torch.cuda.device_count()} are visible",
             "CUDA_VISIBLE_DEVICES",
             "set CUDA_VISIBLE_DEVICES=0; for several GPUs, give the run folder to TRL itself",
         )
+
+
+def _check_here(output: Path) -> None:
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError("there is something here already", str(output), "give a new folder as --output")
+    check_one_gpu()
 
 
 def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch], torch.Tensor] | None:

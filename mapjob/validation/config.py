@@ -73,6 +73,8 @@ class Disturbances(Section):
 
 
 class Validation(Section):
+    explained_by = "mapjob config schema --command validate"
+
     run: Config
     world: KnownWorld | None = None
     metrics: dict[Metric, tuple[Alpha, ...]] = Field(description="metric: its alphas; [] for one without")
@@ -96,6 +98,10 @@ class Validation(Section):
         selection = self.run.selection
         if not selection.held_out:
             raise ValueError("run.selection.held_out is 0: give a share of the prompts to test on, such as 0.2")
+        if trusted := self.run.models.with_own_code:
+            raise ValueError(
+                f"{', '.join(trusted)}: only `mapjob run` lets a model run code of its own (trust_remote_code)"
+            )
         for key, given in {
             "near_duplicates": selection.near_duplicates is not None,
             "pairs_per_record": selection.pairs_per_record > 1,
@@ -142,9 +148,12 @@ class Validation(Section):
 
 def load_validation(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Validation:
     """Read a validation file; `run` may also be the path of a run file. Raises ConfigError with every fault found."""
-    tree = read_tree(path, overrides)
+    of_run = [text.removeprefix("run.") for text in overrides if text.startswith("run.")]
+    tree = read_tree(path, [text for text in overrides if not text.startswith("run.")])
     if isinstance(tree.get("run"), str):
-        tree["run"] = read_tree(tree["run"])
+        tree["run"] = read_tree(tree["run"], of_run)
+    else:
+        tree = read_tree(path, overrides)
     return parse_validation(tree, path)
 
 

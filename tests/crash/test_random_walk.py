@@ -54,19 +54,22 @@ class Walk:
 
     def finish(self, moments: list[int], fault: str | None = None) -> None:
         """Run until exit code 0; a fault as soon as so many files stand. Any other exit but 4 fails the test."""
-        moments, driver = list(moments), self.start()
+        moments = list(moments)
         for _ in range(MOST_RUNS):
-            while driver.poll() is None:
-                if moments and num_files(self.output) >= moments[0]:
-                    moments.pop(0)
-                    self.strike(driver, fault or self.dice.choices(list(FAULTS), list(FAULTS.values()))[0])
-                time.sleep(0.02)
-            _, stderr = driver.communicate()
+            with self.start() as driver:
+                try:
+                    while driver.poll() is None:
+                        if moments and num_files(self.output) >= moments[0]:
+                            moments.pop(0)
+                            self.strike(driver, fault or self.dice.choices(list(FAULTS), list(FAULTS.values()))[0])
+                        time.sleep(0.02)
+                    _, stderr = driver.communicate()
+                finally:
+                    driver.kill()
             self.exits.append(driver.returncode)
             assert driver.returncode in (0, 4, -signal.SIGKILL), stderr
             if driver.returncode == 0:
                 return
-            driver = self.start()
         raise AssertionError(f"not through after {MOST_RUNS} runs: exit codes {self.exits}")
 
     def strike(self, driver: subprocess.Popen, fault: str) -> None:

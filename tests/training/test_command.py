@@ -110,7 +110,7 @@ def test_nothing_is_written_over(chat, output):
     ("option", "message"),
     [
         ("alpha=1", "simpo has no parameter 'alpha'"),
-        ("beta", "parameters.beta: Input should be a valid number"),
+        ("beta", "not a parameter: 'beta'"),
         ("beta=high", "parameters.beta: Input should be a valid number"),
         ("beta=0", "parameters.beta: Input should be greater than 0"),
         ("beta=nan", "parameters.beta: Input should be a finite number"),
