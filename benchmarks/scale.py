@@ -1,9 +1,10 @@
 """A million pairs through the whole job without a model: what the machinery costs in time and in memory.
 
-    python -m benchmarks.scale [--pairs N] [--rows-per-unit N] [--json]
+    python -m benchmarks.scale [--pairs FEW MANY] [--rows-per-unit N] [--json]
+    python -m benchmarks.scale --pairs 1000 20000 --rows-per-unit 1    # what a unit costs the driver
 
 Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores are made from a
-hash of the tokens. The job runs on N/4 and on N pairs, each in a process of its own, which is watched from outside.
+hash of the tokens. The job runs on few pairs and on many, each in a process of its own, which is watched from outside.
 `driver` is the process that ranks and publishes: the peak, as the kernel keeps it, of what it does not share. `all` is
 the PSS of it and of all below it, where what several processes share is counted once, looked at once a second. The
 lower figures are of the second run over the first; with few rows a unit, score_ms_per_unit is what a unit itself costs.
@@ -34,11 +35,11 @@ MIB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--pairs", type=int, nargs=2, default=[250_000, 1_000_000], metavar=("FEW", "MANY"))
     parser.add_argument("--rows-per-unit", type=int, default=2_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    small, large = (measured(size, arguments.rows_per_unit) for size in (arguments.pairs // 4, arguments.pairs))
+    small, large = (measured(size, arguments.rows_per_unit) for size in arguments.pairs)
     further = {name: large[name] - small[name] for name in large}
     growth = {
         "driver_growth": further["driver_peak_mib"] / small["driver_peak_mib"],

@@ -104,6 +104,7 @@ def test_a_loop_that_cannot_be(tree):
         ({"generation": {"num_responses": 1}}, "a pair takes two responses"),
         ({"iterations": 0}, "iterations"),
         ({"training": {"objective": "ppo"}}, "objective"),
+        ({"models": {"reward": {"path": "own", "trust_remote_code": True}}}, "reward: only `mapjob run` lets a model"),
     ]:
         with pytest.raises(ConfigError, match=what):
             played(tree, **wrong)

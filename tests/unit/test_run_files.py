@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mapjob.config import Config, load_config
+from mapjob.config import Config, load_config, parse_config
 from mapjob.config.generation import GenerateConfig, SelfPlayConfig
+from mapjob.config.section import Section
+from mapjob.config.training import Training
+from mapjob.errors import ConfigError
 from mapjob.validation.config import load_validation
 from mapjob.world.run_file import write_run_file
 
@@ -31,3 +35,24 @@ def test_the_demo_writes_the_run_file_of_configs(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     assert write_run_file(Path("demo")).read_text() == (CONFIGS / "demo.yaml").read_text()
+
+
+def test_what_is_overridden_below_run_is_overridden_in_the_run_file_that_it_names(tmp_path: Path) -> None:
+    tree = yaml.safe_load((CONFIGS / "validate.yaml").read_text())
+    assert isinstance(tree["run"], dict), "or nothing is named here that is not named there"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree["run"]))
+    (tmp_path / "validate.yaml").write_text(yaml.safe_dump({**tree, "run": str(tmp_path / "run.yaml")}))
+    named = load_validation(str(tmp_path / "validate.yaml"), ["run.selection.held_out=0.35", "random=7"])
+    written_out = load_validation(str(CONFIGS / "validate.yaml"), ["run.selection.held_out=0.35", "random=7"])
+    assert named == written_out
+    assert (named.run.selection.held_out, named.random) == (0.35, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [(Config, "schema`"), (GenerateConfig, "schema --command generate"), (Training, "mapjob train --help")],
+)
+def test_a_fault_names_the_command_that_lists_the_keys(kind: type[Section], command: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"nothing": 1}, "here", kind)
+    assert command in caught.value.do
