@@ -90,7 +90,7 @@ class Walk:
         found = []
         for process in (child for pid in raylets for child in psutil.Process(pid).children()):
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended in the meantime
-                own = " ".join(process.cmdline())
+                own = " ".join(process.cmdline()).strip()  # Ray pads it
                 if own.startswith(title) and not own.endswith("Agent"):  # a node dies with its agents
                     found.append(process)
         return sorted(found, key=lambda process: process.pid)
