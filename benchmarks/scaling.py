@@ -32,7 +32,7 @@ from mapjob import job
 from mapjob.config import parse_config
 from mapjob.pipeline import graph
 
-ROWS_PER_UNIT, UNITS_PER_ACTOR, UNITS_OF_ELASTIC = 10, 40, 120
+ROWS_PER_UNIT, UNITS_PER_ACTOR, UNITS_OF_ELASTIC = 10, 20, 120
 # Two CPUs each: nodes that claim many more cores than this machine has start more encoders than it can carry.
 NODE = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 100 * 2**20}
 
