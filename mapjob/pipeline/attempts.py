@@ -44,11 +44,15 @@ class Attempts:
 
 
 class SharedAttempts:
-    """The Attempts of a run, for all of its workers. It lives on the driver's node: lost with the run, not before."""
+    """The Attempts of a run, for all of its workers, on the driver's node where that has room.
+
+    Lost with another node it begins anew, empty: then a row that kills costs more restarts, and nothing else.
+    """
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote()
+        keep = {"max_restarts": -1, "max_task_retries": -1}
+        self._actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here, **keep)(Attempts).remote()
 
     def begin(self, piece: Piece) -> tuple[int, bytes | None]:
         return ray.get(self._actor.begin.remote(piece))

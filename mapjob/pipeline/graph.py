@@ -161,7 +161,7 @@ def received(
     except RayError as error:
         if (cause := _ours(error)) is not None:
             raise cause from error
-        if isinstance(error, RayTaskError):
+        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             raise  # a fault of ours: the whole trace is what helps
         raise IncompleteError(
             f"the cluster failed: {str(error).strip().splitlines()[0]}",
