@@ -123,7 +123,6 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
                     _stream(job, todo, cpus, spent, say, log)
                 return
             except ClusterShrunk as shrunk:
-                listen()
                 say(f"{shrunk.what}: going on with those")
             todo = missing(job.plan, job.readers, job.scorers, job.store)
 

@@ -104,10 +104,10 @@ class Models(Section):
 
     @property
     def by_scorer(self) -> dict[str, Model | None]:
-        several = isinstance(self.reward, dict)
-        rewards = (
-            {f"reward.{name}": model for name, model in self.reward.items()} if several else {"reward": self.reward}
-        )
+        """As scorers are called: several reward models are reward.<name> each."""
+        rewards = {"reward": self.reward}
+        if isinstance(self.reward, dict):
+            rewards = {f"reward.{name}": model for name, model in self.reward.items()}
         return {"policy": self.policy, "reference": self.reference, **rewards}
 
     @property

@@ -14,9 +14,9 @@ AGAIN_S = 10.0
 def ended_by_signals() -> Iterator[Callable[[], None]]:
     """A block that SIGTERM ends with IncompleteError and Ctrl-C with KeyboardInterrupt; what is committed stays.
 
-    Yields a function that listens anew: after ray.init, which has a SIGTERM handler of its own, and after a signal
-    that did not mean the end. Python drops what a handler raises while one of Ray's callbacks or destructors runs, so
-    that one signal alone may be lost.
+    Yields a function that listens again, for use after ray.init, which has a SIGTERM handler of its own. Python drops
+    what a handler raises while one of Ray's callbacks or destructors runs, so that one signal alone may be lost.
+    SIGUSR1 is the watchdog's: it ends a pass and not the run, and the watchdog itself repeats it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -25,6 +25,8 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
 
     def told(number: int, _: object) -> None:
         nonlocal ending
+        if number == signal.SIGUSR1:
+            raise IncompleteError("the pass was told to end", "the watchdog", "see what it says")
         if number == signal.SIGINT:
             ending = KeyboardInterrupt()
         elif number == signal.SIGTERM:
@@ -34,13 +36,10 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
         if ending is not None:
             raise ending
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def listen() -> None:
-        nonlocal ending
-        ending = None
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in numbers:
             signal.signal(number, told)
 

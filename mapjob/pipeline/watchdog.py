@@ -10,6 +10,7 @@ from typing import Self
 import ray
 
 from mapjob.errors import IncompleteError
+from mapjob.pipeline.signals import AGAIN_S
 from mapjob.pipeline.stages import Todo
 
 LISTED = 5  # units that the message names
@@ -64,8 +65,10 @@ class Watchdog:
             elif waited_s > max(patience_s, SLOWER * self._longest):
                 self.ended = self._shrunk()
             if self.ended is not None:
-                # The main thread waits inside Ray; a signal is what reaches it there. Its handler ends the pass.
-                os.kill(os.getpid(), signal.SIGTERM)
+                # The main thread waits inside Ray; a signal is what reaches it there, if not at once.
+                os.kill(os.getpid(), signal.SIGUSR1)
+                while not self._stop.wait(AGAIN_S):
+                    os.kill(os.getpid(), signal.SIGUSR1)
                 return
 
     def _shrunk(self) -> ClusterShrunk | None:

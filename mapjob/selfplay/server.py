@@ -28,7 +28,7 @@ class ServerEngine:
         assert generation.server is not None, "the run file names one"
         self._generation, self._server = generation, generation.server
         self._url = self._server.url.rstrip("/")
-        if redacted(self._url) != self._url or not self._url.startswith(("http://", "https://")):
+        if redacted(self._url) != self._url or not _is_plain(self._url):
             raise ConfigError(
                 "this is no plain http(s) URL, or it holds a password",
                 f"generation.server.url: {redacted(self._url)}",
@@ -100,6 +100,13 @@ class ServerEngine:
 
     def _failed(self, what: str, do: str = "give the URL of an OpenAI-compatible server, up to /v1") -> MapjobError:
         return ConfigError(what, f"generation.server.url: {self._url}, model {self._server.model}", do)
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        return httpx2.URL(url).scheme in ("http", "https") and bool(httpx2.URL(url).host)
+    except httpx2.InvalidURL:
+        return False
 
 
 def _seed(seed: int, key: str, sample: int) -> int:

@@ -1,5 +1,6 @@
 """A run whose models never answer is ended by name, and is resumable."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from mapjob.corpus.plan import Unit
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.signals import ended_by_signals
 from mapjob.pipeline.stages import Todo
-from mapjob.pipeline.watchdog import Watchdog
+from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog
 
 pytestmark = pytest.mark.ray
 TODO = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
@@ -45,6 +46,23 @@ def test_a_stall_is_ended_and_names_its_units():
     assert "shard.parquet, rows 10 to 20" in caught.value.where
     assert "and 2 more" in caught.value.where
     assert caught.value.exit_code == 4
+    ray.cancel(task, force=True)
+
+
+@pytest.mark.parametrize(("size", "ends"), [((8.0, 0.0), True), ((4.0, 0.0), False), ((8.0, 1.0), False)])
+def test_a_cluster_that_became_smaller_ends_the_pass_unless_nothing_is_left_of_what_it_needs(size, ends):
+    """A pass for one GPU is not begun anew on CPUs."""
+
+    @ray.remote(num_cpus=1)
+    def never() -> None:
+        time.sleep(30)
+
+    task = never.remote()
+    time.sleep(2)
+    with contextlib.ExitStack() as expected:
+        if ends:
+            expected.enter_context(pytest.raises(ClusterShrunk, match="4 CPUs are left of 8 CPUs"))
+        wait(6, Watchdog(TODO, 48.0, size))
     ray.cancel(task, force=True)
 
 

@@ -100,7 +100,7 @@ def test_a_key_that_is_refused(engine, monkeypatch, secret):
 def test_what_is_no_such_server(engine, server):
     with pytest.raises(ConfigError, match="HTTP 404"):
         engine("/elsewhere").answer(ASKED[:1], 1)
-    for url in (f"http://user:{KEY}@127.0.0.1/v1", "ftp://127.0.0.1/v1"):
+    for url in (f"http://user:{KEY}@127.0.0.1/v1", "ftp://127.0.0.1/v1", "http://here:port/v1", "http://"):
         with pytest.raises(ConfigError) as refused:
             ServerEngine(Generation(engine="openai", server=Server(url=url, model="tiny")))
         assert KEY not in str(refused.value)
