@@ -75,8 +75,10 @@ def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterato
     nodes = [start_node(environment, *head, str(client))]
     try:
         wait_until_up(nodes[0])
-        for _ in range(num_nodes):
-            nodes.append(start_node(environment, "--address", f"127.0.0.1:{port}", "--num-cpus", str(NUM_CPUS)))
+        for number in range(num_nodes):
+            # A folder each, as machines have: Ray unpacks what is shipped anew for every node, over what is there.
+            options = ["--num-cpus", str(NUM_CPUS), "--temp-dir", str(ray_folder / str(number))]
+            nodes.append(start_node(environment, "--address", f"127.0.0.1:{port}", *options))
             wait_until_up(nodes[-1])
         yield RunningCluster(f"http://127.0.0.1:{dashboard}", environment, stranger)
     finally:

@@ -26,7 +26,7 @@ RunFile = Callable[..., Path]
 NUM_UNITS = NUM_ROWS // ROWS_PER_UNIT
 
 
-def wait_for(condition: Callable[[], object], within_s: float = 120) -> None:
+def wait_for(condition: Callable[[], object], within_s: float = 300) -> None:
     ends = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < ends, "nothing came of it"
