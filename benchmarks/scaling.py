@@ -40,7 +40,7 @@ NODE = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 100 * 2**20}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8], help="of each scorer, one a node")
-    parser.add_argument("--seconds", type=float, default=2.0, help="that a unit takes")
+    parser.add_argument("--seconds", type=float, default=4.0, help="that a unit takes")
     parser.add_argument("--elastic", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

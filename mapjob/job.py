@@ -1,6 +1,6 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from mapjob.report.card import card
 from mapjob.report.examples import examples_of
 from mapjob.report.html import page
 from mapjob.report.summary import Summary, summary
+from mapjob.say import Say, silent
 from mapjob.spent import Spent
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
@@ -24,13 +25,11 @@ from mapjob.store.rows import held_out_rows, selected_rows
 from mapjob.store.run_folder import RunFolder, path_of
 from mapjob.store.storage import Storage
 
-Say = Callable[[str], None]
-
 
 def run(
     config: Config,
     limit: int | None = None,
-    say: Say = lambda _: None,
+    say: Say = silent,
     verbose: bool = False,
     code_allowed: bool = False,
     events: str | None = None,
@@ -65,9 +64,7 @@ def run(
     return manifest
 
 
-def rank(
-    config: Config, limit: int | None = None, say: Say = lambda _: None, code_allowed: bool = False
-) -> dict[str, Any]:
+def rank(config: Config, limit: int | None = None, say: Say = silent, code_allowed: bool = False) -> dict[str, Any]:
     """Rank and publish from the score store; no model is loaded. Raises IncompleteError where scores are missing."""
     spent = Spent()
     job = prepare(config, limit, code_allowed)

@@ -1,7 +1,7 @@
 """Rankings from the score store, without a model: the whole of one, a pair of one, or many side by side."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.sweep import as_json, overlap_figure
+from mapjob.say import Say, silent
 from mapjob.store.manifest import count_reasons
 from mapjob.store.publish import Texts, rows_of_unit
 from mapjob.store.rows import ranked_rows
@@ -24,8 +25,6 @@ from mapjob.store.run_folder import path_of
 from mapjob.store.scored import Scored, load_scored
 from mapjob.store.storage import Storage
 from mapjob.store.units import ScoredUnits
-
-Say = Callable[[str], None]
 
 
 def ranked(job: Job) -> tuple[Scored, Ranking]:
@@ -105,9 +104,7 @@ def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list
     ]
 
 
-def sweep(
-    config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = lambda _: None
-) -> tuple[Sweep, str]:
+def sweep(config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = silent) -> tuple[Sweep, str]:
     """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
 
     Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.

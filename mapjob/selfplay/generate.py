@@ -3,7 +3,7 @@
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,17 +13,17 @@ from mapjob.config.generation import GenerateConfig, Prompts
 from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
 from mapjob.pipeline.events import Events
+from mapjob.say import Say, silent
 from mapjob.selfplay.folder import GeneratedFolder, check_output
 from mapjob.selfplay.prompts import Found, Prompt, read_prompts
 from mapjob.selfplay.task_spec import task_spec
 from mapjob.selfplay.tasks import TaskSpec
 
-Say = Callable[[str], None]
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
 def generate(
-    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
 ) -> dict[str, Any]:
     """Responses to every prompt, or with `evolve` to rewrites of it; returns generation.json.
 
@@ -48,14 +48,14 @@ def of_rewrites(config: GenerateConfig, rewrites: dict[str, Any]) -> GenerateCon
 
 
 def answered(
-    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
 ) -> dict[str, Any]:
     """`generation.num_responses` to each prompt, as a corpus of candidates."""
     return _carried_out(task_spec(config), "candidates", config, limit, say, verbose)
 
 
 def evolved(
-    config: GenerateConfig, limit: int | None = None, say: Say = lambda _: None, verbose: bool = False
+    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
 ) -> dict[str, Any]:
     """Rewrites of each prompt, as a corpus of prompts."""
     assert config.evolve is not None, "asked for by who has a section evolve"

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from mapjob.config import Config, Keep, Model, fingerprint, parse_config
 from mapjob.config.generation import GenerateConfig, Prompts, SelfPlayConfig
 from mapjob.errors import ConfigError
+from mapjob.say import Say, silent
 from mapjob.scoring.spec import scorer_files
-from mapjob.selfplay.generate import Say, answered, evolved, of_rewrites
+from mapjob.selfplay.generate import answered, evolved, of_rewrites
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
@@ -27,7 +28,7 @@ from mapjob.training.objectives import needs_reference
 Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
 
-def play(config: SelfPlayConfig, run: Run, say: Say = lambda _: None, verbose: bool = False) -> dict[str, Any]:
+def play(config: SelfPlayConfig, run: Run, say: Say = silent, verbose: bool = False) -> dict[str, Any]:
     """Every iteration of the run file; returns what selfplay.json says of them. run: scores, ranks and publishes.
 
     Raises MapjobError; what stands by then is kept, and the same call goes on there.

@@ -24,6 +24,7 @@ from transformers import PrinterCallback, TrainerCallback
 from mapjob.config import Model, parse_config
 from mapjob.config.training import Objective, Training
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.say import Say, silent
 from mapjob.scoring.tokenizers import load_tokenizer
 from mapjob.store.run_folder import RunFolder
 from mapjob.training.arguments import arguments
@@ -32,7 +33,6 @@ from mapjob.training.model import load_trainable, trainable_files
 from mapjob.training.objectives import COLUMNS, check_run
 from mapjob.training.trainer import SelectionTrainer
 
-Say = Callable[[str], None]
 PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_tokens")
 
 
@@ -41,7 +41,7 @@ def train(
     how: Training,
     output: Path,
     model: Model | None = None,
-    say: Say = lambda _: None,
+    say: Say = silent,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.

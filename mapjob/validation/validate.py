@@ -16,6 +16,7 @@ from mapjob.config import Config, Model, fingerprint, parse_config
 from mapjob.config.training import Training
 from mapjob.errors import ConfigError
 from mapjob.ranking.sweep import Choice
+from mapjob.say import Say, silent
 from mapjob.store.run_folder import RunFolder, open_run
 from mapjob.store.storage import Storage
 from mapjob.training.train import train
@@ -28,12 +29,11 @@ from mapjob.validation.selections import Corpus, Selections
 from mapjob.validation.table import START, Table
 from mapjob.validation.world import build
 
-Say = Callable[[str], None]
 SCORED = ("records", "policy", "reference", "reward")  # families that decide an arm whatever else is selected by
 OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # of a selection, what each arm says itself
 
 
-def validate(validation: Validation, of_development: bool = False, say: Say = lambda _: None) -> dict[str, Any]:
+def validate(validation: Validation, of_development: bool = False, say: Say = silent) -> dict[str, Any]:
     """Carry out what of a validation is not done yet; returns plain values: the table's rows, and where it is.
 
     of_development: test on the prompts that are set aside to choose a recipe by. Every arm that is finished is one

@@ -1,0 +1,86 @@
+"""Reading run files: YAML, the overrides of the command line, and every fault by its key."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from mapjob.config.models import ONE, SEVERAL
+from mapjob.config.run import Config
+from mapjob.config.section import Section
+from mapjob.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), kind: type[S] = Config) -> S:
+    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault found.
+
+    kind: what it is a run file of; that of `mapjob run` unless said.
+    """
+    return parse_config(read_tree(path, overrides), str(path), kind)
+
+
+def read_tree(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run file as a plain mapping, with overrides. Raises ConfigError where it is none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the run file cannot be read: {error.strerror}", str(path), "give the path of a YAML file")
+    except UnicodeDecodeError:
+        raise ConfigError("the run file is not UTF-8 text", str(path), "save it as UTF-8")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the run file is not valid YAML: {error}", str(path), "mend the line named above")
+    if not isinstance(tree, dict):
+        raise ConfigError("the run file is not a mapping of keys", str(path), "start from one of configs/")
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Config) -> S:
+    """Validate a plain mapping. Raises ConfigError that lists every fault with its key."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        faults = [f"{_key(e['loc']) or 'run file'}: {_plain(e)}" for e in error.errors()]
+        do = f"`{kind.explained_by}` lists every key and its values"
+        raise ConfigError("; ".join(faults), where, do) from None
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part not in (ONE, SEVERAL))
+
+
+def _plain(fault: dict[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "unknown key"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"not an override: {override!r}", "--set", "write it as a.b=value")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{parent!r} holds a value, not keys", f"--set {override}", "check the dotted key")
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value is not valid YAML: {value!r}", f"--set {key}", "quote it") from None
+
+
+def fingerprint(covers: dict[str, Any]) -> str:
+    """Sixteen hex digits that change whenever anything in `covers` (plain JSON values) changes."""
+    text = json.dumps(covers, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
