@@ -25,6 +25,9 @@ from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 
+# Blocks that the units begin in. Ray keeps each from the start to the end in the driver, and makes some 700 a second.
+MAX_INPUT_BLOCKS = 2000
+
 
 def missing(plan: Plan, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
     """Every unit that lacks a column family, with the names of what it lacks, in plan order."""
@@ -67,7 +70,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.target_max_block_size = None  # a unit is never split
+    context.target_max_block_size = 1  # byte: what comes out of a stage is a block for each row, and that is a unit
     context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
     resources = ray.cluster_resources()
@@ -133,7 +136,8 @@ def score(
     shared = _by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
     pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
-    units = ray.data.from_items([item.row for item in todo], override_num_blocks=len(todo))
+    num_blocks = min(len(todo), MAX_INPUT_BLOCKS)
+    units = ray.data.from_items([item.row for item in todo], override_num_blocks=num_blocks)
     attempts = SharedAttempts()
     units = stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
@@ -183,7 +187,7 @@ def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
 
 
 def stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:
-    """The units through a pool of actors, a block a call."""
+    """The units through a pool of actors, one a call; each goes on as a block of its own."""
     with warnings.catch_warnings():
         # ray_remote_args_fn is the one way to finite restarts in Ray 2.57 to 2.63, and warns since 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
