@@ -47,7 +47,7 @@ SECONDS = 20  # of a scenario, after which optional peers, and batch 8 in later 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, help="records of two completions (default 6, quick 3)")
+    parser.add_argument("--pairs", type=int, help="records of two completions (default 6, quick 2)")
     parser.add_argument("--rounds", type=int, help="rounds after the first (default 2, quick 1)")
     parser.add_argument("--quick", action="store_true", help="policy pairs alone, against few peers")
     parser.add_argument("--json", action="store_true", help="one object a line after the table")
@@ -60,7 +60,7 @@ def main() -> None:
     if arguments.memory:
         print(memory_here(Path(arguments.memory[0]), Scenario(**json.loads(arguments.memory[1]))))
         return
-    scenarios = plan(arguments.pairs or (3 if arguments.quick else 6), arguments.quick)
+    scenarios = plan(arguments.pairs or (2 if arguments.quick else 6), arguments.quick)
     rounds = (1 if arguments.quick else 2) if arguments.rounds is None else arguments.rounds
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
         make_models(Path(folder))
@@ -71,8 +71,8 @@ def main() -> None:
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
-    """float32 takes about twice as long, so it gets two thirds of the records."""
-    records = {"float32": max(1, round(pairs * 2 / 3)), "bfloat16": pairs}
+    """float32 takes about twice as long, so it gets two thirds of the records; a quick run has one reference for both."""
+    records = {"float32": pairs if quick else max(1, round(pairs * 2 / 3)), "bfloat16": pairs}
     scorers = ("policy",) if quick else ("policy", "reward")
     scenarios = [Scenario(scorer, dtype, 2, num) for scorer in scorers for dtype, num in records.items()]
     if quick:

@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mapjob.store.tables import from_ipc, to_ipc
 from mapjob.store.units import ScoredUnit, ScoredUnits
 
 ROWS_PER_FILE = 50_000
+UNITS_TOGETHER = 1_000  # a table of a few rows takes kilobytes
 
 ERRORS = pa.schema(
     {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}
@@ -47,21 +49,24 @@ class Texts:
 def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str) -> None:
     """Write rows in their order as `<name>-00000-of-0000N.parquet` and so on.
 
-    Every unit is read once; its rows wait on the local disk until their output file is assembled, so memory holds one
-    unit and one output file whatever the number of rows.
+    Every unit is read once. The rows of some units together wait on the local disk, by output file, until that is
+    assembled, so memory holds no more than two output files whatever the number of rows.
     """
     num_files = max(1, -(-len(rows) // ROWS_PER_FILE))
     in_corpus_order = np.argsort(rows.position, kind="stable")
     edges = np.searchsorted(rows.position[in_corpus_order], units.plan.first_rows)
-    # What has no rows still has a file; its columns are those of the first unit.
-    with_rows = np.flatnonzero(np.diff(edges)) if len(rows) else [0]
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
         waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
-        for unit in units.read(with_rows):
-            places = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
-            table = rows_of_unit(units.plan, unit, rows.take(places), texts)
+        groups = _put_together(np.diff(edges))
+        read = units.read(np.concatenate(groups))
+        for group in groups:
+            tables, owned = [], []
+            for unit in islice(read, len(group)):
+                owned.append(in_corpus_order[edges[unit.index] : edges[unit.index + 1]])
+                tables.append(rows_of_unit(units.plan, unit, rows.take(owned[-1]), texts))
+            table, places = pa.concat_tables(tables).combine_chunks(), np.concatenate(owned)
             for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
-                part, here = Path(folder) / f"{number}-{unit.index}", places // ROWS_PER_FILE == number
+                part, here = Path(folder) / f"{number}-{group[0]}", places // ROWS_PER_FILE == number
                 try:
                     part.write_bytes(to_ipc(table.filter(pa.array(here))))
                 except OSError as error:
@@ -71,6 +76,15 @@ def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, n
             table = pa.concat_tables([from_ipc(part.read_bytes()) for part, _ in parts])
             table = table.take(pa.array(np.argsort(np.concatenate([places for _, places in parts]))))
             run.put_table(f"{name}-{number:05}-of-{num_files:05}.parquet", table.combine_chunks())
+
+
+def _put_together(num_rows: I64) -> list[I64]:
+    """Units that have rows to publish, in groups of about one output file's rows. num_rows: of each unit."""
+    units = np.flatnonzero(num_rows)
+    if not len(units):
+        return [np.zeros(1, np.int64)]  # what has no rows still has a file; its columns are those of the first unit
+    group = np.cumsum(num_rows[units]) // ROWS_PER_FILE + np.arange(len(units)) // UNITS_TOGETHER
+    return np.split(units, np.flatnonzero(np.diff(group)) + 1)
 
 
 def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.Table:

@@ -68,9 +68,11 @@ def published(
 # Order and files
 
 
+@pytest.mark.parametrize("units_together", [1000, 2])
 @pytest.mark.parametrize(("rows_per_file", "num_files"), [(50, 1), (20, 1), (19, 2), (7, 3), (1, 20)])
-def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files):
+def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, units_together):
     monkeypatch.setattr(publish, "ROWS_PER_FILE", rows_per_file)
+    monkeypatch.setattr(publish, "UNITS_TOGETHER", units_together)
     rows = rows_of(30)
     plan = make(write(tmp_path / "corpus", rows[:11], rows[11:12], rows[12:]))
     ranked = rank(scored_units(plan), count=20)
