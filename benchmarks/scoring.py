@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
-    """float32 takes about twice as long, so it gets two thirds of the records; a quick run has one reference for both."""
+    """float32 takes about twice as long, so it gets two thirds of the records; in a quick run one reference does."""
     records = {"float32": pairs if quick else max(1, round(pairs * 2 / 3)), "bfloat16": pairs}
     scorers = ("policy",) if quick else ("policy", "reward")
     scenarios = [Scenario(scorer, dtype, 2, num) for scorer in scorers for dtype, num in records.items()]
