@@ -17,11 +17,8 @@ pytestmark = pytest.mark.ray
 ROWS = {1: KILLS_ENCODER, 4: KILLS_POLICY, 7: POISONS_REWARD}
 
 
-@pytest.mark.parametrize("input_blocks", [2000, 1])
-def test_only_the_rows_that_kill_are_lost(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, input_blocks: int
-) -> None:
-    """In one block the units of the encoder that dies are those that it had passed on as well."""
+def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The units are of one block, so that an encoder that dies leaves units that it has passed on already."""
     rows = make_pairs(9)
     for row, text in ROWS.items():
         rows[row]["chosen"] = text
@@ -29,7 +26,7 @@ def test_only_the_rows_that_kill_are_lost(
     config = world.config(
         tmp_path / "out", input={"path": str(corpus)}, execution={"rows_per_unit": 3}, max_error_rate=0.5
     )
-    monkeypatch.setattr(graph, "MAX_INPUT_BLOCKS", input_blocks)
+    monkeypatch.setattr(graph, "MAX_INPUT_BLOCKS", 1)
     monkeypatch.setattr(graph, "ReadAndEncode", DeadlyEncoder)
     monkeypatch.setattr(graph, "ScorerActor", DeadlyScorer)
     run = open_run(job.path_of(job.run(config)))

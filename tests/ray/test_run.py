@@ -11,7 +11,6 @@ from datasets import load_dataset
 
 from mapjob import job
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
-from mapjob.pipeline import graph
 from mapjob.store.run_folder import open_run
 from tests.fakes import make_policy, make_tokenizer
 from tests.ray.conftest import NUM_ROWS, REASONS, World
@@ -110,13 +109,6 @@ def test_numbers_do_not_depend_on_actors_batches_units_or_schedule(
     assert other["pair_id"].to_pylist() == table["pair_id"].to_pylist()
     for name in ("chosen_logps", "rejected_logps", "chosen_reward", "rejected_reward"):
         assert np.abs(other[name].to_numpy() - table[name].to_numpy()).max() <= 1e-4
-
-
-def test_units_may_begin_in_one_block(
-    world: World, finished: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graph, "MAX_INPUT_BLOCKS", 1)
-    assert selected(job.run(world.config(tmp_path, **SMALL_UNITS))).equals(selected(finished[1]))
 
 
 def test_dpo_scores_a_reference_and_nothing_else_again(world: World, finished: tuple[Path, dict]) -> None:

@@ -13,6 +13,7 @@ HOUSE = Path(mapjob.__file__).parent
 
 LEVELS = {
     "inert": 0.0,
+    "say": 0.0,
     "errors": 0.0,
     "config": 0.1,
     "metrics": 0.1,
