@@ -8,6 +8,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
@@ -25,7 +26,8 @@ from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 
-# Blocks that the units begin in. Ray keeps each from the start to the end in the driver, and makes some 700 a second.
+# Blocks that the units begin in. Ray Data keeps each in the driver to the end, and makes all of them before the first
+# unit starts.
 MAX_INPUT_BLOCKS = 2000
 
 
@@ -68,11 +70,6 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
                 f"execution.address: {address}",
                 "start one (`RAY_AUTH_MODE=token ray start --head`), or leave execution.address empty for a local Ray",
             ) from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    context.target_max_block_size = 1  # byte: what comes out of a stage is a block for each row, and that is a unit
-    context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
-    context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
 
@@ -136,9 +133,8 @@ def score(
     shared = _by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
     pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
-    num_blocks = min(len(todo), MAX_INPUT_BLOCKS)
-    units = ray.data.from_items([item.row for item in todo], override_num_blocks=num_blocks)
     attempts = SharedAttempts()
+    units = begin([item.row for item in todo])
     units = stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
         pool = pools[specs[0].name]
@@ -184,6 +180,17 @@ def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
         key = scorer.name if scorer.kind == "rewards" else scorer.base
         groups.setdefault(key, []).append(scorer)
     return list(groups.values())
+
+
+def begin(rows: Sequence[dict[str, Any]]) -> ray.data.Dataset:
+    """The units, one a row, for the first stage. What is set here holds for this graph alone: a notebook has others."""
+    units = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_INPUT_BLOCKS))
+    context = units.context
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = 1  # byte: what comes out of a stage is a block for each row
+    context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
+    context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
+    return units
 
 
 def stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:

@@ -8,13 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from mapjob.config import Execution
 from mapjob.corpus.plan import Unit
 from mapjob.errors import ConfigError
 from mapjob.pipeline.actors import built, keep_to_share
-from mapjob.pipeline.graph import is_cluster, received, stage
+from mapjob.pipeline.graph import begin, is_cluster, received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.scoring.costs import token_cost
@@ -65,10 +64,9 @@ def work_through(
     """A receipt as each unit is put. Safe to run again, and beside another run of the same. Raises as `score` does."""
     items = [Todo(unit, (NAME,)) for unit, _ in todo]
     rows = [{**i.row, "prompts": to_ipc(prompt_table(p, spec.style))} for i, (_, p) in zip(items, todo)]
-    units = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = _pool(spec, execution, cpus, gpus, len(rows))
     arguments: tuple[Any, ...] = (spec, folder, pool.num_gpus)
-    yield from received(stage(units, Worker, arguments, pool), items, execution.stall_after_s, (cpus, gpus))
+    yield from received(stage(begin(rows), Worker, arguments, pool), items, execution.stall_after_s, (cpus, gpus))
 
 
 def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from ray.data import DataContext
 
 from mapjob import job
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
@@ -50,6 +51,11 @@ def test_every_row_is_ranked_or_refused_with_its_reason(finished: tuple[Path, di
         ("control_tokens", "part-000.parquet", 42),
         ("overlength", "part-000.parquet", 53),
     }
+
+
+def test_other_graphs_of_the_process_are_left_alone(finished: tuple[Path, dict]) -> None:
+    assert DataContext.get_current().target_max_block_size == DataContext().target_max_block_size > 1
+    assert DataContext.get_current().raise_original_map_exception == DataContext().raise_original_map_exception
 
 
 def test_selection_is_in_rank_order_with_the_users_columns(finished: tuple[Path, dict]) -> None:
