@@ -25,7 +25,7 @@ class Peer:
     engine: str
     score: Callable[[PreTrainedModel, Sequences, int], list[float]]
     batch_size: int
-    optional: bool = False  # left out once a scenario has used up its time
+    weak: bool = False  # measured where it is cheap to, among the pairs of a policy
 
     def __str__(self) -> str:
         return f"{self.engine}, batch {self.batch_size}"
@@ -121,14 +121,14 @@ PEERS = [
     Peer("lm-eval", by_lm_eval, 1),
     Peer("trl", by_trl, 1),
     Peer("transformers", by_transformers, 8),
-    Peer("transformers", by_transformers, 2, optional=True),
-    Peer("lm-eval", by_lm_eval, 8, optional=True),
-    Peer("length-sorted", by_length_sorted, 4, optional=True),
-    Peer("trl", by_trl, 8, optional=True),
-    Peer("transformers", by_transformers, 4, optional=True),
-    Peer("length-sorted", by_length_sorted, 8, optional=True),
-    Peer("transformers", by_transformers, 16, optional=True),
-    Peer("transformers", by_transformers, 32, optional=True),
+    Peer("transformers", by_transformers, 2, weak=True),
+    Peer("lm-eval", by_lm_eval, 8, weak=True),
+    Peer("length-sorted", by_length_sorted, 4, weak=True),
+    Peer("trl", by_trl, 8, weak=True),
+    Peer("transformers", by_transformers, 4, weak=True),
+    Peer("length-sorted", by_length_sorted, 8, weak=True),
+    Peer("transformers", by_transformers, 16, weak=True),
+    Peer("transformers", by_transformers, 32, weak=True),
 ]
 BATCH_1, BATCH_8 = str(PEERS[1]), str(PEERS[4])
 QUICK = [PEERS[0], PEERS[1], PEERS[3], PEERS[4]]

@@ -29,7 +29,7 @@ from mapjob import job
 from mapjob.config import parse_config
 from mapjob.pipeline import graph
 
-ROWS_PER_SHARD = 50_000
+MAX_ROWS_PER_SHARD = 50_000
 MIB = 2**20
 
 
@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--rows-per-unit", type=int, default=2_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    small, large = (measured(size, arguments.rows_per_unit) for size in arguments.pairs)
+    # Shards alike in both, since a shard's row group is read whole.
+    rows_per_shard = min(MAX_ROWS_PER_SHARD, *arguments.pairs)
+    small, large = (measured(size, arguments.rows_per_unit, rows_per_shard) for size in arguments.pairs)
     further = {name: large[name] - small[name] for name in large}
     growth = {
         "driver_growth": further["driver_peak_mib"] / small["driver_peak_mib"],
@@ -59,11 +61,11 @@ def _figure(value: float) -> str:
     return f"{value:>16,.4g}" if isinstance(value, float) else f"{value:>16,}"
 
 
-def measured(num_pairs: int, rows_per_unit: int) -> dict[str, Any]:
+def measured(num_pairs: int, rows_per_unit: int, rows_per_shard: int) -> dict[str, Any]:
     """One run on so many pairs, in a process of its own: its speed, its seconds by stage, its peaks."""
     with tempfile.TemporaryDirectory(prefix="mapjob-scale-") as name:
         folder = Path(name)
-        write_shards(folder / "corpus", num_pairs)
+        write_shards(folder / "corpus", num_pairs, rows_per_shard)
         make_nothing_models(folder / "models")
         tree = {
             "input": {"path": str(folder / "corpus"), "columns": {"id": "name"}},
@@ -92,12 +94,12 @@ def run_job(tree: dict[str, Any]) -> None:
     job.run(parse_config(tree))
 
 
-def write_shards(folder: Path, num_pairs: int) -> None:
+def write_shards(folder: Path, num_pairs: int, rows_per_shard: int) -> None:
     """Short texts of a few words; one row in a hundred is an exact repeat, one in a thousand has identical sides."""
     folder.mkdir()
-    for number, start in enumerate(range(0, num_pairs, ROWS_PER_SHARD)):
+    for number, start in enumerate(range(0, num_pairs, rows_per_shard)):
         generator = np.random.default_rng(number)
-        stop = min(start + ROWS_PER_SHARD, num_pairs)
+        stop = min(start + rows_per_shard, num_pairs)
         places = np.arange(start, stop)
         places[generator.random(len(places)) < 0.01] = start
         prompt, chosen, rejected = (_texts(generator, places, words) for words in (6, 12, 12))

@@ -9,10 +9,10 @@ tokens only. lead is the fastest peer's time over ours.
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,7 +29,6 @@ from benchmarks.models import make_models
 from benchmarks.yardsticks import (
     Scenario,
     memory_elsewhere,
-    memory_here,
     peak_flops,
     records_of,
     spec_of,
@@ -42,25 +41,20 @@ from mapjob.scoring.scorers import Scorer
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 KIND = {"policy": "logps", "reward": "rewards"}
-SECONDS = 20  # of a scenario, after which optional peers, and batch 8 in later rounds, are left out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, help="records of two completions (default 6, quick 2)")
+    parser.add_argument("--pairs", type=int, help="records of two completions (default 3, quick 2)")
     parser.add_argument("--rounds", type=int, help="rounds after the first (default 2, quick 1)")
     parser.add_argument("--quick", action="store_true", help="policy pairs alone, against few peers")
     parser.add_argument("--json", action="store_true", help="one object a line after the table")
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # the subprocess: folder, scenario
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers has renamed
-    if arguments.memory:
-        print(memory_here(Path(arguments.memory[0]), Scenario(**json.loads(arguments.memory[1]))))
-        return
-    scenarios = plan(arguments.pairs or (2 if arguments.quick else 6), arguments.quick)
+    scenarios = plan(arguments.pairs or (2 if arguments.quick else 3), arguments.quick)
     rounds = (1 if arguments.quick else 2) if arguments.rounds is None else arguments.rounds
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
         make_models(Path(folder))
@@ -71,13 +65,11 @@ def main() -> None:
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
-    """float32 takes about twice as long, so it gets two thirds of the records; in a quick run one reference does."""
-    records = {"float32": pairs if quick else max(1, round(pairs * 2 / 3)), "bfloat16": pairs}
-    scorers = ("policy",) if quick else ("policy", "reward")
-    scenarios = [Scenario(scorer, dtype, 2, num) for scorer in scorers for dtype, num in records.items()]
-    if quick:
-        return scenarios
-    return scenarios + [Scenario("policy", dtype, 5, max(1, round(pairs * 2 / 5))) for dtype in records]
+    """Both dtypes have the same records, so that one float64 reference does for both."""
+    kinds = [("policy", 2, pairs)]
+    if not quick:
+        kinds += [("reward", 2, pairs), ("policy", 5, math.ceil(pairs * 2 / 5))]
+    return [Scenario(scorer, dtype, n, num) for scorer, n, num in kinds for dtype in ("float32", "bfloat16")]
 
 
 def load(folder: Path, scenario: Scenario, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
@@ -86,7 +78,7 @@ def load(folder: Path, scenario: Scenario, dtype: torch.dtype, **more: Any) -> P
 
 def compare(folder: Path, scenarios: list[Scenario], rounds: int, quick: bool) -> list[dict[str, Any]]:
     """The results of all scenarios. Stops the process where someone's scores are wrong."""
-    from benchmarks import peers  # TRL takes seconds to import, and the memory's subprocess has no use for it
+    from benchmarks import peers  # TRL takes seconds to import, and those who measure memory have no use for it
 
     results: list[dict[str, Any]] = []
     true: dict[tuple, list[float]] = {}
@@ -139,13 +131,9 @@ def play(
     short = [(prompt[:8], completion[:8]) for prompt, completion in sequences[:2]]
     for peer in pool:
         peer.score(model, short, peer.batch_size)  # whoever is measured has run before
-    scores, skipped, start = {}, [], time.monotonic()
-    peaks, ours_s, peers_s = [peak_flops(scenario.dtype)], [], {}
+    scores, peaks, ours_s, peers_s = {}, [peak_flops(scenario.dtype)], [], {}
     scores[peers.OURS] = timed(ours, ours_s)
     for peer in pool:
-        if peer.optional and time.monotonic() - start > SECONDS:
-            skipped.append(str(peer))
-            continue
         scores[str(peer)] = timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s.setdefault(peer, []))
         say(f"  {peer}: {peers_s[peer][0] / ours_s[0]:.2f} times our {ours_s[0]:.2f} s")
     errors = peers.check(scores, true, KIND[scenario.scorer], scenario.dtype)
@@ -153,7 +141,7 @@ def play(
         peaks.append(peak_flops(scenario.dtype))
         timed(ours, ours_s)
         best = sorted(peers_s, key=lambda peer: min(peers_s[peer]))[:2]
-        slow = [peer for peer in peers_s if str(peer) == peers.BATCH_8 and time.monotonic() - start <= SECONDS]
+        slow = [] if quick else [peer for peer in peers_s if str(peer) == peers.BATCH_8]
         for peer in dict.fromkeys([*best, *slow]):
             timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s[peer])
     # Whoever is fastest at the end was among the two best in every round, so it has a time in each.
@@ -171,17 +159,18 @@ def play(
         "peak_flops": max(peaks),
         "ours_s": ours_s,
         "peers_s": {str(peer): seconds for peer, seconds in peers_s.items()},
-        "skipped": skipped,
         "mean_errors": errors,
     }
 
 
 def takes_part(peer: Any, scenario: Scenario, num_sequences: int) -> bool:
-    if peer.engine == "trl" and scenario.completions != 2:
+    """A reward model and many candidates are compared with the strongest alone, which the pairs of a policy show."""
+    pairs_of_policy = scenario.scorer == "policy" and scenario.completions == 2
+    if not pairs_of_policy and (peer.engine == "trl" or peer.weak):
         return False
     # From twice the sequences on a batch holds them all, as the size before did.
     enough = peer.batch_size < 2 * num_sequences or peer.batch_size == 8
-    return enough and (scenario.scorer == "policy" or peer.engine not in ("trl", "lm-eval"))
+    return enough and (scenario.scorer == "policy" or peer.engine != "lm-eval")
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -205,8 +194,6 @@ def table(results: list[dict[str, Any]]) -> str:
             rate += f", {r['candidates_rate_over_pairs']:.2f} times the rate of pairs"
         lines.append(f"{name}: {rate}")
         lines.append("  mean errors: " + "; ".join(f"{who} {error:.2g}" for who, error in r["mean_errors"].items()))
-        if r["skipped"]:
-            lines.append("  skipped for time: " + "; ".join(r["skipped"]))
     return "\n".join(lines)
 
 

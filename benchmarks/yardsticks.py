@@ -2,14 +2,12 @@
 
 import ctypes
 import gc
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -107,13 +105,16 @@ def useful_flops(config: LlamaConfig, records: list[Encoded], head: bool) -> flo
 
 
 def memory_elsewhere(folder: Path, scenario: Scenario) -> int:
-    """What `memory_here` finds in a process of its own, where nothing else has been allocated before."""
-    command = [sys.executable, "-m", "benchmarks.scoring", "--memory", str(folder), json.dumps(asdict(scenario))]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    """What `memory_here` finds in a process of its own, where nothing but modules has been loaded before."""
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload([__name__])
+    with fresh.Pool(1) as pool:
+        return pool.apply(memory_here, (folder, scenario))
 
 
 def memory_here(folder: Path, scenario: Scenario) -> int:
     """Peak bytes that scoring adds to a process with a loaded scorer."""
+    torch.set_num_threads(os.cpu_count() or 1)
     scorer = Scorer(spec_of(folder, scenario))
     for weight in scorer.body.network.parameters():
         weight.sum()  # weights are mapped from their file: pages that were not read yet are not counted as resident

@@ -69,7 +69,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _cluster(config: Config) -> str:
-    from mapjob.pipeline.graph import connect
+    from mapjob.pipeline.cluster import connect
 
     cpus, gpus = connect(config.execution.address)
     mode = os.environ.get("RAY_AUTH_MODE")

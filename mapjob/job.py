@@ -90,7 +90,8 @@ def report(run: RunFolder, num_examples: int = 0) -> str:
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
     # Ray and torch are slow to import, and ranking needs neither.
-    from mapjob.pipeline.graph import connect, missing
+    from mapjob.pipeline.cluster import connect
+    from mapjob.pipeline.graph import missing
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.pipeline.watchdog import ClusterShrunk
     from mapjob.scoring.models import check_architecture

@@ -13,7 +13,7 @@ import pytest
 from mapjob import job
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus
-from mapjob.pipeline import graph
+from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
@@ -32,7 +32,7 @@ _drawn: dict[bytes, str] = {}
 def without_ray() -> Iterator[None]:
     """Inside, `job.run` scores in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
         patch.setattr(pictures, "draw_density", partial(drawn_once, figures.draw_density))
         patch.setattr(pictures, "draw_histogram", partial(drawn_once, figures.draw_histogram))

@@ -102,8 +102,14 @@ def encode_pool(cpus: float, gpus: float) -> PoolSize:
     """CPU actors that read and encode: one small one beside CPU models, most of the cores beside GPUs."""
     if gpus:
         return PoolSize(1, max(1, int(cpus * 0.6)), 1, 0)
-    return PoolSize(1, max(1, int(cpus * ENCODE_SHARE)), min(1.0, round(cpus * ENCODE_SHARE, 4)), 0)
+    return _share_of_cpus(cpus, ENCODE_SHARE)
 
 
 def commit_pool(cpus: float) -> PoolSize:
-    return PoolSize(1, 1, min(1.0, round(cpus * COMMIT_SHARE, 4)), 0)
+    """CPU actors that put finished units: they wait for storage most of the time."""
+    return _share_of_cpus(cpus, COMMIT_SHARE)
+
+
+def _share_of_cpus(cpus: float, share: float) -> PoolSize:
+    """One actor with a part of a CPU on a small machine, up to so many whole ones on a cluster."""
+    return PoolSize(1, max(1, int(cpus * share)), min(1.0, round(cpus * share, 4)), 0)

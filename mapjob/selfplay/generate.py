@@ -107,7 +107,7 @@ def _work(
 ) -> int:
     """Tokens that were written."""
     # Slow to import; a finished folder needs neither Ray nor torch.
-    from mapjob.pipeline.graph import connect
+    from mapjob.pipeline.cluster import connect
     from mapjob.pipeline.progress import ScoringProgress
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.scoring.tokenizers import check_vocabulary

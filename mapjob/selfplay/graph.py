@@ -13,7 +13,8 @@ from mapjob.config import Execution
 from mapjob.corpus.plan import Unit
 from mapjob.errors import ConfigError
 from mapjob.pipeline.actors import built, keep_to_share
-from mapjob.pipeline.graph import begin, is_cluster, received, stage
+from mapjob.pipeline.cluster import is_cluster
+from mapjob.pipeline.graph import begin, received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.scoring.costs import token_cost

@@ -27,7 +27,7 @@ from mapjob.store.tables import from_ipc, to_ipc
 from mapjob.store.units import ScoredUnit, ScoredUnits
 
 ROWS_PER_FILE = 50_000
-UNITS_TOGETHER = 1_000  # a table of a few rows takes kilobytes
+UNITS_TOGETHER = 200  # a table of a few rows takes kilobytes
 
 ERRORS = pa.schema(
     {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}

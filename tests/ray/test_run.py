@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from ray.data import DataContext
+from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 
 from mapjob import job
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
@@ -54,8 +55,11 @@ def test_every_row_is_ranked_or_refused_with_its_reason(finished: tuple[Path, di
 
 
 def test_other_graphs_of_the_process_are_left_alone(finished: tuple[Path, dict]) -> None:
-    assert DataContext.get_current().target_max_block_size == DataContext().target_max_block_size > 1
-    assert DataContext.get_current().raise_original_map_exception == DataContext().raise_original_map_exception
+    ours, own = DataContext.get_current(), DataContext()
+    assert ours.target_max_block_size == own.target_max_block_size > 1
+    assert ours.raise_original_map_exception == own.raise_original_map_exception
+    assert ours.custom_execution_callback_classes == own.custom_execution_callback_classes
+    assert ours.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY) is None
 
 
 def test_selection_is_in_rank_order_with_the_users_columns(finished: tuple[Path, dict]) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mapjob.corpus.plan import Unit
-from mapjob.pipeline import graph
+from mapjob.pipeline import cluster
 from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.selfplay import graph as selfplay_graph
 from mapjob.selfplay.folder import GeneratedFolder
@@ -21,7 +21,7 @@ from mapjob.store.tables import to_ipc
 @contextmanager
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(selfplay_graph, "work_through", work_through)
         yield
 

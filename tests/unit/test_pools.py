@@ -1,4 +1,5 @@
-"""How GPUs are shared among scorers: against every other way of sharing them, and what a run file overrules."""
+"""How GPUs are shared among scorers, against every other way of sharing them, and what a run file overrules; how many
+actors read and commit."""
 
 from itertools import product
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from mapjob.config import Model, Pool
 from mapjob.errors import ConfigError
-from mapjob.pipeline.pools import gpu_shares, scorer_pools
+from mapjob.pipeline.pools import commit_pool, encode_pool, gpu_shares, scorer_pools
 from mapjob.scoring.costs import model_cost, token_cost
 from mapjob.scoring.model_files import model_files
 from tests.fakes import make_policy, make_tokenizer
@@ -70,3 +71,14 @@ def test_costs_by_configuration_follow_the_weights(architecture, tmp_path):
     folder = make_policy(tmp_path, architecture, make_tokenizer())
     files = model_files(Model(path=str(folder), dtype="float32"), "policy")
     assert token_cost(files) == pytest.approx(model_cost(files, head=True).multiplied, rel=0.35)
+
+
+def test_those_who_read_and_commit_grow_with_the_cluster_and_leave_room_for_scorers():
+    for cpus in (1, 2, 16, 40, 4000):
+        for gpus in (0, 8):
+            read, commit = encode_pool(cpus, gpus), commit_pool(cpus)
+            assert read.min_size == commit.min_size == 1
+            if cpus > 2:
+                assert read.max_size * read.num_cpus + commit.max_size * commit.num_cpus <= 0.7 * cpus
+    assert [commit_pool(cpus).max_size for cpus in (2, 40, 4000)] == [1, 2, 200]
+    assert commit_pool(2).num_cpus == 0.1
