@@ -96,6 +96,7 @@ class _Counted:
 
 def killed(work: Callable[[], Any], at: int) -> bool:
     """Whether a fork of this process that does `work` was killed at its `at`-th storage call, before it was done."""
+    fsspec.get_filesystem_class("s3")  # imported here, not in each child
     child = os.fork()
     if child == 0:
         signal.alarm(LONGEST_CHILD_S)

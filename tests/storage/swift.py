@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.storage.servers import free_ports, serving
 
 KEYS = ("test:tester", "testing")
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 COMMON = """\
 [swift-hash]
@@ -54,7 +55,7 @@ use = egg:swift#proxy
 account_autocreate = true
 """
 OPTIONS = {
-    "cache": "use = egg:swift#memcache\nmemcache_servers = 127.0.0.1:1",  # there is none, and it does without
+    "cache": "paste.filter_factory = tests.storage.swift_cache:filter_factory",
     "s3api": "use = egg:swift#s3api\nlocation = us-east-1\ncheck_bucket_owner = false",
     "tempauth": "use = egg:swift#tempauth\nuser_test_tester = testing .admin",
 }
@@ -86,7 +87,7 @@ def swift(folder: Path) -> Iterator[str]:
     proxy += "".join(f"[filter:{name}]\n{OPTIONS.get(name, f'use = egg:swift#{name}')}\n" for name in FILTERS)
     (folder / "proxy-server.conf").write_text(proxy)
     servers = [f"{kind}:{port}" for kind, port in zip(KINDS, ports)]
-    environment = {**os.environ, "SWIFT_DIR": str(folder)}
+    environment = {**os.environ, "SWIFT_DIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", RINGS, str(folder), *servers], check=True, capture_output=True, timeout=60)
     programs = Path(sys.executable).parent
     commands = [(programs / f"swift-{kind}-server", folder / f"{kind}-server.conf") for kind in (*KINDS, "proxy")]
