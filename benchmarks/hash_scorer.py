@@ -53,10 +53,11 @@ def _score(spec: ScorerSpec, block: pa.Table) -> pa.Table:
 
 
 def _hashed(ids: np.ndarray, kind: str) -> float:
-    """A number of 53 bits that depends on every token and its place; below 0 for log-probabilities."""
+    """A number of 53 bits that depends on the kind, on every token and its place; below 0 for log-probabilities."""
     places = np.arange(1, len(ids) + 1, dtype=np.uint64)
-    mixed = np.bitwise_xor.reduce((ids.astype(np.uint64) + places * MULTIPLIER) * MULTIPLIER) * MULTIPLIER
-    unit = float(mixed >> np.uint64(11)) / 2**53
+    start = np.uint64(kind == "logps")  # else MAP, the difference of two scaled margins, is 0 for every pair
+    mixed = np.bitwise_xor.reduce((ids.astype(np.uint64) + places * MULTIPLIER + start) * MULTIPLIER)
+    unit = (int(mixed) * int(MULTIPLIER) % 2**64 >> 11) / 2**53
     return -len(ids) * (1 + unit) if kind == "logps" else 8 * unit - 4
 
 

@@ -11,6 +11,8 @@ from ray.data._internal.execution.backpressure_policy import (
 )
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+# Blocks that the units begin in. Ray Data keeps each to the end, 10 kB, and makes all of them before the first starts.
+MAX_INPUT_BLOCKS = 2000
 # Units that wait for one stage. The driver holds about 10 kB for each, and Ray Data itself bounds only their bytes in
 # the object store, where small units would all wait at once.
 MAX_WAITING = 1000

@@ -14,7 +14,7 @@ from mapjob.errors import IncompleteError, MapjobError
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.cluster import is_cluster
-from mapjob.pipeline.driver_memory import keep_driver_small
+from mapjob.pipeline.driver_memory import MAX_INPUT_BLOCKS, keep_driver_small
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.pipeline.watchdog import Watchdog
@@ -22,10 +22,6 @@ from mapjob.scoring.costs import token_cost
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
-
-# Blocks that the units begin in. Ray Data keeps each in the driver to the end, and makes all of them before the first
-# unit starts.
-MAX_INPUT_BLOCKS = 2000
 
 
 def missing(plan: Plan, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
