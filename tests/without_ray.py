@@ -39,10 +39,10 @@ def without_ray() -> Iterator[None]:
         yield
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, limit: int | None = None) -> dict[str, Any]:
     """`job.run` without Ray."""
     with without_ray():
-        return job.run(config)
+        return job.run(config, limit)
 
 
 def score_all(config: Config, code_allowed: bool = False) -> Job:

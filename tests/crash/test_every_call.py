@@ -46,9 +46,11 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
 @pytest.mark.parametrize(
     ("outputs", "mode"),
     [
-        *product(["disk", "swift"], ["kill", "broken", "lost"]),
-        ("disk", "busy"),  # on Swift, tests/storage/test_a_bad_day.py
+        *product(["disk", "swift"], ["kill", "lost"]),
+        ("disk", "broken"),
         ("disk content_names", "broken"),
+        pytest.param("swift", "broken", marks=pytest.mark.slow),
+        pytest.param("disk", "busy", marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py
     ],
     indirect=["outputs"],
 )

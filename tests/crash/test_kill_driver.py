@@ -18,7 +18,7 @@ from tests.crash.standing import COST
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.fixture(scope="module")

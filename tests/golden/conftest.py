@@ -52,23 +52,3 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
     tree["execution"] = {"rows_per_unit": 150}
     scored, _ = ranked(score_all(parse_config(tree)))
     return whole(unit.pairs for unit in scored.units.read())
-
-
-@pytest.fixture(scope="session")
-def metric_columns(tmp_path_factory, shared) -> dict[str, np.ndarray]:
-    """Every column there is of 2,000 different real pairs, as the small trained models score them."""
-    from tests.without_ray import score_all
-
-    table = pq.read_table(shared / "data" / "alpaca_eval_pairs", columns=["prompt", "chosen", "rejected"])
-    chosen, rejected = pc.utf8_length(table["chosen"]), pc.utf8_length(table["rejected"])
-    length = pc.add(pc.utf8_length(table["prompt"]), pc.max_element_wise(chosen, rejected))
-    rows = table.filter(pc.less_equal(length, 450)).to_pylist()
-    rows = list({tuple(row.values()): row for row in rows if row["chosen"] != row["rejected"]}.values())
-    rows = evenly(rows, 2_000)
-    folder, models = tmp_path_factory.mktemp("metrics"), shared / "models" / "small"
-    tree = config_tree(write_corpus(folder / "corpus", rows), folder / "out", Path(), Path())
-    tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
-    tree["execution"] = {"rows_per_unit": 500}
-    tree["selection"] = {"metrics": ["dcrm", "ifd_margin"], "signals": {"wpo_weight": {}}}
-    scored, _ = ranked(score_all(parse_config(tree)))
-    return whole(unit.pairs for unit in scored.units.read()).columns

@@ -1,4 +1,4 @@
-"""Selection metrics against plain Python loops over the same formulas, on 2,000 real scored pairs and on made ones."""
+"""Selection metrics against plain Python loops over the same formulas, on made columns (test_metrics_real.py: real)."""
 
 import math
 
@@ -16,12 +16,8 @@ from tests.golden.columns import synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, reward, rows_of, simpo
 
 
-@pytest.fixture(scope="module", params=["real", "made"])
-def columns(request) -> Columns:
-    if request.param == "real":
-        columns = request.getfixturevalue("metric_columns")
-        assert len(columns["chosen_reward"]) == 2_000
-        return columns
+@pytest.fixture(scope="module")
+def columns() -> Columns:
     return synthetic_columns(3_000)
 
 

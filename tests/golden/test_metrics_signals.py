@@ -1,4 +1,4 @@
-"""Training signals against plain Python loops over the same formulas, on 2,000 real scored pairs and on made ones."""
+"""Training signals against plain Python loops over the same formulas, on made columns (test_metrics_real.py: real)."""
 
 import math
 
@@ -19,9 +19,9 @@ from tests.golden.metric_inputs import Columns, assert_same, dpo, reward, rows_o
 GAMMA_PO = [(10, 0.4, 10), (10, 0.5, 20), (2.5, 0.15, 10), (10, 0.3, 3)]
 
 
-@pytest.fixture(scope="module", params=["real", "made"])
-def columns(request) -> Columns:
-    return request.getfixturevalue("metric_columns") if request.param == "real" else synthetic_columns(3_000)
+@pytest.fixture(scope="module")
+def columns() -> Columns:
+    return synthetic_columns(3_000)
 
 
 @pytest.fixture(scope="module")

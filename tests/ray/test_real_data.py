@@ -1,5 +1,6 @@
 """Real preference data through the whole job with small trained models: dialogues, multi-turn, candidates."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,17 +9,20 @@ import pytest
 from mapjob import job
 from mapjob.config import parse_config
 from mapjob.store.run_folder import open_run
+from tests.without_ray import run as run_in_process
 
 
 @pytest.mark.parametrize(
-    ("data", "layout", "limit"),
+    ("data", "layout", "limit", "run"),
     [
-        ("hh_harmless_test", "hh", 150),
-        ("sharegpt_dpo_demo", "sharegpt", 24),
-        ("alpaca_eval_candidates", "candidates", 5),
+        ("hh_harmless_test", "hh", 150, job.run),
+        ("sharegpt_dpo_demo", "sharegpt", 24, run_in_process),
+        ("alpaca_eval_candidates", "candidates", 5, run_in_process),
     ],
 )
-def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
+def test_real_data_runs_to_a_selection(
+    shared: Path, tmp_path: Path, data: str, layout: str, limit: int, run: Callable[..., dict]
+) -> None:
     models = shared / "models" / "small"
     tree = {
         "input": {"path": str(shared / "data" / data)},
@@ -26,13 +30,13 @@ def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, 
         "models": {"policy": {"path": str(models / "policy")}, "reward": {"path": str(models / "reward")}},
         "execution": {"rows_per_unit": 60, "pools": {name: {"max_size": 1} for name in ("policy", "reward")}},
     }
-    manifest = job.run(parse_config(tree), limit)
+    manifest = run(parse_config(tree), limit)
     assert manifest["corpus"]["layout"] == layout
     counts = manifest["counts"]
     assert counts["rows"] == limit == counts["ranked"] + counts["dropped"] + counts["broken"]
     assert counts["ranked"] > 0.8 * limit
-    run = open_run(job.path_of(manifest))
-    table = pa.concat_tables([run.read_table(name) for name in run.tables("selected")])
+    folder = open_run(job.path_of(manifest))
+    table = pa.concat_tables([folder.read_table(name) for name in folder.tables("selected")])
     assert table.num_rows == int(0.4 * counts["ranked"])
     first = table.to_pylist()[0]
     assert first["prompt"][-1]["role"] == "user"

@@ -1,4 +1,4 @@
-"""The whole job on a local Ray: counts, resume, schedules, kinds of corpora."""
+"""The whole job on a local Ray: counts, resume, schedules; kinds of corpora, for which Ray is nothing, without it."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,7 @@ from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
 from mapjob.store.run_folder import open_run
 from tests.fakes import make_policy, make_tokenizer
 from tests.ray.conftest import NUM_ROWS, REASONS, World
+from tests.without_ray import run as run_in_process
 
 SMALL_UNITS = {"execution": {"rows_per_unit": 40}}
 
@@ -96,7 +97,7 @@ def test_another_alpha_needs_no_model_and_points_latest(world: World, finished: 
 
 def test_only_what_is_missing_is_scored_again(world: World, tmp_path: Path) -> None:
     config = world.config(tmp_path, **SMALL_UNITS)
-    first = selected(job.run(config))
+    first = selected(run_in_process(config))
     before = column_files(tmp_path)
     lost = [name for i, name in enumerate(sorted(before)) if i % 3 == 0]
     for name in lost:
@@ -147,7 +148,7 @@ def test_rank_without_scores_says_what_is_missing(world: World, tmp_path: Path) 
 
 def test_too_many_broken_rows_end_the_run_without_a_manifest(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="null_field") as caught:
-        job.run(world.config(tmp_path, max_error_rate=0.001))
+        run_in_process(world.config(tmp_path, max_error_rate=0.001))
     assert "part-000.parquet, row 31" in str(caught.value)
     assert caught.value.exit_code == 3
     assert not list(tmp_path.rglob("manifest.json"))
@@ -171,7 +172,7 @@ def test_a_model_that_cannot_be_used_ends_the_run_from_its_worker(world: World, 
 def test_plain_strings_without_a_template_are_scored_and_written_as_strings(world: World, tmp_path: Path) -> None:
     policy = make_policy(tmp_path / "raw", "gpt2", make_tokenizer(chat=False))
     config = world.config(tmp_path / "out", models={"policy": {"path": str(policy), "dtype": "float32"}})
-    manifest = job.run(config, limit=30)
+    manifest = run_in_process(config, limit=30)
     assert manifest["corpus"]["style"] == "raw"
     assert selected(manifest).schema.field("prompt").type == pa.string()
 
@@ -184,7 +185,8 @@ def test_candidates_pair_best_against_worst(world: World, tmp_path: Path) -> Non
     folder = tmp_path / "candidates"
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "part.parquet")
-    manifest = job.run(world.config(tmp_path / "out", input={"path": str(folder)}, selection={"keep": {"ratio": 1.0}}))
+    config = world.config(tmp_path / "out", input={"path": str(folder)}, selection={"keep": {"ratio": 1.0}})
+    manifest = run_in_process(config)
     assert manifest["corpus"]["layout"] == "candidates"
     assert manifest["counts"]["ranked"] == 12
     assert (selected(manifest)["reward_margin"].to_numpy() > 0).all()

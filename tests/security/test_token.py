@@ -2,10 +2,6 @@
 
 import os
 import secrets
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import yaml
 
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
+from tests.cluster.nodes import end, free_ports, start_node, wait_until_up
 from tests.fakes import config_tree, make_pairs, write_corpus
 
 pytestmark = pytest.mark.ray
@@ -28,24 +25,15 @@ def without_token(home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def address(ray_folder: Path, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--port", str(port)]
-    command += ["--num-cpus", "2", "--include-dashboard=false", "--disable-usage-stats", "--temp-dir", str(ray_folder)]
+    (port,) = free_ports(1)
+    options = ["--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard=false"]
     environment = without_token(tmp_path) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    # Blocking, so that its end is the cluster's; `ray stop` would stop every cluster of this machine.
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    with subprocess.Popen([*map(str, command)], env=environment, **options) as head:
-        said = []
-        for line in head.stdout:
-            said.append(line)
-            if "Ray runtime started" in line:
-                break
-        assert head.poll() is None, "".join(said)
+    head = start_node(environment, *options, "--temp-dir", str(ray_folder))
+    try:
+        wait_until_up(head)
         yield f"127.0.0.1:{port}"
-        head.send_signal(signal.SIGTERM)
-        head.communicate(timeout=60)
+    finally:
+        end([head])
 
 
 def test_token_of_a_cluster(
