@@ -13,9 +13,10 @@ from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.errors import MapjobError
 from mapjob.prepare import Job, prepare
+from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.float8 import check_device
-from mapjob.scoring.models import check_architecture, default_device
+from mapjob.scoring.models import default_device
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.storage import Storage

@@ -94,7 +94,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
     from mapjob.pipeline.graph import missing
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.pipeline.watchdog import ClusterShrunk
-    from mapjob.scoring.models import check_architecture
+    from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
     todo = missing(job.plan, job.readers, job.scorers, job.store)

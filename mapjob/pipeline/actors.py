@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pyarrow as pa
 import torch
@@ -19,12 +19,13 @@ from mapjob.pipeline.stages import Todo, tokens_column, with_columns
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
 from mapjob.scoring.gpus import peak_flop_per_s
-from mapjob.scoring.models import default_device, load_model
 from mapjob.scoring.reader_columns import distance_table, signature_table
 from mapjob.scoring.reader_specs import ReaderSpec
-from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
+
+if TYPE_CHECKING:
+    from mapjob.scoring.scorers import Scorer
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class ScorerActor:
         wanted = [scorer for scorer in self._scorers() if scorer.spec.name in todo.missing]
         return with_columns(block, {s.spec.name: self._score(s, todo.unit, block) for s in wanted})
 
-    def _score(self, scorer: Scorer, unit: Unit, block: pa.Table) -> pa.Table:
+    def _score(self, scorer: "Scorer", unit: Unit, block: pa.Table) -> pa.Table:
         records = from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer()))
         parts = survived(self._attempts, (scorer.spec.name, unit.id), records, lambda part: _columns(scorer, part))
         costs = [part.schema.metadata for part in parts]
@@ -127,13 +128,17 @@ def keep_to_share(num_gpus: float) -> None:
         torch.cuda.set_per_process_memory_fraction(num_gpus)
 
 
-def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> list[Scorer]:
+def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> "list[Scorer]":
+    # Slow to import, and neither the driver nor an encoder needs transformers' models.
+    from mapjob.scoring.models import default_device, load_model
+    from mapjob.scoring.scorers import Scorer
+
     device = default_device()
     model = load_model(specs, device, spread)
     return [Scorer(spec, tokens_per_batch, device, model) for spec in specs]
 
 
-def _columns(scorer: Scorer, records: Sequence[Encoded | RowError]) -> pa.Table:
+def _columns(scorer: "Scorer", records: Sequence[Encoded | RowError]) -> pa.Table:
     """The scorer's columns of some rows; what that cost is the table's metadata."""
     # On CPU the pools share the cores, so only processor time says what a model took.
     clock = time.process_time if scorer.device.type == "cpu" else time.monotonic

@@ -5,23 +5,15 @@ Code that comes with a model is run only where the run file and the command line
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError
+from mapjob.scoring.architecture import auto_class, check_architecture, first_line
 from mapjob.scoring.float8 import check_device, quantize_layers
-from mapjob.scoring.model_files import ADAPTED
-from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import check_vocabulary
 
@@ -53,7 +45,7 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
     try:
-        model, info = _auto_class(spec).from_pretrained(
+        model, info = auto_class(spec).from_pretrained(
             spec.files.folder(weights=True),
             dtype=torch_dtype(spec.files.dtype),
             use_safetensors=True,
@@ -71,7 +63,7 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
         AttributeError,
         SafetensorError,
     ) as error:
-        raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where, "check the folder") from error
+        raise ModelError(f"the model cannot be loaded: {first_line(error)}", where, "check the folder") from error
     if info["missing_keys"]:
         raise ModelError(
             f"weights are missing and would be made up at random: {', '.join(sorted(info['missing_keys'])[:4])}",
@@ -109,7 +101,7 @@ def _with_adapter(model: PreTrainedModel, spec: ScorerSpec) -> PreTrainedModel:
         model.load_adapter(str(adapter.folder), adapter_name=spec.name)
     except DAMAGED as error:
         where = f"models.{spec.name}.adapter: {adapter.location}"
-        raise ModelError(f"the adapter does not fit the model: {_first_line(error)}", where, "check both") from error
+        raise ModelError(f"the adapter does not fit the model: {first_line(error)}", where, "check both") from error
     return model
 
 
@@ -123,31 +115,3 @@ def wearing(model: PreTrainedModel, spec: ScorerSpec) -> Iterator[None]:
             model.enable_adapters()
             model.set_adapter(spec.name)
     yield
-
-
-def check_architecture(spec: ScorerSpec) -> None:
-    """Raises ModelError when this model can be made neither by transformers nor by code of its own that is allowed."""
-    where = f"models.{spec.name}.path: {spec.files.path}"
-    # Only the workers run a model's own code, so here its name has to do.
-    if spec.files.code_allowed and _auto_class(spec).__name__ in classes_of(spec.files.folder(), where):
-        return
-    try:
-        config = AutoConfig.from_pretrained(spec.files.folder(), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        if "trust_remote_code" in str(error):
-            raise needs_code("the model", where) from None
-        raise ModelError(f"config.json is not usable: {_first_line(error)}", where, "check the folder") from None
-    if type(config) not in _auto_class(spec)._model_mapping:
-        needed = "causal language model" if spec.kind != "rewards" else "sequence classification model"
-        raise ModelError(f"a {config.model_type} model is no {needed}", where, "give a model of that kind")
-
-
-def _auto_class(spec: ScorerSpec) -> Any:
-    if spec.kind != "rewards":
-        return AutoModelForCausalLM
-    # A head of its own comes from scoring/rewards.py, so only the body under it is needed.
-    return AutoModel if spec.files.architecture in ADAPTED else AutoModelForSequenceClassification
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
