@@ -10,8 +10,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/mapjob demo
 
 test: $(VENV)/.installed-test
-	@# A file of tests at a time in each of two processes: many tests wait for processes that they start.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# A file of tests at a time in each of two processes: many tests wait for processes that they start. In the order
+	@# of their names, since files with few tests are the slow ones here and would else come last.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .

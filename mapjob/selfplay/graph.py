@@ -19,7 +19,6 @@ from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.scoring.costs import token_cost
 from mapjob.selfplay.folder import GeneratedFolder
-from mapjob.selfplay.local import LocalEngine
 from mapjob.selfplay.prompts import Prompt, prompt_table, prompts_of
 from mapjob.selfplay.requests import Engine
 from mapjob.selfplay.server import ServerEngine
@@ -51,6 +50,8 @@ class Worker:
 def engine_of(spec: TaskSpec) -> Engine:
     if spec.files is None:
         return ServerEngine(spec.generation)
+    from mapjob.selfplay.local import LocalEngine  # slow to import, and a server's worker needs no model
+
     return LocalEngine(spec.files, spec.generation, spec.style)
 
 

@@ -17,7 +17,7 @@ def last_json(result) -> dict:
 
 
 def test_plan_run_rank_show(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
-    path = run_file(execution={"rows_per_unit": 20, "pools": {}}, input={"columns": {"group": "source"}})
+    path = run_file(execution={"rows_per_unit": 20}, input={"columns": {"group": "source"}})
 
     planned = last_json(mapjob("plan", path, "--json"))
     assert planned["rows"] == 60

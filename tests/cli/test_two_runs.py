@@ -1,9 +1,13 @@
-"""Two runs of one run file at the same time: both finish, in one result: that of a run alone."""
+"""Two runs of one run file at the same time: both finish, in one result: that of a run alone.
+
+One on Ray and one without, which starts once the other has committed a file: on their way they meet in the store.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,14 +23,14 @@ def test_two_runs_at_once(run_file: Callable[..., Path], tmp_path: Path) -> None
     command = [sys.executable, "-m", "mapjob", "run", str(path), "--json"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    running = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
-    results = []
-    for process in running:
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-        results.append(json.loads(stdout.strip().splitlines()[-1]))
-    assert results[0]["run_path"] == results[1]["run_path"]
     alone = run(load_config(path, [f"output.path={tmp_path / 'alone'}"]))
-    together, by_itself = (pq.read_table(Path(path) / "selected") for path in (results[0]["run_path"], path_of(alone)))
+    with subprocess.Popen(command, env=environment, **options) as other:
+        while not list((tmp_path / "out").glob("scores/*/*.parquet")) and other.poll() is None:
+            time.sleep(0.01)
+        here = run(load_config(path))
+        stdout, stderr = other.communicate(timeout=300)
+    assert other.returncode == 0, stderr
+    assert json.loads(stdout.strip().splitlines()[-1])["run_path"] == path_of(here)
+    together, by_itself = (pq.read_table(Path(path_of(manifest)) / "selected") for manifest in (here, alone))
     assert together.equals(by_itself)
     assert not list((tmp_path / "out" / ".writing").glob("*")), "no writer left anything unfinished"

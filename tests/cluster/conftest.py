@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder, and a run file whose run takes some seconds."""
+"""One cluster for the tests of a file, and a run file whose run takes some seconds."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write
 NUM_ROWS, ROWS_PER_UNIT = 360, 5
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     # The sockets below the folder leave few characters for its name.
     with (

@@ -15,8 +15,8 @@ from tests.without_ray import run as run_in_process
 @pytest.mark.parametrize(
     ("data", "layout", "limit", "run"),
     [
-        ("hh_harmless_test", "hh", 150, job.run),
-        ("sharegpt_dpo_demo", "sharegpt", 24, run_in_process),
+        ("hh_harmless_test", "hh", 80, job.run),
+        ("sharegpt_dpo_demo", "sharegpt", 12, run_in_process),
         ("alpaca_eval_candidates", "candidates", 5, run_in_process),
     ],
 )
