@@ -8,7 +8,7 @@ import numpy as np
 from mapjob.config import Config
 from mapjob.errors import ConfigError
 from mapjob.pipeline.events import Events
-from mapjob.pipeline.stages import Todo
+from mapjob.pipeline.todo import Todo, missing, passes
 from mapjob.prepare import Job, describe, prepare
 from mapjob.ranking.agreement import agreement
 from mapjob.rankings import check_scored, ranked
@@ -89,18 +89,17 @@ def report(run: RunFolder, num_examples: int = 0) -> str:
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
-    # Ray and torch are slow to import, and ranking needs neither.
+    todo = missing(job.plan, job.readers, job.scorers, job.store)
+    if not todo:
+        say("every unit is scored already")
+        return
+    # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
     from mapjob.pipeline.cluster import connect
-    from mapjob.pipeline.graph import missing
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.pipeline.watchdog import ClusterShrunk
     from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
-    todo = missing(job.plan, job.readers, job.scorers, job.store)
-    if not todo:
-        say("every unit is scored already")
-        return
     for reader in job.readers:
         job.store.declare(reader.fingerprint, reader.covers)
     for scorer in job.scorers:
@@ -126,7 +125,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
 
 
 def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say, log: Events) -> None:
-    from mapjob.pipeline.graph import passes, score
+    from mapjob.pipeline.graph import score
     from mapjob.pipeline.progress import ScoringProgress
 
     for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):

@@ -9,43 +9,19 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from mapjob.config import Config
-from mapjob.corpus.plan import Corpus, Plan
+from mapjob.corpus.plan import Corpus
 from mapjob.errors import IncompleteError, MapjobError
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.driver_memory import MAX_INPUT_BLOCKS, keep_driver_small
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
-from mapjob.pipeline.stages import Commit, Receipt, Todo
+from mapjob.pipeline.stages import Commit, Receipt
+from mapjob.pipeline.todo import Todo, by_base
 from mapjob.pipeline.watchdog import Watchdog
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
-from mapjob.store.score_store import ScoreStore
-
-
-def missing(plan: Plan, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
-    """Every unit that lacks a column family, with the names of what it lacks, in plan order."""
-    families = [(spec.name, spec.fingerprint) for spec in (*readers, *scorers)]
-    done = {name: store.done(fingerprint) for name, fingerprint in families}
-    todo = (Todo(unit, tuple(name for name, _ in families if unit.id not in done[name])) for unit in plan.units)
-    return [item for item in todo if item.missing]
-
-
-def passes(
-    schedule: str, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
-) -> Iterator[tuple[list[ScorerSpec], list[Todo]]]:
-    """(scorers that are resident at the same time, what their pass has to do): all together, or one model at a time."""
-    needed = [s for s in scorers if any(s.name in item.missing for item in todo)]
-    if schedule == "together" or not needed:
-        yield needed, list(todo)
-        return
-    groups = _by_base(needed)
-    for group in groups:
-        # The reader's own columns come with the first pass that reads the unit anyway.
-        names = {s.name for s in group} | ({reader.name for reader in readers} if group is groups[0] else set())
-        share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
-        yield group, [item for item in share if item.missing]
 
 
 def score(
@@ -62,7 +38,7 @@ def score(
     Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises as
     `received` does; what is committed stays.
     """
-    shared = _by_base(scorers)
+    shared = by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
     pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
     attempts = SharedAttempts()
@@ -102,16 +78,6 @@ def received(
         ) from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
         raise watchdog.ended or error from None
-
-
-def _by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
-    """Scorers that can share one model's weights, such as a LoRA policy and the reference under it, side by side."""
-    groups: dict[object, list[ScorerSpec]] = {}
-    for scorer in scorers:
-        # A reward adapter is merged into its weights, which then are nobody else's.
-        key = scorer.name if scorer.kind == "rewards" else scorer.base
-        groups.setdefault(key, []).append(scorer)
-    return list(groups.values())
 
 
 def begin(rows: Sequence[dict[str, Any]]) -> ray.data.Dataset:

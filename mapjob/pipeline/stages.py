@@ -8,34 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
 from mapjob.config import Output
-from mapjob.corpus.plan import Unit
+from mapjob.pipeline.todo import Todo
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc
-
-
-@dataclass(frozen=True)
-class Todo:
-    """A unit and the names of the column families (of the reader, or of a scorer) that it still lacks."""
-
-    unit: Unit
-    missing: tuple[str, ...]
-
-    @property
-    def row(self) -> dict[str, Any]:
-        return {**asdict(self.unit), "missing": json.dumps(self.missing)}
-
-    @classmethod
-    def of(cls, block: pa.Table) -> "Todo":
-        assert block.num_rows == 1, "a block carries one unit"
-        unit = Unit(**{name: block[name][0].as_py() for name in ("id", "file", "start", "stop", "identity")})
-        return cls(unit, tuple(json.loads(block["missing"][0].as_py())))
 
 
 @dataclass(frozen=True)

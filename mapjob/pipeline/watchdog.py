@@ -11,7 +11,7 @@ import ray
 
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.signals import AGAIN_S
-from mapjob.pipeline.stages import Todo
+from mapjob.pipeline.todo import Todo
 
 LISTED = 5  # units that the message names
 LOOKS = 20  # in the time that a stall takes to be one

@@ -16,7 +16,8 @@ from mapjob.pipeline.actors import built, keep_to_share
 from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.graph import begin, received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
-from mapjob.pipeline.stages import Receipt, Todo
+from mapjob.pipeline.stages import Receipt
+from mapjob.pipeline.todo import Todo
 from mapjob.scoring.costs import token_cost
 from mapjob.selfplay.folder import GeneratedFolder
 from mapjob.selfplay.prompts import Prompt, prompt_table, prompts_of

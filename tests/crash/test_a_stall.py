@@ -10,7 +10,7 @@ import ray
 from mapjob.corpus.plan import Unit
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.signals import ended_by_signals
-from mapjob.pipeline.stages import Todo
+from mapjob.pipeline.todo import Todo
 from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog
 
 pytestmark = pytest.mark.ray

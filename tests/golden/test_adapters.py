@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from mapjob.config import Columns, parse_config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
-from mapjob.pipeline.graph import _by_base
+from mapjob.pipeline.todo import by_base
 from mapjob.scoring.models import load_model
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
@@ -53,7 +53,7 @@ def specs_of(folders: dict[str, Path], **models: dict) -> dict[str, ScorerSpec]:
 def test_base_and_adapter_share_one_model(folders, short_pairs):
     specs = specs_of(folders, policy={"adapter": str(folders["adapter"])})
     assert list(specs) == ["policy", "reference", "reward"], "the reference is the policy's base"
-    assert [[s.name for s in shared] for shared in _by_base(specs.values())] == [["policy", "reference"], ["reward"]]
+    assert [[s.name for s in shared] for shared in by_base(specs.values())] == [["policy", "reference"], ["reward"]]
     pair = [specs["policy"], specs["reference"]]
     model = load_model(pair, CPU)
     records = encode(specs["policy"], read(short_pairs[:10]))

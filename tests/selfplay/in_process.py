@@ -9,7 +9,8 @@ import pytest
 
 from mapjob.corpus.plan import Unit
 from mapjob.pipeline import cluster
-from mapjob.pipeline.stages import Receipt, Todo
+from mapjob.pipeline.stages import Receipt
+from mapjob.pipeline.todo import Todo
 from mapjob.selfplay import graph as selfplay_graph
 from mapjob.selfplay.folder import GeneratedFolder
 from mapjob.selfplay.graph import Worker
