@@ -1,4 +1,4 @@
-"""Values from the data, from paths and from elsewhere as text that does nothing where it is shown."""
+"""Values from the data, from paths and from elsewhere as text that does nothing where it is shown, without secrets."""
 
 import html
 import re
@@ -6,6 +6,20 @@ import re
 # What moves a cursor, colours, retitles or reverses; line breaks and tabs are left to `in_line`.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BREAKS = re.compile(r"[\n\t]")
+# user:password@ up to the last @, since passwords may hold / and @ (host:8080/name@v1 is none); and what signs a query.
+_PASSWORD = r"(?<=://)[^/\s:@]*:(?!\d+(?:[/?#]|$))[^\s\"'<>]*@"
+_SIGNATURE = r"(?<=[?&])[^=&/\s]*(?:key|secret|token|sig|credential|passw)[^=&/\s]*=[^&\s\"'<>]*"
+_SECRET = re.compile(f"{_PASSWORD}|{_SIGNATURE}", re.I)
+
+
+def redacted(text: str) -> str:
+    """The text without user:password and signatures in its URLs."""
+    return _SECRET.sub("…", text)
+
+
+def first_line(said: object) -> str:
+    """The line in which an error of others says what happened, without secrets; its name where it says nothing."""
+    return redacted(next(iter(str(said).strip().splitlines()), type(said).__name__))
 
 
 def on_terminal(text: str) -> str:

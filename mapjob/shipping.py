@@ -8,8 +8,8 @@ import yaml
 
 import mapjob
 from mapjob.config import Config, Model, fingerprint
-from mapjob.corpus.remote import redacted
 from mapjob.errors import ConfigError
+from mapjob.inert import redacted
 
 RUN_FILE = "run.yaml"
 

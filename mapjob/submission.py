@@ -13,8 +13,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from mapjob.config import Config
-from mapjob.corpus.remote import redacted
 from mapjob.errors import ConfigError, IncompleteError
+from mapjob.inert import first_line, redacted
 from mapjob.shipping import RUN_FILE, pack, submission_id
 
 POLL_S = 1.0
@@ -45,7 +45,7 @@ def connect(address: str) -> JobSubmissionClient:
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"no Ray dashboard answers: {str(error).strip().splitlines()[0]}",
+            f"no Ray dashboard answers: {first_line(error)}",
             f"--address {address}",
             "give the dashboard's address, port 8265 of the head; on clusters with a closed port, forward it first",
         ) from error
@@ -86,7 +86,7 @@ def submit(
             if "already exists" in str(error):  # somebody else's submission of the same moment
                 raise _is_running(client, numbered) from error
             raise ConfigError(
-                f"the cluster refused the job: {_first_line(error)}",
+                f"the cluster refused the job: {first_line(error)}",
                 client.get_address(),
                 "mend what it names, and submit again",
             ) from error
@@ -109,11 +109,11 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], Any]) -
             time.sleep(POLL_S)
     except (OSError, RuntimeError) as error:
         do = f"look with `{command('status', client, name)}`; if it is gone, {again}"
-        raise IncompleteError(f"the cluster no longer answers: {_first_line(error)}", name, do) from error
+        raise IncompleteError(f"the cluster no longer answers: {first_line(error)}", name, do) from error
     if info.status == JobStatus.STOPPED:
         raise IncompleteError("the job was stopped", name, again)
     if info.driver_exit_code is None or info.driver_exit_code < 0:
-        why = _first_line(info.message or f"signal {-info.driver_exit_code}")
+        why = first_line(info.message or f"signal {-info.driver_exit_code}")
         raise IncompleteError(f"the job ended without an exit code: {why}", name, again)
     return info.driver_exit_code
 
@@ -129,7 +129,3 @@ def _is_running(client: JobSubmissionClient, name: str) -> ConfigError:
         f"submission {name}",
         f"follow it with `{command('logs', client, name)}`, or end it with `{command('stop', client, name)}`",
     )
-
-
-def _first_line(said: object) -> str:
-    return redacted(next(iter(str(said).strip().splitlines()), type(said).__name__))

@@ -25,9 +25,8 @@ from mapjob.cli.submit import submit
 from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.cli.validate import validate
-from mapjob.corpus.remote import redacted
 from mapjob.errors import MapjobError
-from mapjob.inert import on_terminal
+from mapjob.inert import on_terminal, redacted
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HTTPError
 
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.inert import first_line, in_line
 from mapjob.store.run_folder import open_run
 
 
@@ -45,7 +45,7 @@ def push(
                 repo_id=name, repo_type="dataset", folder_path=copy, commit_message=f"mapjob run {folder.run_id}"
             )
     except (HTTPError, OSError, ValueError) as error:
-        what = str(error).strip().splitlines()[0]
+        what = first_line(error)
         raise ConfigError(
             f"the hub does not take it: {what}", name, "log in (`hf auth login`) with a token that may write there"
         ) from error

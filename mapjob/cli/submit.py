@@ -7,8 +7,7 @@ import typer
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, say
 from mapjob.config import load_config
-from mapjob.corpus.remote import redacted
-from mapjob.inert import on_terminal
+from mapjob.inert import on_terminal, redacted
 
 
 def submit(

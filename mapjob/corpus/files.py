@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.corpus.footer import read_footer
-from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, redacted, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import ConfigError, InputError
+from mapjob.inert import first_line
 
 FOOTER_THREADS = 16
 GLOB_MARKS = "*?["
@@ -83,7 +84,7 @@ def _inspect(url: str) -> SourceFile:
         if not is_of_content(error):
             raise explained(error, url, "read") from error
         raise InputError(
-            f"not a readable Parquet file: {_first_line(error)}", url, "replace the file or take it out of input.path"
+            f"not a readable Parquet file: {first_line(error)}", url, "replace the file or take it out of input.path"
         ) from None
     for name in schema.names:
         if schema.names.count(name) > 1:
@@ -101,7 +102,3 @@ def file_identity(url: str) -> str:
         raise explained(error, url, "read") from error
     etag = info.get("ETag") or info.get("etag")
     return str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
-
-
-def _first_line(error: Exception) -> str:
-    return redacted(str(error).strip().split("\n")[0])

@@ -11,9 +11,10 @@ from mapjob.corpus.footer import read_footer
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.recognise import renames
 from mapjob.corpus.records import Record, checked
-from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, redacted, retried
+from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
+from mapjob.inert import first_line
 
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # of each column, so also the size of a request to object storage
@@ -42,7 +43,7 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
         if not is_of_content(error):
             raise explained(error, url, "read") from error
         raise InputError(
-            f"the rows cannot be read: {redacted(str(error).strip().splitlines()[0])}",
+            f"the rows cannot be read: {first_line(error)}",
             f"{url}, rows {start} to {stop}",
             "replace the file or take it out of input.path",
         ) from None

@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
+from mapjob.inert import first_line, redacted
 
 T = TypeVar("T")
 
@@ -28,20 +28,11 @@ S3_OPTIONS = {
 # botocore has errors that are no OSError (no credentials, a connection that never came up).
 STORAGE_ERRORS = (OSError, BotoCoreError)
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-# user:password@ up to the last @, since passwords may hold / and @ (host:8080/name@v1 is none); and what signs a query.
-_PASSWORD = r"(?<=://)[^/\s:@]*:(?!\d+(?:[/?#]|$))[^\s\"'<>]*@"
-_SIGNATURE = r"(?<=[?&])[^=&/\s]*(?:key|secret|token|sig|credential|passw)[^=&/\s]*=[^&\s\"'<>]*"
-_SECRET = re.compile(f"{_PASSWORD}|{_SIGNATURE}", re.I)
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
 _TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted"}  # of two puts of one name at the same moment
 _EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-
-
-def redacted(text: str) -> str:
-    """The text without user:password and signatures in its URLs."""
-    return _SECRET.sub("…", text)
 
 
 @lru_cache(maxsize=8)
@@ -139,7 +130,7 @@ def explained(error: Exception, url: str, verb: str) -> MapjobError:
     A ConfigError where the same command would fail again; an IncompleteError where it goes on once the storage is well.
     """
     url = redacted(url)
-    what = redacted(str(getattr(error, "strerror", None) or error).strip().split("\n")[0])
+    what = first_line(getattr(error, "strerror", None) or error)
     status, code = answer(error)
     number = getattr(error, "errno", None)
     again = "run the same command again: it goes on from what is committed"

@@ -12,6 +12,7 @@ from ray.exceptions import AuthenticationError
 
 from mapjob.config import Execution
 from mapjob.errors import ConfigError
+from mapjob.inert import first_line
 
 
 def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, float]:
@@ -41,7 +42,7 @@ def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, fl
                     "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
                 ) from error
             raise ConfigError(
-                f"no Ray cluster answers: {str(error).strip().splitlines()[0]}",
+                f"no Ray cluster answers: {first_line(error)}",
                 f"execution.address: {address}",
                 "start one (`RAY_AUTH_MODE=token ray start --head`), or leave execution.address empty for a local Ray",
             ) from error

@@ -11,6 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import IncompleteError, MapjobError
+from mapjob.inert import first_line
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.cluster import is_cluster
@@ -72,7 +73,7 @@ def received(
         if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             raise  # a fault of ours: the whole trace is what helps
         raise IncompleteError(
-            f"the cluster failed: {str(error).strip().splitlines()[0]}",
+            f"the cluster failed: {first_line(error)}",
             "the graph",
             "run the same command again: it goes on from the units that are committed",
         ) from error

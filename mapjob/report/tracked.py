@@ -12,8 +12,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from mapjob.corpus.remote import redacted
 from mapjob.errors import ConfigError
+from mapjob.inert import redacted
 from mapjob.store.run_folder import RunFolder, open_run
 
 Tracker = Literal["wandb", "trackio"]

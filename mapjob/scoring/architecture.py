@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from mapjob.errors import ModelError
+from mapjob.inert import first_line
 from mapjob.scoring.model_files import ADAPTED
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec
@@ -36,8 +37,3 @@ def auto_class(spec: ScorerSpec) -> Any:
         return AutoModelForCausalLM
     # A head of its own comes from scoring/rewards.py, so only the body under it is needed.
     return AutoModel if spec.files.architecture in ADAPTED else AutoModelForSequenceClassification
-
-
-def first_line(error: Exception) -> str:
-    """The part of an error of transformers that a user can read."""
-    return str(error).strip().split("\n")[0]

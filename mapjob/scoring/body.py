@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
+from mapjob.inert import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.last_layer import last_feed_forward, only_for
 from mapjob.scoring.layout import Layout, Padded, layout, on_device, padded
@@ -106,7 +107,7 @@ class Body:
                 rows = [laid.reading.token(c, i) for c, own in enumerate(read) for i in own]
                 states = self.states(laid, np.array(rows))
         except (CannotPack, ValueError, TypeError) as error:
-            return str(error).strip().split("\n")[0]
+            return first_line(error)
         drift = (states.float() - alone.float()).abs().max().item()
         if not drift <= self._tolerance(alone):
             return f"packed states differ from plain ones by {drift:.2g}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from mapjob.config import Model
 from mapjob.errors import ModelError
+from mapjob.inert import first_line
 from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_importable
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -167,7 +168,7 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"neither a folder here nor to be had from the hub: {str(error).strip().splitlines()[0]}",
+            f"neither a folder here nor to be had from the hub: {first_line(error)}",
             f"model {name}, revision {revision or 'newest'}",
             "check the name, the revision, the network and the access rights (HF_TOKEN)",
         ) from None

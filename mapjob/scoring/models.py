@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError
-from mapjob.scoring.architecture import auto_class, check_architecture, first_line
+from mapjob.inert import first_line
+from mapjob.scoring.architecture import auto_class, check_architecture
 from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import check_vocabulary

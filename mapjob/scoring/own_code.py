@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mapjob.errors import ModelError
+from mapjob.inert import first_line
 
 NAMED_IN = ("config.json", "tokenizer_config.json")
 # `module.Class` of a .py file beside config.json: no other repository (`org/name--module.Class`), no other folder.
@@ -88,5 +89,5 @@ def make_importable(folder: Path, where: str) -> None:
             try:
                 get_cached_module_file(folder, f"{module}.py")
             except (OSError, ImportError) as error:
-                what = f"the model's own code cannot be imported: {str(error).strip().splitlines()[0]}"
+                what = f"the model's own code cannot be imported: {first_line(error)}"
                 raise ModelError(what, where, "install what it needs, on every machine of the cluster") from None

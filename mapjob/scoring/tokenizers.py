@@ -5,6 +5,7 @@ from functools import lru_cache
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError
+from mapjob.inert import first_line
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.own_code import needs_code
 
@@ -21,7 +22,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         if "trust_remote_code" in str(error):
             raise needs_code("the tokenizer", files.path) from None
         raise ModelError(
-            f"the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"the tokenizer cannot be loaded: {first_line(error)}",
             files.path,
             "give a folder whose tokenizer transformers knows, saved with save_pretrained",
         ) from None

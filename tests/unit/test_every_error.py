@@ -23,6 +23,7 @@ from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
+from mapjob.inert import first_line
 from mapjob.prepare import prepare
 from mapjob.report.pair import selected_pair
 from mapjob.shipping import pack
@@ -323,3 +324,15 @@ def test_storage(cause):
     assert error.where == "s3://bucket/scores/unit.parquet"
     assert do in error.do
     assert "written" in error.what
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (OSError(), "OSError"),
+        (ValueError("\n bad value \nand a long story"), "bad value "),
+        (OSError("GET https://user:hunter2@hub/a failed"), "GET https://…hub/a failed"),
+    ],
+)
+def test_the_line_of_others_that_is_passed_on(said, line):
+    assert first_line(said) == line
