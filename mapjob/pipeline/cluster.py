@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import ray
+import ray.data  # sets up its loggers as it is imported, which `connect` quiets
 from ray.exceptions import AuthenticationError
 
 from mapjob.config import Execution
