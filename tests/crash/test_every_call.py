@@ -48,8 +48,8 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
     [
         *product(["disk", "swift"], ["kill", "lost"]),
         ("disk", "broken"),
-        ("disk content_names", "broken"),
         pytest.param("swift", "broken", marks=pytest.mark.slow),
+        pytest.param("disk content_names", "broken", marks=pytest.mark.slow),
         pytest.param("disk", "busy", marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py
     ],
     indirect=["outputs"],

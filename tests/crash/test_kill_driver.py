@@ -1,4 +1,4 @@
-"""SIGKILL of the driver at a random moment, then the same command: the files of an undisturbed run without Ray."""
+"""SIGKILL of the driver at random moments, then the same command: the files of an undisturbed run without Ray."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.crash.standing import COST
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
-KILLS = 1
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def published(output: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow  # test_random_walk.py kills drivers too, and test_every_call.py at each storage call
 def test_killed_runs_end_in_the_same_files(run_file: Path, tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
     run(load_config(run_file, [f"output.path={undisturbed}"]))

@@ -33,6 +33,7 @@ def scores(spec: ScorerSpec, records: list[Encoded]) -> np.ndarray:
     return np.array(column)
 
 
+@pytest.mark.slow  # compiling takes a minute
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("name", ["policy", "reward"])
 def test_compiled_body(plain, short_pairs, name):

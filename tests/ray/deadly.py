@@ -10,7 +10,7 @@ import torch
 
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 
-KILLS_ENCODER, KILLS_POLICY, POISONS_REWARD = "encoder", "policy " * 18, "reward " * 30
+KILLS_ENCODER, POISONS_REWARD = "encoder", "reward " * 30
 
 
 class DeadlyEncoder(ReadAndEncode):
@@ -27,18 +27,13 @@ class DeadlyEncoder(ReadAndEncode):
 
 
 class DeadlyScorer(ScorerActor):
-    """The real actor, whose policy kills its process on one length, and whose reward model breaks the device."""
+    """The real actor, whose reward model breaks the device on one length."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
         for scorer in self._scorers():
-            scorer.score = _Deadly(
-                type(scorer).score, scorer, self.poison if scorer.spec.name == "reward" else self.die
-            )
+            if scorer.spec.name == "reward":
+                scorer.score = _Deadly(type(scorer).score, scorer, self.poison)
         return super().__call__(block)
-
-    def die(self, records: Sequence[Any]) -> None:
-        if any(100 < length < 150 for length in _lengths(records)):
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def poison(self, records: Sequence[Any]) -> None:
         if any(length >= 150 for length in _lengths(records)):
