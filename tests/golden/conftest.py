@@ -43,12 +43,14 @@ def evenly(rows: list[Any], num: int) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
-    """The flawed pairs as the small trained models (bfloat16) score them; `position` is the index in flawed_pairs."""
+    """The flawed pairs as the small trained models (float32) score them; `position` is the index in flawed_pairs."""
     from tests.without_ray import score_all
 
     folder, models = tmp_path_factory.mktemp("scored"), shared / "models" / "small"
     tree = config_tree(write_corpus(folder / "corpus", flawed_pairs), folder / "out", Path(), Path())
-    tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
+    tree["models"] = {
+        name: {"path": str(models / name), "dtype": "float32"} for name in ("policy", "reference", "reward")
+    }
     tree["execution"] = {"rows_per_unit": 150}
     scored, _ = ranked(score_all(parse_config(tree)))
     return whole(unit.pairs for unit in scored.units.read())

@@ -34,7 +34,9 @@ def columns(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Columns:
     rows = evenly(rows, NUM_PAIRS)
     folder, models = tmp_path_factory.mktemp("metrics"), shared / "models" / "small"
     tree = config_tree(write_corpus(folder / "corpus", rows), folder / "out", Path(), Path())
-    tree["models"] = {name: {"path": str(models / name)} for name in ("policy", "reference", "reward")}
+    tree["models"] = {
+        name: {"path": str(models / name), "dtype": "float32"} for name in ("policy", "reference", "reward")
+    }
     tree["execution"] = {"rows_per_unit": 500}
     tree["selection"] = {"metrics": ["dcrm", "ifd_margin"], "signals": {"wpo_weight": {}}}
     scored, _ = ranked(score_all(parse_config(tree)))

@@ -24,7 +24,7 @@ def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, 
     tree = {
         "input": {"path": str(shared / "data" / data)},
         "output": {"path": str(tmp_path)},
-        "models": {"policy": {"path": str(models / "policy")}, "reward": {"path": str(models / "reward")}},
+        "models": {name: {"path": str(models / name), "dtype": "float32"} for name in ("policy", "reward")},
         "execution": {"rows_per_unit": 60},
     }
     manifest = run(parse_config(tree), limit)
