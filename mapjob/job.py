@@ -8,7 +8,7 @@ import numpy as np
 from mapjob.config import Config
 from mapjob.errors import ConfigError
 from mapjob.pipeline.events import Events
-from mapjob.pipeline.todo import Todo, missing, passes
+from mapjob.pipeline.todo import Todo, passes
 from mapjob.prepare import Job, describe, prepare
 from mapjob.ranking.agreement import agreement
 from mapjob.rankings import check_scored, ranked
@@ -89,7 +89,7 @@ def report(run: RunFolder, num_examples: int = 0) -> str:
 
 
 def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
-    todo = missing(job.plan, job.readers, job.scorers, job.store)
+    todo = job.todo()
     if not todo:
         say("every unit is scored already")
         return
@@ -121,7 +121,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
                 return
             except ClusterShrunk as shrunk:
                 say(f"{shrunk.what}: going on with those")
-            todo = missing(job.plan, job.readers, job.scorers, job.store)
+            todo = job.todo()
 
 
 def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say, log: Events) -> None:

@@ -1,6 +1,7 @@
 """A run file met with its corpus and its models: all that is known before a model is loaded or a byte is written."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from mapjob.config import WITH_ALPHA, Config
 from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import ConfigError
+from mapjob.pipeline.todo import Todo, missing
 from mapjob.scoring.reader_specs import ReaderSpec, reader_specs
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.store.manifest import run_id
@@ -60,10 +62,14 @@ class Job:
         markers = self.scorers[0].encoding.markers
         return control_pattern(markers) if markers else None
 
+    def todo(self) -> list[Todo]:
+        """The units that lack a column family, as the store stands now."""
+        return missing(self.plan, self.families, self.store)
+
     def lacking(self) -> dict[str, int]:
         """How many units each column family still lacks."""
-        done = {name: self.store.done(fingerprint) for name, fingerprint in self.families.items()}
-        return {name: sum(unit.id not in ids for unit in self.plan.units) for name, ids in done.items()}
+        lacking = Counter(name for item in self.todo() for name in item.missing)
+        return {name: lacking[name] for name in self.families}
 
 
 def prepare(config: Config, limit: int | None = None, code_allowed: bool = False) -> Job:

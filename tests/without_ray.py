@@ -17,7 +17,7 @@ from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt
-from mapjob.pipeline.todo import Todo, missing
+from mapjob.pipeline.todo import Todo
 from mapjob.prepare import Job, prepare
 from mapjob.report import figures, pictures
 from mapjob.scoring.reader_specs import ReaderSpec
@@ -49,7 +49,7 @@ def run(config: Config, limit: int | None = None) -> dict[str, Any]:
 def score_all(config: Config, code_allowed: bool = False) -> Job:
     """The scoring of a run alone: every unit of the corpus into the score store."""
     job = prepare(config, code_allowed=code_allowed)
-    todo = missing(job.plan, job.readers, job.scorers, job.store)
+    todo = job.todo()
     for _ in score(config, job.plan.corpus, job.readers, job.scorers, todo):
         pass
     return job

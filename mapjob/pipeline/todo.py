@@ -34,11 +34,10 @@ class Todo:
         return cls(unit, tuple(json.loads(block["missing"][0].as_py())))
 
 
-def missing(plan: Plan, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], store: ScoreStore) -> list[Todo]:
-    """Every unit that lacks a column family, with the names of what it lacks, in plan order."""
-    families = [(spec.name, spec.fingerprint) for spec in (*readers, *scorers)]
-    done = {name: store.done(fingerprint) for name, fingerprint in families}
-    todo = (Todo(unit, tuple(name for name, _ in families if unit.id not in done[name])) for unit in plan.units)
+def missing(plan: Plan, families: dict[str, str], store: ScoreStore) -> list[Todo]:
+    """Every unit that lacks one of the families (name -> fingerprint), with the names of those, in plan order."""
+    done = {name: store.done(fingerprint) for name, fingerprint in families.items()}
+    todo = (Todo(unit, tuple(name for name in families if unit.id not in done[name])) for unit in plan.units)
     return [item for item in todo if item.missing]
 
 

@@ -27,6 +27,8 @@ def test_two_runs_at_once(run_file: Callable[..., Path], tmp_path: Path) -> None
     with subprocess.Popen(command, env=environment, **options) as other:
         while not list((tmp_path / "out").glob("scores/*/*.parquet")) and other.poll() is None:
             time.sleep(0.01)
+        assert other.poll() is None
+        assert len(list((tmp_path / "out").glob("scores/*/*.parquet"))) < 3 * 10, "both have something left to do"
         here = run(load_config(path))
         stdout, stderr = other.communicate(timeout=300)
     assert other.returncode == 0, stderr

@@ -14,7 +14,7 @@ from tests.ray.conftest import World
 from tests.ray.deadly import KILLS_ENCODER, POISONS_REWARD, DeadlyEncoder, DeadlyScorer
 
 pytestmark = pytest.mark.ray
-ROWS = {1: KILLS_ENCODER, 2: POISONS_REWARD}
+ROWS = {1: POISONS_REWARD, 2: KILLS_ENCODER}
 
 
 def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

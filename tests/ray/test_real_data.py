@@ -1,5 +1,6 @@
 """Real preference data through the whole job with small trained models: dialogues, multi-turn, candidates."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,24 +9,26 @@ import pytest
 from mapjob import job
 from mapjob.config import parse_config
 from mapjob.store.run_folder import open_run
-from tests.without_ray import run
+from tests.without_ray import run as run_in_process
 
 
 @pytest.mark.parametrize(
-    ("data", "layout", "limit"),
+    ("data", "layout", "limit", "run"),
     [
-        ("hh_harmless_test", "hh", 80),
-        ("sharegpt_dpo_demo", "sharegpt", 12),
-        ("alpaca_eval_candidates", "candidates", 5),
+        ("hh_harmless_test", "hh", 80, job.run),
+        ("sharegpt_dpo_demo", "sharegpt", 12, run_in_process),
+        ("alpaca_eval_candidates", "candidates", 5, run_in_process),
     ],
 )
-def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
+def test_real_data_runs_to_a_selection(
+    shared: Path, tmp_path: Path, data: str, layout: str, limit: int, run: Callable[..., dict]
+) -> None:
     models = shared / "models" / "small"
     tree = {
         "input": {"path": str(shared / "data" / data)},
         "output": {"path": str(tmp_path)},
         "models": {name: {"path": str(models / name), "dtype": "float32"} for name in ("policy", "reward")},
-        "execution": {"rows_per_unit": 60},
+        "execution": {"rows_per_unit": 60, "pools": {name: {"max_size": 1} for name in ("policy", "reward")}},
     }
     manifest = run(parse_config(tree), limit)
     assert manifest["corpus"]["layout"] == layout
