@@ -16,7 +16,7 @@ from mapjob.prepare import Job, prepare
 from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.float8 import check_device
-from mapjob.scoring.models import default_device
+from mapjob.scoring.models import default_device, multiplies_bfloat16
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.storage import Storage
@@ -64,8 +64,7 @@ def _devices() -> Iterator[Finding]:
         memory = f"{properties.total_memory / 2**30:.0f} GiB"
         yield Finding(f"GPU {index}", f"{properties.name}, {memory}, {' and '.join(dtypes) or 'float32 only'}")
     if not torch.cuda.is_available():
-        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        bfloat16 = "bfloat16 in hardware" if fast else "bfloat16 without hardware: take float32"
+        bfloat16 = "bfloat16" if multiplies_bfloat16() else "bfloat16 computed in float32"
         yield Finding("CPU", f"no GPU; {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}")
 
 

@@ -32,7 +32,7 @@ class Body:
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
         self.network = body_of(model)
-        self.device = model.device
+        self.device, self.dtype = model.device, model.dtype
         self._model, self._spec = model, spec
         # What is compiled must not change from call to call.
         self._feed_forward = None if spec.files.compile else last_feed_forward(self.network)

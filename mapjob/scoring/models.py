@@ -3,6 +3,7 @@
 Code that comes with a model is run only where the run file and the command line both allow it.
 """
 
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,9 +31,29 @@ def torch_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if name == "float8" else getattr(torch, name)
 
 
+def arithmetic(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a model with weights of that dtype computes in.
+
+    float32 where a CPU has no products of them: torch makes these out of float32 ones there, several times slower than
+    float32 itself, and rounds what lies between.
+    """
+    dtype = torch_dtype(name)
+    if device.type != "cpu" or (dtype == torch.bfloat16 and multiplies_bfloat16()):
+        return dtype
+    return torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's processor does: AVX512_BF16 or AMX; on Arm as oneDNN says."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool = False) -> PreTrainedModel:
     """The model that scorers with one base share, in eval mode; `wearing` puts a scorer's adapter on.
 
+    Its weights have the values of the run file's dtype; `arithmetic` says what they are stored and multiplied in.
     spread: over all the GPUs that are there, layer by layer. Raises ModelError for weights that are missing or made up.
     """
     spec = specs[0]
@@ -79,6 +100,8 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     for each in specs:
         model = _with_adapter(model, each)
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
+    if arithmetic(spec.files.dtype, device) == torch.float32:
+        model = model.float()
     if float8:
         quantize_layers(body_of(model))
     return model

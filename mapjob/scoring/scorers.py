@@ -58,9 +58,10 @@ class Scorer:
             self.budget = Budget(tokens_per_batch, "as the run file says")
 
     def __str__(self) -> str:
+        where = f"{self.device.type} in {str(self.body.dtype).removeprefix('torch.')}"
         if self.body.why_not_packed:
-            return f"{self.spec.name}: length-sorted batches on {self.device.type}, because {self.body.why_not_packed}"
-        return f"{self.spec.name}: packs with shared prompts on {self.device.type}, {self.budget}"
+            return f"{self.spec.name}: length-sorted batches on {where}, because {self.body.why_not_packed}"
+        return f"{self.spec.name}: packs with shared prompts on {where}, {self.budget}"
 
     def score(self, records: Sequence[Encoded | RowError]) -> Scored:
         """Columns `logps` and `num_tokens`, `rewards`, or `collision_logps`: lists of length N, null where `reason`

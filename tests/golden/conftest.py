@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import mapjob.scoring.models
 from mapjob.config import parse_config
 from mapjob.ranking.pairs import Pairs
 from mapjob.rankings import ranked
@@ -19,6 +20,12 @@ from tests.golden.columns import whole
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def multiplies_bfloat16(monkeypatch) -> None:
+    """Models in bfloat16 are computed in it, also where the processor has no products of it and torch makes them up."""
+    monkeypatch.setattr(mapjob.scoring.models, "multiplies_bfloat16", lambda: True)
 
 
 @pytest.fixture(scope="session")

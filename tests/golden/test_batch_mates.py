@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import mapjob.scoring.models
 from mapjob.scoring.budget import Budget
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import Scorer
@@ -81,7 +82,9 @@ def models(request, tmp_path_factory) -> tuple[Shape, dict]:
 def both(request, models) -> dict[str, Alone]:
     shape, folders = models
     records = records_of(shape.vocabulary)
-    scorers = make_scorers(folders, request.param, tokens=64)
+    with pytest.MonkeyPatch.context() as patch:  # bfloat16 as processors do it that have it; others take float32 for it
+        patch.setattr(mapjob.scoring.models, "multiplies_bfloat16", lambda: True)
+        scorers = make_scorers(folders, request.param, tokens=64)
     return {
         name: Alone(scorer, records, [numbers(scorer, [record])[0] for record in records])
         for name, scorer in scorers.items()

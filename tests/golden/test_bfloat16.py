@@ -1,13 +1,24 @@
-"""In bfloat16, mapjob errs no more than plain transformers does: against the same rounded weights in float64."""
+"""In bfloat16, mapjob errs no more than plain transformers does: against the same rounded weights in float64.
+
+On a processor that does not multiply bfloat16, it errs no more than in float32.
+"""
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import mapjob.scoring.models
 from mapjob.scoring.encode import Encoded
 from tests.golden.random_ids import make_models, make_scorers, numbers, random_record, sequences
-from tests.golden.reference import flat, in_float64, reward_of, summed_logps
+from tests.golden.reference import (
+    assert_logps_close,
+    assert_rewards_close,
+    flat,
+    in_float64,
+    reward_of,
+    summed_logps,
+)
 
 MARGIN = 1.05
 ARCHITECTURES = ["llama", "gemma2"]
@@ -33,7 +44,7 @@ def assert_no_worse(ours: list[float], plain: list[float], exact: list[float]) -
     assert mine <= MARGIN * theirs
 
 
-def test_logps(models):
+def test_logps(models, multiplies_bfloat16):
     of = records(40)
     exact = in_float64(AutoModelForCausalLM, models["policy"], torch.bfloat16)
     plain = AutoModelForCausalLM.from_pretrained(models["policy"], dtype=torch.bfloat16).eval()
@@ -44,7 +55,7 @@ def test_logps(models):
     )
 
 
-def test_rewards(models):
+def test_rewards(models, multiplies_bfloat16):
     of = records(120)
     exact = in_float64(AutoModelForSequenceClassification, models["reward"], torch.bfloat16)
     plain = AutoModelForSequenceClassification.from_pretrained(models["reward"], dtype=torch.bfloat16).eval()
@@ -53,6 +64,19 @@ def test_rewards(models):
         [plain_reward(plain, ids) for ids, _ in sequences(of)],
         [reward_of(exact, ids) for ids, _ in sequences(of)],
     )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_of_half_precision_in_float32(models, dtype, monkeypatch):
+    monkeypatch.setattr(mapjob.scoring.models, "multiplies_bfloat16", lambda: False)
+    of, scorers = records(10), make_scorers(models, dtype)
+    exact = in_float64(AutoModelForCausalLM, models["policy"], getattr(torch, dtype))
+    assert_logps_close(
+        flat(numbers(scorers["policy"], of)), [summed_logps(exact, ids, first) for ids, first in sequences(of)]
+    )
+    exact = in_float64(AutoModelForSequenceClassification, models["reward"], getattr(torch, dtype))
+    assert_rewards_close(flat(numbers(scorers["reward"], of)), [reward_of(exact, ids) for ids, _ in sequences(of)])
+    assert all("in float32" in str(scorer) for scorer in scorers.values())
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def test_compiled_body(plain, short_pairs, name):
     assert spec.fingerprint != plain[name].fingerprint
 
 
-def test_logits_rounded_to_bfloat16(plain, short_pairs):
+def test_logits_rounded_to_bfloat16(plain, short_pairs, multiplies_bfloat16):
     exact = with_option(plain["policy"], dtype="bfloat16")
     rounded = with_option(exact, head_dtype="bfloat16")
     records = encode(exact, read(short_pairs[:40]))
@@ -53,7 +53,7 @@ def test_logits_rounded_to_bfloat16(plain, short_pairs):
     assert rounded.fingerprint != exact.fingerprint
 
 
-def test_float8_layers(plain, short_pairs, monkeypatch):
+def test_float8_layers(plain, short_pairs, multiplies_bfloat16, monkeypatch):
     """On CPU torch multiplies float8 too, if slowly, so the numbers can be tried without the device."""
     monkeypatch.setattr(mapjob.scoring.models, "check_device", lambda *_: None)
     spec = with_option(plain["policy"], dtype="float8")
