@@ -20,6 +20,7 @@ import torch
 from benchmarks.models import SHAPE, make_models
 from benchmarks.yardsticks import Scenario, records_of, spec_of, spread, timed
 from mapjob.scoring.encode import Encoded
+from mapjob.scoring.models import arithmetic, default_device
 from mapjob.scoring.scorers import Scorer
 
 OPTIONS = {"compile": {"compile": True}, "head_dtype: bfloat16": {"head_dtype": "bfloat16"}}
@@ -41,7 +42,8 @@ def main() -> None:
 
 def compare(folder: Path, scenario: Scenario, rounds: int) -> None:
     spec, records = spec_of(folder, scenario), records_of(scenario, SHAPE["vocab_size"])
-    options = OPTIONS if scenario.dtype == "bfloat16" else {"compile": OPTIONS["compile"]}
+    in_bfloat16 = arithmetic(scenario.dtype, default_device()) == torch.bfloat16
+    options = OPTIONS if in_bfloat16 else {"compile": OPTIONS["compile"]}
     if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9) and scenario.dtype == "bfloat16":
         options = options | FLOAT8
     scorers = {"": Scorer(spec)}
