@@ -127,7 +127,8 @@ def play(
     quick: bool,
 ) -> dict[str, Any]:
     """One round with everyone, whose scores are checked, then rounds with those who matter."""
-    pool = [peer for peer in (peers.QUICK if quick else peers.PEERS) if takes_part(peer, scenario, len(sequences))]
+    few = quick or (scenario.dtype == "bfloat16" and not multiplies_bfloat16())
+    pool = [peer for peer in (peers.QUICK if few else peers.PEERS) if takes_part(peer, scenario, len(sequences))]
     short = [(prompt[:8], completion[:8]) for prompt, completion in sequences[:2]]
     for peer in pool:
         peer.score(model, short, peer.batch_size)  # whoever is measured has run before
@@ -140,7 +141,7 @@ def play(
     for _ in range(rounds):
         peaks.append(peak_flops(scenario.dtype))
         timed(ours, ours_s)
-        best = sorted(peers_s, key=lambda peer: min(peers_s[peer]))[: 1 if quick else 2]
+        best = sorted(peers_s, key=lambda peer: min(peers_s[peer]))[: 1 if few else 2]
         slow = [] if quick else [peer for peer in peers_s if str(peer) == peers.BATCH_8]
         for peer in dict.fromkeys([*best, *slow]):
             timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s[peer])
@@ -164,12 +165,8 @@ def play(
 
 
 def takes_part(peer: Any, scenario: Scenario, num_sequences: int) -> bool:
-    """A reward model and many candidates are compared with the strongest alone, which the pairs of a policy show; so is
-    bfloat16 where the processor has none.
-    """
+    """A reward model and many candidates are compared with the strongest alone, which the pairs of a policy show."""
     pairs_of_policy = scenario.scorer == "policy" and scenario.completions == 2
-    if peer.weak and scenario.dtype == "bfloat16" and not multiplies_bfloat16():
-        return False
     if not pairs_of_policy and (peer.engine == "trl" or peer.weak):
         return False
     # From twice the sequences on a batch holds them all, as the size before did.
