@@ -170,8 +170,8 @@ def takes_part(peer: Any, scenario: Scenario, num_sequences: int) -> bool:
     if not pairs_of_policy and (peer.engine == "trl" or peer.weak):
         return False
     # From twice the sequences on a batch holds them all, as the size before did.
-    enough = peer.batch_size < 2 * num_sequences or peer.batch_size == 8
-    return enough and (scenario.scorer == "policy" or peer.engine != "lm-eval")
+    other_work = peer.batch_size < 2 * num_sequences or str(peer) == peers.BATCH_8
+    return other_work and (scenario.scorer == "policy" or peer.engine != "lm-eval")
 
 
 def table(results: list[dict[str, Any]]) -> str:
