@@ -42,7 +42,7 @@ def main() -> None:
 
 def compare(folder: Path, scenario: Scenario, rounds: int) -> None:
     spec, records = spec_of(folder, scenario), records_of(scenario, SHAPE["vocab_size"])
-    in_bfloat16 = arithmetic(scenario.dtype, default_device()) == torch.bfloat16
+    in_bfloat16 = arithmetic(scenario.dtype, default_device()) == "bfloat16"
     options = OPTIONS if in_bfloat16 else {"compile": OPTIONS["compile"]}
     if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9) and scenario.dtype == "bfloat16":
         options = options | FLOAT8

@@ -38,7 +38,7 @@ from benchmarks.yardsticks import (
     useful_flops,
 )
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.models import multiplies_bfloat16
+from mapjob.scoring.models import arithmetic, default_device, multiplies_bfloat16
 from mapjob.scoring.scorers import Scorer
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
@@ -56,7 +56,7 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers has renamed
-    # Where the processor has no bfloat16, peers take five times as long for it, and all has to end within ten minutes.
+    # Where the processor has no bfloat16, peers take four times as long for it, and all has to end within ten minutes.
     few = arguments.quick or not multiplies_bfloat16()
     scenarios = plan(arguments.pairs or (2 if few else 3), arguments.quick)
     rounds = (1 if few else 2) if arguments.rounds is None else arguments.rounds
@@ -127,7 +127,7 @@ def play(
     quick: bool,
 ) -> dict[str, Any]:
     """One round with everyone, whose scores are checked, then rounds with those who matter."""
-    few = quick or (scenario.dtype == "bfloat16" and not multiplies_bfloat16())
+    few = quick or arithmetic(scenario.dtype, default_device()) != scenario.dtype  # peers crawl there
     pool = [peer for peer in (peers.QUICK if few else peers.PEERS) if takes_part(peer, scenario, len(sequences))]
     short = [(prompt[:8], completion[:8]) for prompt, completion in sequences[:2]]
     for peer in pool:

@@ -17,7 +17,7 @@ from mapjob.prepare import Job
 from mapjob.scoring.budget import tokens_that_fit
 from mapjob.scoring.costs import ModelCost, model_config, model_cost
 from mapjob.scoring.encode import Encoded, Encoder
-from mapjob.scoring.models import arithmetic, default_device
+from mapjob.scoring.models import arithmetic, default_device, torch_dtype
 from mapjob.scoring.packing import Group, packs, shared_prompts
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
@@ -151,4 +151,5 @@ def _budget(spec: ScorerSpec, tokens_per_batch: Any) -> int:
     if tokens_per_batch != "auto":
         return tokens_per_batch
     device = default_device()
-    return tokens_that_fit(model_config(spec.files), arithmetic(spec.files.dtype, device), device).tokens
+    dtype = torch_dtype(arithmetic(spec.files.dtype, device))
+    return tokens_that_fit(model_config(spec.files), dtype, device).tokens

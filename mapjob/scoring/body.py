@@ -17,7 +17,7 @@ from mapjob.inert import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.last_layer import last_feed_forward, only_for
 from mapjob.scoring.layout import Layout, Padded, layout, on_device, padded
-from mapjob.scoring.models import body_of, wearing
+from mapjob.scoring.models import arithmetic, body_of, wearing
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
@@ -32,7 +32,7 @@ class Body:
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
         self.network = body_of(model)
-        self.device, self.dtype = model.device, model.dtype
+        self.device = model.device
         self._model, self._spec = model, spec
         # What is compiled must not change from call to call.
         self._feed_forward = None if spec.files.compile else last_feed_forward(self.network)
@@ -145,7 +145,7 @@ class Body:
         ]
 
     def _tolerance(self, states: torch.Tensor) -> float:
-        return TOLERANCE[self._spec.files.dtype] * max(1.0, states.float().abs().max().item())
+        return TOLERANCE[arithmetic(self._spec.files.dtype, self.device)] * max(1.0, states.float().abs().max().item())
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

@@ -31,16 +31,15 @@ def torch_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if name == "float8" else getattr(torch, name)
 
 
-def arithmetic(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a model with weights of that dtype computes in.
+def arithmetic(name: str, device: torch.device) -> str:
+    """The dtype that a model of that dtype is computed in.
 
-    float32 where a CPU has no products of them: torch makes these out of float32 ones there, several times slower than
-    float32 itself, and rounds what lies between.
+    float32 for float16 on any CPU, and for bfloat16 on one without products of it: torch makes these out of float32
+    ones there, several times slower than float32 itself, and rounds what lies between.
     """
-    dtype = torch_dtype(name)
-    if device.type != "cpu" or (dtype == torch.bfloat16 and multiplies_bfloat16()):
-        return dtype
-    return torch.float32
+    if device.type == "cpu" and (name == "float16" or (name == "bfloat16" and not multiplies_bfloat16())):
+        return "float32"
+    return name
 
 
 def multiplies_bfloat16() -> bool:
@@ -100,7 +99,7 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     for each in specs:
         model = _with_adapter(model, each)
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
-    if arithmetic(spec.files.dtype, device) == torch.float32:
+    if arithmetic(spec.files.dtype, device) == "float32":
         model = model.float()
     if float8:
         quantize_layers(body_of(model))

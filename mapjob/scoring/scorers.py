@@ -14,7 +14,7 @@ from mapjob.scoring.body import Body
 from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.layout import Layout, Padded, on_device
-from mapjob.scoring.models import default_device, load_model, wearing
+from mapjob.scoring.models import arithmetic, default_device, load_model, wearing
 from mapjob.scoring.packing import Pack, halves, shared_prompts
 from mapjob.scoring.rewards import reward_head
 from mapjob.scoring.spec import ScorerSpec
@@ -58,7 +58,7 @@ class Scorer:
             self.budget = Budget(tokens_per_batch, "as the run file says")
 
     def __str__(self) -> str:
-        where = f"{self.device.type} in {str(self.body.dtype).removeprefix('torch.')}"
+        where = f"{self.device.type} in {arithmetic(self.spec.files.dtype, self.device)}"
         if self.body.why_not_packed:
             return f"{self.spec.name}: length-sorted batches on {where}, because {self.body.why_not_packed}"
         return f"{self.spec.name}: packs with shared prompts on {where}, {self.budget}"

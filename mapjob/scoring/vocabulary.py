@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mapjob.errors import ModelError
+from mapjob.scoring.models import arithmetic
 from mapjob.scoring.spec import ScorerSpec
 
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # completion tokens and logits at one time
@@ -106,7 +107,7 @@ def check_head(head: VocabularyHead, own_logits_LV: torch.Tensor, hidden_LH: tor
     """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass."""
     own_LV, ours_LV = own_logits_LV.float().log_softmax(-1), head.logits(hidden_LH).log_softmax(-1)
     drift = (own_LV - ours_LV).abs().max().item()
-    if not drift <= (1e-4 if spec.files.dtype == "float32" else 1e-1):
+    if not drift <= (1e-4 if arithmetic(spec.files.dtype, hidden_LH.device) == "float32" else 1e-1):
         raise ModelError(
             f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
             f"models.{spec.name}.path: {spec.files.path}",

@@ -14,7 +14,7 @@ from mapjob.corpus.records import Text
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.budget import free_memory
 from mapjob.scoring.model_files import ModelFiles
-from mapjob.scoring.models import default_device, load_model, wearing
+from mapjob.scoring.models import arithmetic, default_device, load_model, wearing
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 from mapjob.selfplay.requests import Request, Response
@@ -117,7 +117,7 @@ class LocalEngine:
             ids_1L = torch.tensor([prompt + row.tokens], device=self._model.device)
             logps_TV = self._model(input_ids=ids_1L, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
             plain = logps_TV.log_softmax(1).gather(1, ids_1L[0, len(prompt) :, None]).sum().item()
-            if not abs(plain - sum(row.logps)) <= TOLERANCE[self._files.dtype]:
+            if not abs(plain - sum(row.logps)) <= TOLERANCE[arithmetic(self._files.dtype, self._device)]:
                 raise ModelError(
                     f"responses side by side differ from plain ones (by {abs(plain - sum(row.logps)):.2g} nats)",
                     f"policy.path: {self._files.path}",

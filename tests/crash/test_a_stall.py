@@ -14,7 +14,7 @@ from mapjob.pipeline.todo import Todo
 from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog
 
 pytestmark = pytest.mark.ray
-TODO = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
+WAITING = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +42,7 @@ def test_a_stall_is_ended_and_names_its_units():
     task = never.remote()
     time.sleep(2)
     with pytest.raises(IncompleteError, match=r"no unit came back in 1 s.*1 of \d+ CPU") as caught:
-        wait(20, Watchdog(TODO, 1.0, (4.0, 0.0)))
+        wait(20, Watchdog(WAITING, 1.0, (4.0, 0.0)))
     assert "shard.parquet, rows 10 to 20" in caught.value.where
     assert "and 2 more" in caught.value.where
     assert caught.value.exit_code == 4
@@ -62,10 +62,10 @@ def test_a_cluster_that_became_smaller_ends_the_pass_unless_nothing_is_left_of_w
     with contextlib.ExitStack() as expected:
         if ends:
             expected.enter_context(pytest.raises(ClusterShrunk, match="4 CPUs are left of 8 CPUs"))
-        wait(6, Watchdog(TODO, 48.0, size))
+        wait(6, Watchdog(WAITING, 48.0, size))
     ray.cancel(task, force=True)
 
 
 def test_waiting_for_nodes_is_no_stall():
     time.sleep(1)
-    wait(3, Watchdog(TODO, 1.0, (4.0, 0.0)))
+    wait(3, Watchdog(WAITING, 1.0, (4.0, 0.0)))

@@ -53,7 +53,7 @@ def test_logits_rounded_to_bfloat16(plain, short_pairs, multiplies_bfloat16):
     assert rounded.fingerprint != exact.fingerprint
 
 
-def test_float8_layers(plain, short_pairs, multiplies_bfloat16, monkeypatch):
+def test_float8_layers(plain, short_pairs, monkeypatch):
     """On CPU torch multiplies float8 too, if slowly, so the numbers can be tried without the device."""
     monkeypatch.setattr(mapjob.scoring.models, "check_device", lambda *_: None)
     spec = with_option(plain["policy"], dtype="float8")
