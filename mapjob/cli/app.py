@@ -1,5 +1,6 @@
 """The `mapjob` program: its commands, and how errors become exit codes."""
 
+import os
 import sys
 import traceback
 from types import TracebackType
@@ -45,6 +46,9 @@ app.add_typer(config_app, name="config")
 
 def main() -> None:
     """Entry point. An error says what, where, and what to do; the traceback only with -v. Ctrl-C exits with 130."""
+    # Ray reads this when imported. Threads of Ray Data outlive a run that is told to end; what they ask of Ray after it
+    # has left would start a second one, in a process that is ending and then hangs or crashes.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         app()
     except MapjobError as error:

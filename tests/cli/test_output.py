@@ -127,6 +127,23 @@ def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Pa
     assert len(units_below(tmp_path)) == 160 / 5
 
 
+def test_nothing_starts_a_second_ray() -> None:
+    """What Ray Data's threads would do in a run that is told to end, once Ray has left."""
+    late = """
+import sys
+from mapjob.cli.app import main
+sys.argv = ["mapjob", "doctor", "--help"]
+try:
+    main()
+finally:
+    import ray
+    ray.put(1)
+"""
+    result = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "Ray has not been started yet" in result.stderr
+
+
 def units_below(folder: Path) -> set[str]:
     """The units that are whole: with a file of the records, of the policy and of the reward model."""
     names = Counter(path.name for path in columns_below(folder))

@@ -22,7 +22,8 @@ class Deaf:
 
 
 def wait(deaf: Deaf) -> None:
-    with signals.ended_by_signals():
+    with signals.ended_by_signals() as listen:
+        listen()
         del deaf
         time.sleep(5)
 
@@ -41,3 +42,27 @@ def test_a_signal_gets_through(monkeypatch: pytest.MonkeyPatch, number: signal.S
 def test_without_a_signal_nothing_happens() -> None:
     with signals.ended_by_signals() as listen:
         listen()
+
+
+def start_ray(seconds: float) -> None:
+    """As far as signals see it: Ctrl-C comes at once, and Ray is up after so long."""
+    with signals.ended_by_signals() as listen:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(seconds)
+        listen()
+        time.sleep(5)
+
+
+def test_ctrl_c_waits_for_ray_to_be_up() -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        start_ray(0.2)
+    assert time.monotonic() - began >= 0.2
+
+
+def test_ctrl_c_ends_a_ray_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "AGAIN_S", 0.05)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        start_ray(60)
+    assert time.monotonic() - began < 30
