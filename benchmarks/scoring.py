@@ -142,7 +142,7 @@ def play(
         peaks.append(peak_flops(scenario.dtype))
         timed(ours, ours_s)
         best = sorted(peers_s, key=lambda peer: min(peers_s[peer]))[: 1 if few else 2]
-        slow = [] if quick else [peer for peer in peers_s if str(peer) == peers.BATCH_8]
+        slow = [] if few else [peer for peer in peers_s if str(peer) == peers.BATCH_8]
         for peer in dict.fromkeys([*best, *slow]):
             timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s[peer])
     # Whoever is fastest at the end was among the best in every round, so it has a time in each.
