@@ -38,7 +38,7 @@ from benchmarks.yardsticks import (
     useful_flops,
 )
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.models import arithmetic, default_device, multiplies_bfloat16
+from mapjob.scoring.models import arithmetic, default_device
 from mapjob.scoring.scorers import Scorer
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
@@ -57,7 +57,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers has renamed
     # Where the processor has no bfloat16, peers take four times as long for it, and all has to end within ten minutes.
-    few = arguments.quick or not multiplies_bfloat16()
+    few = arguments.quick or peers_crawl("bfloat16")
     scenarios = plan(arguments.pairs or (2 if few else 3), arguments.quick)
     rounds = (1 if few else 2) if arguments.rounds is None else arguments.rounds
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
@@ -66,6 +66,11 @@ def main() -> None:
     print(table(results))
     if arguments.json:
         print("\n".join(json.dumps(result) for result in results))
+
+
+def peers_crawl(dtype: str) -> bool:
+    """Whether they compute in a dtype that the processor does not multiply; ours then takes another."""
+    return arithmetic(dtype, default_device()) != dtype
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
@@ -127,7 +132,7 @@ def play(
     quick: bool,
 ) -> dict[str, Any]:
     """One round with everyone, whose scores are checked, then rounds with those who matter."""
-    few = quick or arithmetic(scenario.dtype, default_device()) != scenario.dtype  # peers crawl there
+    few = quick or peers_crawl(scenario.dtype)
     pool = [peer for peer in (peers.QUICK if few else peers.PEERS) if takes_part(peer, scenario, len(sequences))]
     short = [(prompt[:8], completion[:8]) for prompt, completion in sequences[:2]]
     for peer in pool:
