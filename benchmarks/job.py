@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from benchmarks.models import make_models
-from mapjob import job, rankings
 from mapjob.config import Config, parse_config
 from mapjob.corpus.reader import read_records, read_rows
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import rank_scored
+from mapjob.job.run import rank_job, run_job
 from mapjob.ranking.select import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
@@ -55,7 +56,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     config = run_file(arguments, output)
     start = time.monotonic()
-    manifest = job.run(config, arguments.limit, print)
+    manifest = run_job(config, arguments.limit, print)
     wall_s = time.monotonic() - start
     rows, cores = manifest["counts"]["rows"], os.cpu_count() or 1
     engine, one_by_one = bare_engine(config, arguments.limit)
@@ -69,10 +70,10 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
 
     other = config.model_copy(update={"selection": config.selection.model_copy(update={"alpha": 2.5})})
     start = time.monotonic()
-    job.rank(other, arguments.limit)
+    rank_job(other, arguments.limit)
     figures["rank_other_alpha_s"] = time.monotonic() - start
 
-    scored, ranking = rankings.ranked(prepare(config, arguments.limit))
+    scored, ranking = rank_scored(prepare(config, arguments.limit))
     return figures | compare_with_authors(scored, ranking, config)
 
 

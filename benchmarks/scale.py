@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.hash_scorer import WORDS, HashScorer, make_nothing_models
-from mapjob import job
 from mapjob.config import parse_config
+from mapjob.job.run import run_job
 from mapjob.pipeline import graph
 
 MAX_ROWS_PER_SHARD = 50_000
@@ -73,7 +73,7 @@ def measured(num_pairs: int, rows_per_unit: int, rows_per_shard: int) -> dict[st
             "models": {kind: {"path": str(folder / "models" / kind)} for kind in ("policy", "reward")},
             "execution": {"rows_per_unit": rows_per_unit},
         }
-        process = multiprocessing.get_context("spawn").Process(target=run_job, args=(tree,))
+        process = multiprocessing.get_context("spawn").Process(target=run_hash_scorers, args=(tree,))
         start = time.monotonic()
         process.start()
         with Peaks(process.pid) as peaks:
@@ -89,9 +89,9 @@ def measured(num_pairs: int, rows_per_unit: int, rows_per_shard: int) -> dict[st
     return figures | {"driver_peak_mib": peaks.driver / MIB, "all_peak_mib": peaks.all / MIB}
 
 
-def run_job(tree: dict[str, Any]) -> None:
+def run_hash_scorers(tree: dict[str, Any]) -> None:
     graph.ScorerActor = HashScorer
-    job.run(parse_config(tree))
+    run_job(parse_config(tree))
 
 
 def write_shards(folder: Path, num_pairs: int, rows_per_shard: int) -> None:

@@ -28,8 +28,8 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.hash_scorer import SENTENCE, make_nothing_models
 from benchmarks.sleeper import LOG, SECONDS, Sleeper
-from mapjob import job
 from mapjob.config import parse_config
+from mapjob.job.run import run_job
 from mapjob.pipeline import graph
 
 ROWS_PER_UNIT, UNITS_PER_ACTOR, UNITS_OF_ELASTIC = 10, 20, 120
@@ -143,7 +143,7 @@ class Walk:
             "execution": {"rows_per_unit": ROWS_PER_UNIT, "address": self.cluster.address},
         }
         tree["execution"]["pools"] = {"policy": pool, "reward": pool}
-        running = get_context("spawn").Process(target=run_job, args=(tree,))
+        running = get_context("spawn").Process(target=run_sleepers, args=(tree,))
         running.start()
         return running
 
@@ -165,9 +165,9 @@ class Walk:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def run_job(tree: dict[str, Any]) -> None:
+def run_sleepers(tree: dict[str, Any]) -> None:
     graph.ScorerActor = Sleeper
-    job.run(parse_config(tree))
+    run_job(parse_config(tree))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mapjob import job
 from mapjob.cli.options import say
 from mapjob.cli.selfplay import print_iterations
 from mapjob.config import Model, parse_config, read_tree
 from mapjob.config.generation import Generation, SelfPlayConfig
+from mapjob.job.run import run_job
 from mapjob.scoring.model_files import model_files
 from mapjob.selfplay.iterate import play
 from mapjob.selfplay.local import LocalEngine
@@ -57,7 +57,7 @@ def main() -> None:
     tree = json.loads(json.dumps(read_tree(RUN_FILE, options.overrides)).replace('"demo/', f'"{options.folder}/'))
     config = parse_config(tree, str(RUN_FILE), SelfPlayConfig)
     start = time.monotonic()
-    played = play(config, partial(job.run, say=say), say)
+    played = play(config, partial(run_job, say=say), say)
     seconds = time.monotonic() - start
     print_iterations(played["iterations"])
     tasks = list(islice(stream("held_out", "self-play", 0), PROMPTS))

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mapjob import job
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus
+from mapjob.job.prepare import Job, prepare
+from mapjob.job.run import run_job
 from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt
 from mapjob.pipeline.todo import Todo
-from mapjob.prepare import Job, prepare
 from mapjob.report import figures, pictures
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
@@ -43,14 +43,14 @@ def without_ray() -> Iterator[None]:
 def run(config: Config, limit: int | None = None) -> dict[str, Any]:
     """`job.run` without Ray."""
     with without_ray():
-        return job.run(config, limit)
+        return run_job(config, limit)
 
 
 def score_all(config: Config, code_allowed: bool = False) -> Job:
     """The scoring of a run alone: every unit of the corpus into the score store."""
     job = prepare(config, code_allowed=code_allowed)
-    todo = job.todo()
-    for _ in score(config, job.plan.corpus, job.readers, job.scorers, todo):
+    todo = run.todo()
+    for _ in score(config, run.plan.corpus, run.readers, run.scorers, todo):
         pass
     return job
 

@@ -6,10 +6,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mapjob import job, rankings
 from mapjob.cli.options import Json, Verbose, print_result, say
 from mapjob.config import load_config
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import pick_rows, rank_scored
+from mapjob.job.run import run_job
+from mapjob.store.run_folder import path_of
 
 EXTREMES = 6  # pairs of each end of the ranking that are shown
 
@@ -29,13 +31,13 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     build_world(folder / "world", say=say)
     run_file = write_run_file(folder)
     config = load_config(run_file)
-    manifest = job.run(config, say=say, verbose=verbose)
+    manifest = run_job(config, say=say, verbose=verbose)
     prepared = prepare(config)
-    scored, ranking = rankings.ranked(prepared)
+    scored, ranking = rank_scored(prepared)
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
-    print_extremes(rankings.picked_rows(prepared, scored, ranking, ends), config.selection.metric)
+    print_extremes(pick_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
-    run_path = job.path_of(manifest)
+    run_path = path_of(manifest)
     print_result(manifest, run_path, json)
     say(f"next: mapjob show {run_path} 1")
     say(f"      mapjob rank {run_file} --set selection.metric=map_signed")

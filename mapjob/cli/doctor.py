@@ -22,7 +22,7 @@ def doctor(
 
     Example: mapjob doctor configs/demo.yaml
     """
-    from mapjob.doctor import examine  # with torch and ray
+    from mapjob.job.doctor import examine  # with torch and ray
 
     findings = []
     for finding in examine(load_config(config, overrides or ()), trust_remote_code):

@@ -9,7 +9,7 @@ from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCo
 from mapjob.config import load_config
 from mapjob.errors import ConfigError
 from mapjob.inert import in_line
-from mapjob.prepare import describe, prepare
+from mapjob.job.prepare import describe, prepare
 
 Seconds = Annotated[
     float, typer.Option("--sample-s", min=0, help="Seconds of reading and encoding a sample; 0 looks at none.")
@@ -62,8 +62,8 @@ def plan(
     }
     if sample_s:
         # Slow to import, with torch and transformers.
-        from mapjob import forecast
-        from mapjob.report.forecast import as_json, forecast_text
+        from mapjob.job import forecast
+        from mapjob.job.forecast import as_json, forecast_text
         from mapjob.scoring.gpus import GPUS
 
         if gpu not in GPUS:

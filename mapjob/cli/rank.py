@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
+from mapjob.job.run import rank_job
 from mapjob.metrics.about import PAIRINGS, SIGNALS
 from mapjob.metrics.table import METRICS
+from mapjob.store.run_folder import path_of
 
 
 def explain(asked: bool) -> None:
@@ -42,5 +43,5 @@ def rank(
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    manifest = job.rank(load_config(config, overrides or ()), limit, say, trust_remote_code)
-    print_result(manifest, job.path_of(manifest), json)
+    manifest = rank_job(load_config(config, overrides or ()), limit, say, trust_remote_code)
+    print_result(manifest, path_of(manifest), json)

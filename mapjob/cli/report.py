@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from mapjob import job
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
 from mapjob.inert import in_line
+from mapjob.job.run import render_report
 from mapjob.store.run_folder import open_run
 
 
@@ -28,7 +28,7 @@ def report(
 
     Example: mapjob report runs/demo --examples 3 --output demo.html
     """
-    text = job.report(open_run(run), examples)
+    text = render_report(open_run(run), examples)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:

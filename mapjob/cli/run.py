@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
+from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, check_tracker, log_run
+from mapjob.store.run_folder import path_of
 
 Events = Annotated[
     str | None, typer.Option(metavar="FILE", help="Append a JSON line for every unit, and for start, pass and finish.")
@@ -41,7 +42,7 @@ def run(
     """
     if log_to is not None:
         check_tracker(log_to)
-    manifest = job.run(load_config(config, overrides or ()), limit, say, verbose, trust_remote_code, events)
+    manifest = run_job(load_config(config, overrides or ()), limit, say, verbose, trust_remote_code, events)
     if log_to is not None:
-        log_run(job.path_of(manifest), log_to, say)
-    print_result(manifest, job.path_of(manifest), json)
+        log_run(path_of(manifest), log_to, say)
+    print_result(manifest, path_of(manifest), json)

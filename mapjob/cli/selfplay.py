@@ -4,12 +4,12 @@ import json as json_lines
 from functools import partial
 from typing import Any
 
-from mapjob import job
 from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
 from mapjob.cli.train import check_trl
 from mapjob.config import load_config
 from mapjob.config.generation import SelfPlayConfig
 from mapjob.inert import in_line
+from mapjob.job.run import run_job
 
 
 def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False, verbose: Verbose = False) -> None:
@@ -24,7 +24,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False
     from mapjob.selfplay.iterate import play  # slow to import, and needed by no other command
 
     played = play(
-        load_config(config, overrides or (), SelfPlayConfig), partial(job.run, say=say, verbose=verbose), say, verbose
+        load_config(config, overrides or (), SelfPlayConfig), partial(run_job, say=say, verbose=verbose), say, verbose
     )
     print_iterations(played["iterations"])
     print(f"policy: {in_line(played['policy'])}")

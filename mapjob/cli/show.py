@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from mapjob import rankings
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
+from mapjob.job.rank import find_pair
 from mapjob.report.pair import pair_text, selected_pair
 from mapjob.store.run_folder import open_run
 
@@ -24,7 +24,7 @@ def show(
     manifest = folder.manifest
     assert manifest is not None, "open_run returns finished runs"
     selected = selected_pair(folder, which)
-    row = selected or rankings.ranked_pair(manifest, which)
+    row = selected or find_pair(manifest, which)
     if row is None:
         ranked = manifest["counts"]["ranked"]
         raise ConfigError(f"no pair has the rank or pair_id {which}", folder.url, f"ranks go from 1 to {ranked:,}")

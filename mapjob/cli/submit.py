@@ -46,23 +46,23 @@ def submit(
 
     Example: mapjob submit run.yaml --address http://127.0.0.1:8265 --set selection.alpha=2.5
     """
-    from mapjob import submission  # with ray
+    from mapjob.job import submit  # with ray
 
     logging.disable(logging.INFO)  # Ray's client tells of every package and socket
     flags = {"--trust-remote-code": trust_remote_code, "--json": json, "--verbose": verbose}
     options = tuple(flag for flag, given in flags.items() if given)
     tree = load_config(config, overrides or ())
-    client = submission.connect(address)
-    name = submission.submit(client, tree, limit, options, num_cpus)
+    client = submit.connect(address)
+    name = submit.submit(client, tree, limit, options, num_cpus)
     say(f"submitted as {name}")
     if no_wait:
-        say(f"follow it: {submission.command('logs', client, name)}")
-        say(f"stop it:   {submission.command('stop', client, name)}")
+        say(f"follow it: {submit.command('logs', client, name)}")
+        say(f"stop it:   {submit.command('stop', client, name)}")
         return
     try:
-        exit_code = submission.follow(client, name, lambda text: print(on_terminal(redacted(text)), end="", flush=True))
+        exit_code = submit.follow(client, name, lambda text: print(on_terminal(redacted(text)), end="", flush=True))
     except KeyboardInterrupt:
-        say(f"no longer followed; the job goes on. Follow it: {submission.command('logs', client, name)}")
-        say(f"stop it: {submission.command('stop', client, name)}")
+        say(f"no longer followed; the job goes on. Follow it: {submit.command('logs', client, name)}")
+        say(f"stop it: {submit.command('stop', client, name)}")
         raise typer.Exit(130)
     raise typer.Exit(exit_code)

@@ -5,11 +5,11 @@ from typing import Annotated, get_args
 
 import typer
 
-from mapjob import rankings
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
 from mapjob.inert import in_line
+from mapjob.job.rank import sweep_job
 from mapjob.ranking.sweep import CALIBRATED, choices
 from mapjob.report.sweep import as_json, sweep_text
 
@@ -33,7 +33,7 @@ def sweep(
     Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
     """
     wanted = choices(_metrics(metric), [_alpha(part) for part in alpha.split(",")], _ratios(ratio))
-    swept, url = rankings.sweep(load_config(config, overrides or ()), wanted, limit, say)
+    swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit, say)
     print(sweep_text(swept))
     print(f"sweep: {in_line(url)} (sweep.json, overlap.svg)")
     if json:

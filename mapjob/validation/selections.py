@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob import rankings
 from mapjob.config import Config, Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
-from mapjob.prepare import Job, prepare
+from mapjob.job.prepare import Job, prepare
+from mapjob.job.rank import rank_scored
 from mapjob.ranking.gathered import gathered
 from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import Pairs, RankedPairs
@@ -33,7 +33,7 @@ class Corpus:
     @classmethod
     def of(cls, config: Config) -> "Corpus":
         prepared = prepare(config)
-        return cls(prepared, *rankings.ranked(prepared))
+        return cls(prepared, *rank_scored(prepared))
 
     @property
     def pairs(self) -> RankedPairs:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 import mapjob
-from mapjob import job
 from mapjob.config import Config, Model, fingerprint, parse_config
 from mapjob.config.training import Training
 from mapjob.errors import ConfigError
+from mapjob.job.run import run_job
 from mapjob.ranking.sweep import Choice
 from mapjob.say import Say, silent
-from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 from mapjob.training.train import train
 from mapjob.validation.arms import RANDOM, Bench, arms_of
@@ -43,7 +43,7 @@ def validate(validation: Validation, of_development: bool = False, say: Say = si
         build(validation.world, say)
     with _few_threads(validation):
         everything = validation.everything
-        run = open_run(job.path_of(job.run(everything, say=say)))
+        run = open_run(path_of(run_job(everything, say=say)))
         corpus = Corpus.of(everything)
         groups = everything.input.columns.group, validation.groups
         held_out = read_held_out(run, validation.development, of_development, *groups)
@@ -147,5 +147,5 @@ def _scored_by(validation: Validation, probe: Path, say: Say) -> Config:
     tree["models"]["policy"] = Model(path=str(probe), dtype="float32").model_dump()
     tree["selection"]["metrics"] = validation.of_probe
     config = parse_config(tree)
-    job.run(config, say=say)
+    run_job(config, say=say)
     return config

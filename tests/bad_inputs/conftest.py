@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
 from mapjob.config import parse_config
-from mapjob.store.run_folder import open_run
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.without_ray import score_all
 
@@ -53,8 +53,8 @@ def run(models, tmp_path) -> Run:
         sections = {"selection": ALL, "max_error_rate": 1.0, **sections}
         config = parse_config(config_tree(corpus, folder / "out", *own, **sections))
         score_all(config)
-        manifest = job.rank(config)
-        finished = open_run(job.path_of(manifest))
+        manifest = rank_job(config)
+        finished = open_run(path_of(manifest))
         selected, errors = (
             pa.concat_tables([finished.read_table(name) for name in finished.tables(folder)])
             for folder in ("selected", "errors")

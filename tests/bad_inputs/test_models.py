@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mapjob import job
 from mapjob.config import parse_config
 from mapjob.errors import InputError, ModelError
+from mapjob.job.run import run_job
 from tests.bad_inputs.conftest import Run, pairs, write
 from tests.fakes import config_tree, make_policy, make_reward, make_tokenizer
 
@@ -79,7 +79,7 @@ def test_a_tokenizer_larger_than_the_embedding(tmp_path, models, name, make):
     corpus = write(tmp_path / "corpus", pairs(3))
     config = parse_config(config_tree(corpus, tmp_path / "out", **{**models, name: small}))
     with pytest.raises(ModelError, match="token 399, the model has 399") as caught:
-        job.run(config)
+        run_job(config)
     assert caught.value.where == f"models.{name}.path: {small}"
     assert caught.value.exit_code == 2
     assert not list((tmp_path / "out").rglob("*.parquet"))

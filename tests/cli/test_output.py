@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import load_config
-from mapjob.job import path_of
+from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.fakes import make_pairs, make_policy, write_corpus

@@ -8,7 +8,8 @@ from datasets import load_dataset
 
 from mapjob.config import load_config
 from mapjob.corpus.remote import filesystem
-from mapjob.job import path_of, rank
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.without_ray import run
@@ -34,7 +35,7 @@ def test_a_nightly_on_s3(
     assert "2 units are scored already, 2 are not" in ran.stderr
     ranked = last_json(mapjob("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
 
-    here = [run(load_config(on_disk)), rank(load_config(on_disk, ["selection.alpha=2.5"]))]
+    here = [run(load_config(on_disk)), rank_job(load_config(on_disk, ["selection.alpha=2.5"]))]
     for there, local in zip((second, ranked), here):
         folder = tmp_path / there["run_id"]
         fs.get(there["run_path"], str(folder), recursive=True)

@@ -7,8 +7,7 @@ import yaml
 
 from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
-from mapjob.shipping import RUN_FILE, pack, portable, submission_id
-from mapjob.submission import connect
+from mapjob.job.submit import RUN_FILE, connect, pack, portable, submission_id
 from tests.cluster.nodes import free_ports
 
 TREE = {

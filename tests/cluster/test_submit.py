@@ -13,7 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 import mapjob as package
 from mapjob.config import load_config
-from mapjob.shipping import submission_id
+from mapjob.job.submit import submission_id
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.cluster.conftest import NUM_ROWS, ROWS_PER_UNIT

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
 from mapjob.config import Config, parse_config
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
@@ -61,7 +61,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, models: tuple[Path, Path]
         source = {"path": str(folder / "corpus"), "layout": "trl", "plain_text": style}
         keep = {"keep": {"ratio": 0.5}}
         return Path(
-            job.path_of(run(config(folder, models, rows, input=source, output_format=output_format, selection=keep)))
+            path_of(run(config(folder, models, rows, input=source, output_format=output_format, selection=keep)))
         )
 
     return export

@@ -9,10 +9,9 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from mapjob import job
-from mapjob.prepare import describe, prepare
+from mapjob.job.prepare import describe, prepare
 from mapjob.report.pair import selected_pair
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.exports.conftest import CORPORA, FORMATS, Exported, config, pairs_of, rows_of
 from tests.fakes import make_pairs
 from tests.without_ray import run
@@ -99,7 +98,7 @@ def test_columns_of_candidates_and_of_exchanged_sides_say_which_completion_is_me
         sides = ["responses"] if name == "many" else ["chosen", "rejected"]
         settings = {"selection": {"keep": {"ratio": 1.0}, "on_disagreement": disagreement}}
         trl, columns = (
-            rows_of(Path(job.path_of(run(config(tmp_path / name, models, rows, output_format=fmt, **settings)))))
+            rows_of(Path(path_of(run(config(tmp_path / name, models, rows, output_format=fmt, **settings)))))
             for fmt in ("trl", "columns")
         )
         for told, row in zip(trl, columns):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mapjob import job
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import path_of
 from tests.exports.conftest import CORPORA, config, dialogues
 from tests.without_ray import run
 
@@ -22,13 +23,13 @@ def test_a_pair_that_a_format_cannot_hold_ends_the_run_before_its_folder_is_ther
         run(config(tmp_path, models, rows, output_format=output_format, **settings))
     assert caught.value.where == f"{tmp_path}/corpus/part-001.parquet, row 3"
     assert not list((tmp_path / "out" / "runs").glob("*"))
-    manifest = job.rank(config(tmp_path, models, rows, output_format="trl", **settings))
+    manifest = rank_job(config(tmp_path, models, rows, output_format="trl", **settings))
     assert manifest["counts"]["selected"] == 12, "as the message says, from the same scores"
 
 
 def test_another_dataset_info_of_an_unfinished_run_is_refused(models, tmp_path: Path) -> None:
     settings = config(tmp_path, models, CORPORA["raw"], output_format="llama_factory")
-    folder = Path(job.path_of(run(settings)))
+    folder = Path(path_of(run(settings)))
     (folder / "manifest.json").unlink()
     before = (folder / "dataset_info.json").read_bytes()
     run(settings)  # adopts what stands

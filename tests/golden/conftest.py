@@ -11,8 +11,8 @@ import torch
 
 import mapjob.scoring.models
 from mapjob.config import parse_config
+from mapjob.job.rank import rank_scored
 from mapjob.ranking.pairs import Pairs
-from mapjob.rankings import ranked
 from tests.fakes import config_tree, write_corpus
 from tests.golden.columns import whole
 
@@ -59,5 +59,5 @@ def scored_pairs(tmp_path_factory, shared, flawed_pairs) -> Pairs:
         name: {"path": str(models / name), "dtype": "float32"} for name in ("policy", "reference", "reward")
     }
     tree["execution"] = {"rows_per_unit": 150}
-    scored, _ = ranked(score_all(parse_config(tree)))
+    scored, _ = rank_scored(score_all(parse_config(tree)))
     return whole(unit.pairs for unit in scored.units.read())

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import parse_config
-from mapjob.rankings import ranked
+from mapjob.job.rank import rank_scored
 from tests.fakes import config_tree, write_corpus
 from tests.golden.columns import whole
 from tests.golden.conftest import evenly
@@ -39,7 +39,7 @@ def columns(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Columns:
     }
     tree["execution"] = {"rows_per_unit": 500}
     tree["selection"] = {"metrics": ["dcrm", "ifd_margin"], "signals": {"wpo_weight": {}}}
-    scored, _ = ranked(score_all(parse_config(tree)))
+    scored, _ = rank_scored(score_all(parse_config(tree)))
     columns = whole(unit.pairs for unit in scored.units.read()).columns
     assert len(columns["chosen_reward"]) == NUM_PAIRS
     return columns

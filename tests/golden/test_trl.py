@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from mapjob.config import parse_config
-from mapjob.job import path_of, rank
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_policy, make_reward, write_corpus
 from tests.golden.conftest import evenly
 from tests.without_ray import score_all
@@ -52,7 +53,7 @@ def publish(folder: Path, shared: Path, rows: list[dict[str, Any]], plain_text: 
     tree["selection"] = {"keep": {"ratio": 1.0}}
     config = parse_config(tree)
     score_all(config)
-    files = sorted(Path(path_of(rank(config))).glob("selected/*.parquet"))
+    files = sorted(Path(path_of(rank_job(config))).glob("selected/*.parquet"))
     table = pa.concat_tables([pq.read_table(file) for file in files])
     return Published(table, {"policy": policy, "reference": reference}, config.scoring.max_length)
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
+from mapjob.job.run import run_job
 from mapjob.pipeline import graph
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import make_pairs, write_corpus
 from tests.ray.conftest import World
 from tests.ray.deadly import KILLS_ENCODER, POISONS_REWARD, DeadlyEncoder, DeadlyScorer
@@ -29,7 +29,7 @@ def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypa
     monkeypatch.setattr(graph, "MAX_INPUT_BLOCKS", 1)
     monkeypatch.setattr(graph, "ReadAndEncode", DeadlyEncoder)
     monkeypatch.setattr(graph, "ScorerActor", DeadlyScorer)
-    run = open_run(job.path_of(job.run(config)))
+    run = open_run(path_of(run_job(config)))
     errors = pa.concat_tables([run.read_table(name) for name in run.tables("errors")]).to_pylist()
     assert [(error["row"], error["reason"]) for error in errors] == [(row, "killed_process") for row in ROWS]
     assert run.manifest["counts"]["ranked"] == 4 - len(ROWS)

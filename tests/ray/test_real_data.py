@@ -6,16 +6,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mapjob import job
 from mapjob.config import parse_config
-from mapjob.store.run_folder import open_run
+from mapjob.job.run import run_job
+from mapjob.store.run_folder import open_run, path_of
 from tests.without_ray import run as run_in_process
 
 
 @pytest.mark.parametrize(
     ("data", "layout", "limit", "run"),
     [
-        ("hh_harmless_test", "hh", 80, job.run),
+        ("hh_harmless_test", "hh", 80, run_job),
         ("sharegpt_dpo_demo", "sharegpt", 12, run_in_process),
         ("alpaca_eval_candidates", "candidates", 5, run_in_process),
     ],
@@ -35,7 +35,7 @@ def test_real_data_runs_to_a_selection(
     counts = manifest["counts"]
     assert counts["rows"] == limit == counts["ranked"] + counts["dropped"] + counts["broken"]
     assert counts["ranked"] > 0.8 * limit
-    folder = open_run(job.path_of(manifest))
+    folder = open_run(path_of(manifest))
     table = pa.concat_tables([folder.read_table(name) for name in folder.tables("selected")])
     assert table.num_rows == int(0.4 * counts["ranked"])
     first = table.to_pylist()[0]

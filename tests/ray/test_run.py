@@ -11,9 +11,9 @@ from datasets import load_dataset
 from ray.data import DataContext
 from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 
-from mapjob import job
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
-from mapjob.store.run_folder import open_run
+from mapjob.job.run import rank_job, run_job
+from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import make_policy, make_tokenizer
 from tests.ray.conftest import NUM_ROWS, REASONS, World
 from tests.without_ray import run as run_in_process
@@ -22,14 +22,14 @@ SMALL_UNITS = {"execution": {"rows_per_unit": 40}}
 
 
 def selected(manifest: dict) -> pa.Table:
-    run = open_run(job.path_of(manifest))
+    run = open_run(path_of(manifest))
     return pa.concat_tables([run.read_table(name) for name in run.tables("selected")])
 
 
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     output = tmp_path_factory.mktemp("finished")
-    return output, job.run(world.config(output, **SMALL_UNITS))
+    return output, run_job(world.config(output, **SMALL_UNITS))
 
 
 def column_files(output: Path) -> dict[str, int]:
@@ -43,7 +43,7 @@ def test_every_row_is_ranked_or_refused_with_its_reason(finished: tuple[Path, di
     assert counts["rows"] == NUM_ROWS == counts["ranked"] + sum(REASONS.values())
     assert counts["broken"] == 1
     assert counts["selected"] == int(0.4 * counts["ranked"])
-    run = open_run(job.path_of(manifest))
+    run = open_run(path_of(manifest))
     errors = pa.concat_tables([run.read_table(name) for name in run.tables("errors")]).to_pylist()
     assert {(e["reason"], Path(e["file"]).name, e["row"]) for e in errors} == {
         ("duplicate", "part-000.parquet", 10),
@@ -73,7 +73,7 @@ def test_selection_is_in_rank_order_with_the_users_columns(finished: tuple[Path,
 
 
 def test_load_dataset_gives_the_selection(finished: tuple[Path, dict], tmp_path: Path) -> None:
-    loaded = load_dataset(job.path_of(finished[1]), split="train", cache_dir=str(tmp_path))
+    loaded = load_dataset(path_of(finished[1]), split="train", cache_dir=str(tmp_path))
     assert loaded["pair_id"] == selected(finished[1])["pair_id"].to_pylist()
     assert loaded[0]["prompt"][0]["role"] == "user"
     assert loaded[0]["chosen"][0]["role"] == "assistant"
@@ -82,14 +82,14 @@ def test_load_dataset_gives_the_selection(finished: tuple[Path, dict], tmp_path:
 def test_a_finished_run_scores_nothing(world: World, finished: tuple[Path, dict]) -> None:
     output, manifest = finished
     before = column_files(output)
-    assert job.run(world.config(output, **SMALL_UNITS)) == manifest
+    assert run_job(world.config(output, **SMALL_UNITS)) == manifest
     assert column_files(output) == before
 
 
 def test_another_alpha_needs_no_model_and_points_latest(world: World, finished: tuple[Path, dict]) -> None:
     output, manifest = finished
     before = column_files(output)
-    other = job.rank(world.config(output, selection={"alpha": 2.5}, **SMALL_UNITS))
+    other = rank_job(world.config(output, selection={"alpha": 2.5}, **SMALL_UNITS))
     assert other["run_id"] != manifest["run_id"]
     assert column_files(output) == before
     assert json.loads((output / "latest.json").read_text())["run_id"] == other["run_id"]
@@ -104,7 +104,7 @@ def test_only_what_is_missing_is_scored_again(world: World, tmp_path: Path) -> N
         (tmp_path / name).unlink()
     for file in (tmp_path / "runs").rglob("manifest.json"):
         file.unlink()
-    assert selected(job.run(config)).equals(first)
+    assert selected(run_job(config)).equals(first)
     after = column_files(tmp_path)
     assert set(after) == set(before)
     assert {name for name in before if after[name] != before[name]} == set(lost)
@@ -115,7 +115,7 @@ def test_numbers_do_not_depend_on_actors_batches_units_or_schedule(
 ) -> None:
     pools = {name: {"min_size": 2, "max_size": 2} for name in ("policy", "reward")}
     execution = {"rows_per_unit": 1000, "schedule": "one_by_one", "tokens_per_batch": 300, "pools": pools}
-    other = selected(job.run(world.config(tmp_path, execution=execution)))
+    other = selected(run_job(world.config(tmp_path, execution=execution)))
     table = selected(finished[1])
     assert other["pair_id"].to_pylist() == table["pair_id"].to_pylist()
     for name in ("chosen_logps", "rejected_logps", "chosen_reward", "rejected_reward"):
@@ -126,7 +126,7 @@ def test_dpo_scores_a_reference_and_nothing_else_again(world: World, finished: t
     output, _ = finished
     before = column_files(output)
     models = {"reference": {"path": str(world.reference), "dtype": "float32"}}
-    manifest = job.run(world.config(output, models=models, selection={"implicit": "dpo"}, **SMALL_UNITS))
+    manifest = run_job(world.config(output, models=models, selection={"implicit": "dpo"}, **SMALL_UNITS))
     after = column_files(output)
     assert all(after[name] == before[name] for name in before)
     assert {name.split("/")[1] for name in set(after) - set(before)} == {manifest["fingerprints"]["reference"]}
@@ -138,12 +138,12 @@ def test_dpo_scores_a_reference_and_nothing_else_again(world: World, finished: t
 def test_policy_as_its_own_reference_is_refused(world: World, tmp_path: Path) -> None:
     models = {"reference": {"path": str(world.policy), "dtype": "float32"}}
     with pytest.raises(ConfigError, match="same model"):
-        job.run(world.config(tmp_path, models=models, selection={"implicit": "dpo"}))
+        run_job(world.config(tmp_path, models=models, selection={"implicit": "dpo"}))
 
 
 def test_rank_without_scores_says_what_is_missing(world: World, tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="3 of 3 units of policy"):
-        job.rank(world.config(tmp_path))
+        rank_job(world.config(tmp_path))
 
 
 def test_too_many_broken_rows_end_the_run_without_a_manifest(world: World, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_model_that_cannot_be_used_ends_the_run_from_its_worker(world: World, 
     del weights["score.weight"]
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"made up at random: score.weight"):
-        job.run(world.config(tmp_path / "out", models={"reward": {"path": str(broken), "dtype": "float32"}}))
+        run_job(world.config(tmp_path / "out", models={"reward": {"path": str(broken), "dtype": "float32"}}))
 
 
 def test_plain_strings_without_a_template_are_scored_and_written_as_strings(world: World, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from mapjob import job
 from mapjob.config import parse_config
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
@@ -41,10 +42,10 @@ def tree(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="session")
 def manifest(tree: dict[str, Any]) -> dict[str, Any]:
-    return job.rank(parse_config(tree))
+    return rank_job(parse_config(tree))
 
 
 @pytest.fixture(scope="session")
 def page(manifest: dict[str, Any]) -> str:
     """The report as it stands in the run folder."""
-    return (Path(job.path_of(manifest)) / "report.html").read_text()
+    return (Path(path_of(manifest)) / "report.html").read_text()

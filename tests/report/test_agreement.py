@@ -5,14 +5,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
 from mapjob.config import parse_config
+from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
+from mapjob.store.run_folder import path_of
 from tests.report.parsed import Parsed
 
 
 def published(tree, **selection) -> tuple[set[str], Parsed]:
-    folder = Path(job.path_of(job.rank(parse_config({**tree, "selection": selection}))))
+    folder = Path(path_of(rank_job(parse_config({**tree, "selection": selection}))))
     ids = pq.read_table(folder / "selected", columns=["pair_id"])["pair_id"].to_pylist()
     return set(ids), Parsed((folder / "report.html").read_text())
 

@@ -4,10 +4,10 @@ hinders nobody. So does a page of `mapjob browse`.
 
 import pytest
 
-from mapjob import job
+from mapjob.job.run import render_report
 from mapjob.report.browse import page_html
 from mapjob.report.pages import Filter, Pages
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.report.browser import AXE, CHROMIUM, Seen, look
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the report is not looked at")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 @pytest.fixture(scope="module")
 def file(manifest, tmp_path_factory):
     file = tmp_path_factory.mktemp("shown") / "report.html"
-    file.write_text(job.report(open_run(job.path_of(manifest)), num_examples=2))
+    file.write_text(render_report(open_run(path_of(manifest)), num_examples=2))
     return file
 
 
@@ -36,7 +36,7 @@ def test_it_fits_loads_nothing_else_and_hinders_nobody(file, width, scheme):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_of_browse(manifest, tmp_path, scheme):
-    pages = Pages(open_run(job.path_of(manifest)))
+    pages = Pages(open_run(path_of(manifest)))
     file = tmp_path / "browse.html"
     file.write_text(page_html(pages, Filter(), 2, pages))
     seen = look(file, 375, scheme)

@@ -6,28 +6,28 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from mapjob import job
 from mapjob.cli.app import app
 from mapjob.errors import ConfigError
+from mapjob.store.run_folder import path_of
 from tests.report.conftest import PLANTED
 
 
 def test_it_writes_the_report_again(manifest, page, tmp_path):
     file = tmp_path / "again.html"
-    result = CliRunner().invoke(app, ["report", job.path_of(manifest), "--output", str(file)])
+    result = CliRunner().invoke(app, ["report", path_of(manifest), "--output", str(file)])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"report: {file}\n"
     assert file.read_text() == page
-    result = CliRunner().invoke(app, ["report", job.path_of(manifest), "--examples", "1", "--output", str(file)])
+    result = CliRunner().invoke(app, ["report", path_of(manifest), "--examples", "1", "--output", str(file)])
     assert result.exit_code == 0, result.output
     assert PLANTED in file.read_text()
-    assert PLANTED not in (Path(job.path_of(manifest)) / "report.html").read_text()
+    assert PLANTED not in (Path(path_of(manifest)) / "report.html").read_text()
 
 
 def test_the_run_folder_is_all_it_needs(manifest, page, tmp_path):
     """Copied to where nothing else of the run is: no scores, no corpus, no models."""
     folder = tmp_path / "kept" / "runs" / manifest["run_id"]
-    shutil.copytree(job.path_of(manifest), folder)
+    shutil.copytree(path_of(manifest), folder)
     gone = json.loads((folder / "manifest.json").read_text())
     gone["config"]["input"]["path"] = gone["config"]["output"]["path"] = "/nowhere"
     gone["config"]["models"]["policy"]["path"] = "/nowhere"
@@ -43,7 +43,7 @@ def test_the_run_folder_is_all_it_needs(manifest, page, tmp_path):
 
 def test_a_run_of_before_reports_could_be_written_again(manifest, tmp_path):
     folder = tmp_path / "kept" / "runs" / "map-0"
-    shutil.copytree(job.path_of(manifest), folder)
+    shutil.copytree(path_of(manifest), folder)
     (folder / "report.json").unlink()
     result = CliRunner().invoke(app, ["report", str(folder), "--output", str(tmp_path / "again.html")])
     assert isinstance(result.exception, ConfigError)
@@ -53,7 +53,7 @@ def test_a_run_of_before_reports_could_be_written_again(manifest, tmp_path):
 
 def test_a_file_that_cannot_be_written(manifest, tmp_path):
     output = tmp_path / "nowhere" / "report.html"
-    result = CliRunner().invoke(app, ["report", job.path_of(manifest), "--output", str(output)])
+    result = CliRunner().invoke(app, ["report", path_of(manifest), "--output", str(output)])
     assert isinstance(result.exception, ConfigError)
     assert result.exception.where == f"--output {output}"
 

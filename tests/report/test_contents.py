@@ -5,20 +5,20 @@ from pathlib import Path
 import html5lib
 import pytest
 
-from mapjob import job
 from mapjob.config import parse_config
 from mapjob.errors import Reason
+from mapjob.job.run import rank_job, render_report
 from mapjob.report.account import refused
 from mapjob.report.examples import Example, examples
 from mapjob.report.overview import warnings
-from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.run_folder import RunFolder, open_run, path_of
 from tests.report.conftest import EVIL, PLANTED
 from tests.report.parsed import Parsed, loaded
 from tests.without_ray import run
 
 
 def folder_of(manifest) -> RunFolder:
-    return open_run(job.path_of(manifest))
+    return open_run(path_of(manifest))
 
 
 def test_it_is_well_formed_html(page):
@@ -88,7 +88,7 @@ def test_numbers_are_those_of_the_manifest(page, manifest):
 def test_what_it_took(tree, tmp_path):
     """Of the call that scored: tokens by model. The run of the fixture only ranked."""
     manifest = run(parse_config({**tree, "output": {"path": str(tmp_path)}}))
-    parsed = Parsed((Path(job.path_of(manifest)) / "report.html").read_text())
+    parsed = Parsed((Path(path_of(manifest)) / "report.html").read_text())
     assert manifest["spent"]["scored_rows"] == 120
     for name, tokens in manifest["spent"]["tokens"].items():
         assert parsed.row("cost", name)[1] == f"{tokens:,}"
@@ -96,7 +96,7 @@ def test_what_it_took(tree, tmp_path):
 
 
 def test_written_again_it_is_the_same(manifest, page):
-    assert job.report(folder_of(manifest)) == page
+    assert render_report(folder_of(manifest)) == page
 
 
 def test_what_it_is_drawn_from_is_small_and_holds_no_text(manifest):
@@ -120,7 +120,7 @@ def test_many_warnings_are_counted():
 
 
 def test_examples_are_there_when_asked_for(manifest):
-    parsed = Parsed(job.report(folder_of(manifest), num_examples=2))
+    parsed = Parsed(render_report(folder_of(manifest), num_examples=2))
     words = parsed.words["examples"]
     assert parsed.names.count("article") == 6
     assert words.count("rejected") >= 6
@@ -133,14 +133,14 @@ def test_examples_are_there_when_asked_for(manifest):
 
 @pytest.mark.parametrize("output_format", ["openrlhf", "llama_factory", "columns"])
 def test_examples_of_every_format(tree, output_format):
-    other = job.rank(parse_config({**tree, "output_format": output_format}))
-    words = Parsed(job.report(folder_of(other), num_examples=1)).words["examples"]
+    other = rank_job(parse_config({**tree, "output_format": output_format}))
+    words = Parsed(render_report(folder_of(other), num_examples=1)).words["examples"]
     assert words.count(PLANTED) >= 3 * 3, "prompt, chosen and rejected of three pairs"
 
 
 def test_an_empty_selection_has_no_examples(tree):
-    none = job.rank(parse_config({**tree, "selection": {"keep": {"count": 0}}}))
-    assert "examples" not in Parsed(job.report(folder_of(none), num_examples=2)).words
+    none = rank_job(parse_config({**tree, "selection": {"keep": {"count": 0}}}))
+    assert "examples" not in Parsed(render_report(folder_of(none), num_examples=2)).words
 
 
 def test_long_texts_are_cut_and_counted():

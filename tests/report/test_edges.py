@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapjob import job, rankings
 from mapjob.config import parse_config
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import rank_scored
+from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
-from mapjob.prepare import prepare
 from mapjob.ranking.select import rank_pairs
 from mapjob.report.html import page
 from mapjob.report.summary import summary
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.report.parsed import Parsed, loaded
 from tests.without_ray import run
@@ -26,7 +28,7 @@ LIMIT = 500_000  # bytes
 
 def report_of(tree: dict[str, Any], **selection: Any) -> Parsed:
     manifest = run(parse_config({**tree, "selection": selection}))
-    text = (Path(job.path_of(manifest)) / "report.html").read_text()
+    text = (Path(path_of(manifest)) / "report.html").read_text()
     html5lib.HTMLParser(strict=True).parse(text)
     assert loaded(text) == []
     assert len(text) < LIMIT
@@ -72,8 +74,8 @@ def test_one_pair_and_no_groups(models, tmp_path):
 def test_a_side_that_says_nothing(tree):
     """Every implicit margin is the same, so its term is 0 and the cut line upright."""
     config = parse_config(tree)
-    manifest = job.rank(config)
-    _, ranking = rankings.ranked(prepare(config))
+    manifest = rank_job(config)
+    _, ranking = rank_scored(prepare(config))
     flat = ranking.pairs.columns | {"simpo_margin": np.full(len(ranking.pairs), 0.5)}
     ranking = rank_pairs(replace(ranking.pairs, columns=flat), config.selection, lambda index: pa.array(index))
     assert ranking.scale.implicit == 0

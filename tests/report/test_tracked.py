@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mapjob import job
 from mapjob.cli.app import app
 from mapjob.errors import ConfigError
 from mapjob.report.tracked import check_tracker, log_run, numbers
+from mapjob.store.run_folder import path_of
 
 
 def logged(manifest, tracker: str, longest_s: float = 300.0) -> str:
     said: list[str] = []
-    log_run(job.path_of(manifest), tracker, said.append, longest_s)
+    log_run(path_of(manifest), tracker, said.append, longest_s)
     (line,) = said
     return line
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mapjob import job
 from mapjob.config import parse_config
 from mapjob.inert import in_line, in_markdown, on_terminal
+from mapjob.job.run import rank_job
 from mapjob.report.card import card
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs
 from tests.without_ray import score_all
 
@@ -74,11 +74,11 @@ def runs(tree: dict) -> list[dict]:
     """Two finished runs: all pairs, and the best three."""
     config = parse_config(tree)
     score_all(config)
-    return [job.rank(config), job.rank(parse_config(tree | {"selection": {"keep": {"count": 3}}}))]
+    return [rank_job(config), rank_job(parse_config(tree | {"selection": {"keep": {"count": 3}}}))]
 
 
 def test_selected_holds_the_data_unharmed(runs: list[dict]) -> None:
-    run = open_run(job.path_of(runs[0]))
+    run = open_run(path_of(runs[0]))
     rows = [row for name in run.tables("selected") for row in run.read_table(name).to_pylist()]
     assert sorted(row["pair_id"] for row in rows) == sorted(EVIL)
     for row in rows:
@@ -93,13 +93,13 @@ def test_names_of_shards_are_no_paths_of_ours(tree: dict, runs: list[dict]) -> N
     assert not [name for name in names if "evil" in name or "break" in name or "<" in name or "DROP" in name]
     beside = {path.name for path in out.parent.iterdir()}
     assert beside == {"corpus", "out"}
-    run = open_run(job.path_of(runs[0]))
+    run = open_run(path_of(runs[0]))
     (error,) = [row for name in run.tables("errors") for row in run.read_table(name).to_pylist()]
     assert Path(error["file"]).name in SHARDS, "the column keeps the name as it is"
 
 
 def test_a_terminal_gets_no_control_character(program: Callable, tree: dict, runs: list[dict], tmp_path: Path) -> None:
-    old, new = map(job.path_of, runs)
+    old, new = map(path_of, runs)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(tree))
     commands = [["show", "--", old, evil] for evil in EVIL]

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from mapjob import job
 from mapjob.config import Model, parse_config
 from mapjob.errors import ModelError
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.run import rank_job
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.spec import scorer_files
 from mapjob.scoring.tokenizers import load_tokenizer
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.fakes import config_tree, make_pairs, write_corpus
@@ -60,7 +60,7 @@ def run_file(tree: dict, tmp_path: Path) -> Path:
 
 
 def selected(manifest: dict) -> pa.Table:
-    run = open_run(job.path_of(manifest))
+    run = open_run(path_of(manifest))
     return pa.concat_tables([run.read_table(name) for name in run.tables("selected")]).sort_by("pair_id")
 
 
@@ -86,7 +86,7 @@ def test_with_both_permissions_it_runs_in_the_workers(
     score_all(config)
     columns = ["pair_id", "chosen_logps", "rejected_logps"]
     found = pa.concat_tables([t.select(columns) for t in [selected(open_run(str(tmp_path / "out")).manifest)]])
-    assert found.equals(selected(job.rank(config)).select(columns))
+    assert found.equals(selected(rank_job(config)).select(columns))
 
 
 def test_either_permission_alone_is_refused_and_names_the_other(program: Callable, run_file: Path, tree: dict) -> None:
@@ -129,12 +129,12 @@ def test_a_plan_that_reads_the_tokenizers_takes_the_flag(program: Callable, tree
 def test_changed_code_scores_again(tree: dict, tmp_path: Path) -> None:
     config = parse_config(tree)
     score_all(config, code_allowed=True)
-    first = job.rank(config)
+    first = rank_job(config)
     (tmp_path / "own" / "parts.py").write_text("SCALE = 0.5\n")
     lacking = prepare(config).lacking()
     assert lacking == {"records": 0, "policy": 2, "reward": 0}
     score_all(config, code_allowed=True)
-    second = job.rank(config)
+    second = rank_job(config)
     assert first["fingerprints"]["policy"] != second["fingerprints"]["policy"]
     columns = [selected(manifest)["chosen_logps"].to_pylist() for manifest in (first, second)]
     assert columns[0] != columns[1]

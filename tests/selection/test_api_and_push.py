@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import mapjob
-from mapjob import job
 from mapjob.config import parse_config
 from mapjob.errors import ConfigError
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.selection.hub import Hub, hub
 from tests.without_ray import run
@@ -32,7 +32,7 @@ def tree(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run_path(tree) -> str:
-    return job.path_of(run(parse_config(tree)))
+    return path_of(run(parse_config(tree)))
 
 
 def test_all_scores_in_rank_order(tree, run_path):
@@ -52,7 +52,7 @@ def test_all_scores_in_rank_order(tree, run_path):
 
 def test_the_same_words_from_python(tree, run_path, tmp_path):
     again = mapjob.run(tree)
-    assert job.path_of(again) == run_path
+    assert path_of(again) == run_path
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**tree, "selection": {"keep": {"count": 3}}}))
     assert mapjob.rank(str(file))["counts"]["selected"] == 3

@@ -12,13 +12,13 @@ from urllib.request import Request, urlopen
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job
 from mapjob.cli.browse import server
 from mapjob.config import parse_config
+from mapjob.job.run import rank_job
 from mapjob.report.browse import page_html
 from mapjob.report.pages import DISAGREEING, ROWS_PER_PAGE, Filter, Pages
 from mapjob.store import tables
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
@@ -41,9 +41,9 @@ def tree(tmp_path_factory) -> dict[str, Any]:
 def runs(tree) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "ROWS_PER_GROUP", 16)  # so that pages lie in several row groups
-        first = job.path_of(run(parse_config(tree)))
+        first = path_of(run(parse_config(tree)))
         other = {**tree, "selection": {"metric": "explicit", "keep": {"ratio": 0.5}}}
-        yield [first, job.path_of(run(parse_config(other)))]
+        yield [first, path_of(run(parse_config(other)))]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_nothing_else_is_answered(get, path, host):
 
 @pytest.mark.parametrize("output_format", ["openrlhf", "llama_factory", "columns"])
 def test_every_format_has_pages(tree, output_format, rows):
-    manifest = job.rank(parse_config({**tree, "output_format": output_format}))
-    pages = Pages(open_run(job.path_of(manifest)))
+    manifest = rank_job(parse_config({**tree, "output_format": output_format}))
+    pages = Pages(open_run(path_of(manifest)))
     assert [number + 1 for number in pages.matching(Filter(text="needle")).tolist()] == needles(rows)
     assert "rank 1" in page_html(pages, Filter(), 1, None)

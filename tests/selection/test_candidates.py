@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob import job, rankings
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import find_pair
+from mapjob.job.run import rank_job
 from mapjob.ranking.pairing import best_worst
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.golden import plain_metrics as plain
 from tests.without_ray import run
@@ -46,7 +48,7 @@ def ran(models, corpus, tmp_path) -> Any:
     def ran(**selection: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         config = configured(models, corpus, tmp_path, **selection)
         manifest = run(config)
-        return manifest, pq.read_table(f"{job.path_of(manifest)}/selected").to_pylist()
+        return manifest, pq.read_table(f"{path_of(manifest)}/selected").to_pylist()
 
     return ran
 
@@ -162,7 +164,7 @@ def test_texts_and_columns_belong_to_the_pair(ran, corpus):
 
 def test_another_pairing_scores_nothing_again(models, corpus, tmp_path, ran):
     first, _ = ran()
-    again = job.rank(configured(models, corpus, tmp_path, pairing="map", pairs_per_record=5))
+    again = rank_job(configured(models, corpus, tmp_path, pairing="map", pairs_per_record=5))
     assert set(again["fingerprints"].values()) == set(first["fingerprints"].values())
     assert again["counts"]["ranked"] > first["counts"]["ranked"]
 
@@ -178,16 +180,16 @@ def test_any_cut_into_units_gives_the_same_selection(models, corpus, tmp_path):
         config = configured(models, corpus, tmp_path, pairing="map", pairs_per_record=3, metrics=["dcrm"])
         execution = config.execution.model_copy(update={"rows_per_unit": size})
         manifest = run(config.model_copy(update={"execution": execution}))
-        rows.append(pq.read_table(f"{job.path_of(manifest)}/selected").to_pylist())
+        rows.append(pq.read_table(f"{path_of(manifest)}/selected").to_pylist())
     assert rows[0] == rows[1]
 
 
 def test_a_pair_is_found_by_its_id_and_by_its_rank(ran):
     manifest, rows = ran(pairing="ranked", pairs_per_record=12)
     for row in (rows[0], rows[-1]):
-        assert rankings.ranked_pair(manifest, row["pair_id"]) == row
-        assert rankings.ranked_pair(manifest, str(row["rank"])) == row
-    assert rankings.ranked_pair(manifest, rows[0]["pair_id"].split(":")[0] + ":12-11") is None
+        assert find_pair(manifest, row["pair_id"]) == row
+        assert find_pair(manifest, str(row["rank"])) == row
+    assert find_pair(manifest, rows[0]["pair_id"].split(":")[0] + ":12-11") is None
 
 
 @pytest.mark.parametrize("selection", [{"pairing": "dcrm"}, {"pairing": "ranked", "pairs_per_record": 2}])

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from mapjob import job
 from mapjob.config import parse_config
 from mapjob.errors import IncompleteError
+from mapjob.job.run import rank_job
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.golden import plain_metrics as plain
 from tests.without_ray import run
@@ -48,7 +49,7 @@ def tree(models, tmp_path) -> dict[str, Any]:
 
 
 def rows_of(manifest: dict[str, Any], folder: str = "selected") -> list[dict[str, Any]]:
-    return pq.read_table(f"{job.path_of(manifest)}/{folder}").to_pylist()
+    return pq.read_table(f"{path_of(manifest)}/{folder}").to_pylist()
 
 
 def test_everything_at_once(tree):
@@ -65,7 +66,7 @@ def test_everything_at_once(tree):
     }.items():
         assert [row[name] for row in rows] == pytest.approx(expected, rel=1e-9), name
     assert {type(row["edit_distance"]) for row in rows} == {int}
-    loaded = load_dataset(job.path_of(manifest), split="train")
+    loaded = load_dataset(path_of(manifest), split="train")
     assert loaded.num_rows == 60
     assert not {"margin", "label"} & set(loaded.column_names)
 
@@ -82,7 +83,7 @@ def test_of_several_reward_models_the_margin_is_their_mean_in_deviations(tree):
     expected = [plain.mean(both) for both in zip(*margins)]
     assert [row["reward_margin"] for row in rows] == pytest.approx(expected, rel=1e-9)
     assert [row["chosen_reward"] - row["rejected_reward"] for row in rows] == pytest.approx(expected, rel=1e-9)
-    card = (Path(job.path_of(manifest)) / "README.md").read_text()
+    card = (Path(path_of(manifest)) / "README.md").read_text()
     assert "| reward.one |" in card
     assert "| reward.two |" in card
 
@@ -91,11 +92,11 @@ def test_what_a_later_selection_needs_is_scored_and_nothing_again(tree):
     first = run(parse_config(tree))
     more = {**tree, "selection": {**tree["selection"], "metric": "dcrm", "signals": {"wpo_weight": {}}}}
     with pytest.raises(IncompleteError, match="edit_distance"):
-        job.rank(parse_config(more))
+        rank_job(parse_config(more))
     second = run(parse_config(more))
     assert first["fingerprints"].items() < second["fingerprints"].items()
     assert second["spent"]["tokens"].keys() == {"collision"}
-    third = job.rank(parse_config({**more, "selection": {**more["selection"], "metrics": ["ensemble_mean"]}}))
+    third = rank_job(parse_config({**more, "selection": {**more["selection"], "metrics": ["ensemble_mean"]}}))
     assert third["fingerprints"] == second["fingerprints"]
 
 
@@ -112,8 +113,8 @@ def test_held_out_prompts_are_a_data_set_of_their_own(tree):
     for row in apart:
         expected = scale["reward"] * abs(plain.h(row)) - scale["implicit"] * abs(plain.d(row))
         assert row["map_score"] == pytest.approx(expected, rel=1e-9)
-    assert load_dataset(job.path_of(manifest), "held_out", split="test").num_rows == len(apart)
-    assert load_dataset(job.path_of(manifest), split="train").num_rows == len(selected)
+    assert load_dataset(path_of(manifest), "held_out", split="test").num_rows == len(apart)
+    assert load_dataset(path_of(manifest), split="train").num_rows == len(selected)
 
 
 @pytest.mark.parametrize("system_role", [True, False])

@@ -11,11 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mapjob import job, rankings
 from mapjob.cli.app import app
 from mapjob.config import parse_config
 from mapjob.errors import ConfigError, IncompleteError
+from mapjob.job.rank import sweep_job
+from mapjob.job.run import rank_job
 from mapjob.ranking.sweep import CALIBRATED, choices
+from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
@@ -36,7 +38,7 @@ def tree(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def swept(tree):
-    return rankings.sweep(parse_config(tree), WANTED)[0]
+    return sweep_job(parse_config(tree), WANTED)[0]
 
 
 def published(tree: dict[str, Any], metric: str, alpha: Any, ratio: float) -> list[dict[str, Any]]:
@@ -45,8 +47,8 @@ def published(tree: dict[str, Any], metric: str, alpha: Any, ratio: float) -> li
         selection["scale"] = "calibrated"
     elif alpha is not None:
         selection["alpha"] = alpha
-    manifest = job.rank(parse_config({**tree, "selection": selection}))
-    return pq.read_table(f"{job.path_of(manifest)}/selected").to_pylist()
+    manifest = rank_job(parse_config({**tree, "selection": selection}))
+    return pq.read_table(f"{path_of(manifest)}/selected").to_pylist()
 
 
 def test_every_combination_once():
@@ -88,17 +90,17 @@ def test_all_ranked_pairs_stand_beside_them(swept):
 
 def test_a_choice_without_a_meaning_is_left_out_and_named(tree):
     relabelled = {**tree, "selection": {"on_disagreement": "relabel"}}
-    swept, _ = rankings.sweep(parse_config(relabelled), WANTED)
+    swept, _ = sweep_job(parse_config(relabelled), WANTED)
     assert list(swept.refused) == ["map calibrated"]
     assert "contradicts" in swept.refused["map calibrated"]
     assert len(swept.outcomes) == len(WANTED) - 2
     with pytest.raises(ConfigError, match="no choice"):
-        rankings.sweep(parse_config(relabelled), choices(["map"], [CALIBRATED], [0.4]))
+        sweep_job(parse_config(relabelled), choices(["map"], [CALIBRATED], [0.4]))
 
 
 def test_metrics_that_are_not_scored_yet_say_so(tree):
     with pytest.raises(IncompleteError, match="edit_distance"):
-        rankings.sweep(parse_config(tree), choices(["dcrm"], [1.0], [0.4]))
+        sweep_job(parse_config(tree), choices(["dcrm"], [1.0], [0.4]))
 
 
 def test_the_command(tree, tmp_path):

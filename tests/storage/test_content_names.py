@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mapjob import job
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.job.run import rank_job
 from mapjob.store.output import Output
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
 from tests.crash.standing import standing
@@ -37,7 +37,7 @@ def into(tree: dict[str, Any], path: str | Path, unconditional: str = "content_n
 
 def selected(manifest: dict[str, Any]) -> dict[str, bytes]:
     """The files of selected/ and errors/ of a run."""
-    folder = Storage(job.path_of(manifest))
+    folder = Storage(path_of(manifest))
     return {
         f"{part}/{name}": folder.read(f"{part}/{name}")
         for part in ("selected", "errors")
@@ -62,7 +62,7 @@ def test_the_result_is_that_of_a_run_elsewhere(tree: dict[str, Any], careless_bu
     before = standing(config)
     assert run(config) == manifest
     assert standing(config) == before
-    other = job.rank(into(tree, f"{careless_bucket}/out", selection={"alpha": 2.5}))
+    other = rank_job(into(tree, f"{careless_bucket}/out", selection={"alpha": 2.5}))
     assert other["run_id"] != manifest["run_id"]
     assert not [found for found in Output(config.output.path).unnamed() if found.name.startswith("scores")]
 
@@ -84,7 +84,7 @@ def test_runs_from_different_scores_never_meet_in_one_folder(tree: dict[str, Any
     assert name in store.files(reward)[unit]
     assert run(config) == first, "a finished run stands, whatever comes later"
 
-    Storage(job.path_of(first)).remove("manifest.json")  # as if it had been killed just before
+    Storage(path_of(first)).remove("manifest.json")  # as if it had been killed just before
     second = run(config)
     assert second["run_id"] != first["run_id"]
     assert selected(first) == published != selected(second)

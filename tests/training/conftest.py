@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from mapjob.config import parse_config
-from mapjob.job import path_of
-from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.run_folder import RunFolder, open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 

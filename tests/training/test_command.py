@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
 from mapjob.store.run_folder import RunFolder
 from mapjob.training.model import trainable_files
 from tests.fakes import make_policy, make_tokenizer

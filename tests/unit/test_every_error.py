@@ -18,19 +18,19 @@ from botocore.exceptions import ClientError
 from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from mapjob import api, job, rankings
 from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
 from mapjob.inert import first_line
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import find_pair
+from mapjob.job.run import load_scores
+from mapjob.job.submit import connect, pack
 from mapjob.report.pair import selected_pair
-from mapjob.shipping import pack
 from mapjob.store.completions import flat
 from mapjob.store.output import Output
-from mapjob.store.run_folder import open_run
-from mapjob.submission import connect
+from mapjob.store.run_folder import open_run, path_of
 from mapjob.training.model import trainable_files
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run
@@ -141,7 +141,7 @@ def output_inside_the_input(made: SimpleNamespace, here: Path) -> None:
 
 def damaged_selection(made: SimpleNamespace, here: Path) -> None:
     folder = here / "out" / "runs" / made.manifest["run_id"]
-    shutil.copytree(job.path_of(made.manifest), folder)
+    shutil.copytree(path_of(made.manifest), folder)
     (file,) = folder.glob("selected/*.parquet")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -156,11 +156,11 @@ def float8_on_cpu(made: SimpleNamespace, here: Path) -> None:
 
 
 def rank_out_of_reach(made: SimpleNamespace, here: Path) -> None:
-    raise CliRunner().invoke(app, ["show", job.path_of(made.manifest), "99"]).exception
+    raise CliRunner().invoke(app, ["show", path_of(made.manifest), "99"]).exception
 
 
 def refused_pair(made: SimpleNamespace, here: Path) -> None:
-    selected_pair(open_run(job.path_of(made.manifest)), "row-1")
+    selected_pair(open_run(path_of(made.manifest)), "row-1")
 
 
 def trained(**changes: object) -> Cause:
@@ -242,13 +242,13 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
     "no EOS for plain text": (with_model("policy", without_ends(False), **RAW), ModelError, "/policy", "eos_token"),
     "nothing to begin with": (with_model("policy", without_ends(True), **IFD), ModelError, "/policy", "bos_token"),
     "scores of a changed corpus": (
-        lambda made, here: api.load_scores(str(changed_corpus(made, here))),
+        lambda made, here: load_scores(str(changed_corpus(made, here))),
         ConfigError,
         "/out",
         "run the run file again",
     ),
     "a pair of a changed corpus": (
-        lambda made, here: rankings.ranked_pair(open_run(str(changed_corpus(made, here))).manifest, "1"),
+        lambda made, here: find_pair(open_run(str(changed_corpus(made, here))).manifest, "1"),
         ConfigError,
         "/out/runs/map-",
         "run the run file again",

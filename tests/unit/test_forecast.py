@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
-from mapjob.forecast import forecast, spread
-from mapjob.prepare import prepare
+from mapjob.job.forecast import forecast, spread
+from mapjob.job.prepare import prepare
 from mapjob.scoring.costs import model_cost
 from mapjob.scoring.model_files import model_files
 from tests.fakes import ARCHITECTURES, config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus

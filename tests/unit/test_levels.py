@@ -29,14 +29,9 @@ LEVELS = {
     "validation": 4,
     "cli": 4,
     "job": 4,
-    "rankings": 4,
+    "lab": 4,
+    "selection": 1,
     "spent": 4,
-    "prepare": 4,
-    "forecast": 4,
-    "doctor": 4,
-    "api": 4,
-    "submission": 4,
-    "shipping": 4,
     "__main__": 5,
 }
 HEAVY = ("torch", "transformers", "ray")

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import mapjob
-from mapjob import rankings
 from mapjob.cli.app import app
 from mapjob.config import load_config
-from mapjob.prepare import prepare
+from mapjob.job.prepare import prepare
+from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.report.extremes import print_extremes
 from mapjob.report.flips import FLIPPED, flips_line
 from tests.fakes import make_pairs, make_policy, make_reward, write_corpus
@@ -105,8 +105,8 @@ def test_the_lines_that_the_readme_shows_are_printed(
 ):
     """Of the demo: its table's columns, the line of flipped labels and the counts; only the numbers differ."""
     prepared = prepare(load_config("run.yaml"))
-    scored, ranking = rankings.ranked(prepared)
-    print_extremes(rankings.picked_rows(prepared, scored, ranking, ranking.order[:6]), "map")
+    scored, ranking = rank_scored(prepared)
+    print_extremes(pick_rows(prepared, scored, ranking, ranking.order[:6]), "map")
     table = set(re.findall(r"\w+", capsys.readouterr().out))
     header, *_ = shown = [line for line in blocks("text")[0].splitlines() if line]
     assert set(header.split()) | set(shown[1].split()) <= table

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mapjob import job
 from mapjob.cli.app import app
 from mapjob.config import parse_config
+from mapjob.job.run import rank_job
 from mapjob.ranking.sweep import Choice
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import open_run, path_of
 from mapjob.validation.arms import Bench
 from mapjob.validation.config import parse_validation
 from mapjob.validation.held_out import read_held_out
@@ -40,7 +40,7 @@ def corpus(validation, result):
 
 @pytest.fixture(scope="module")
 def run(validation, result):
-    return open_run(job.path_of(job.rank(validation.everything)))
+    return open_run(path_of(rank_job(validation.everything)))
 
 
 def test_a_row_for_every_selection_with_intervals_around_its_means(result):
@@ -78,8 +78,8 @@ def test_means_are_those_of_the_arms_counted_by_hand(validation, result, run):
 def test_what_is_trained_on_is_what_rank_selects(validation, tree, corpus, run, metric, alpha):
     selection = {"metric": metric, "held_out": 0.3}
     selection |= {"scale": "calibrated"} if alpha == "calibrated" else {"alpha": alpha}
-    selected = job.rank(parse_config({**validation.run.model_dump(), "selection": selection}))
-    expected = pq.read_table(f"{job.path_of(selected)}/selected")["pair_id"].to_pylist()
+    selected = rank_job(parse_config({**validation.run.model_dump(), "selection": selection}))
+    expected = pq.read_table(f"{path_of(selected)}/selected")["pair_id"].to_pylist()
     rows = Selections(validation, corpus, None).rows(Choice(metric, alpha, 0.4), 0)
     assert pq.read_table(f"{run.url}/selected")["pair_id"].take(rows).to_pylist() == expected
 

@@ -9,7 +9,7 @@ import numpy as np
 from mapjob.config import Config, fingerprint, parse_config
 from mapjob.config.signals import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
-from mapjob.prepare import Job, prepare
+from mapjob.job.prepare import Job, prepare
 from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.profile import ALSO
@@ -27,7 +27,7 @@ from mapjob.store.storage import Storage
 from mapjob.store.units import ScoredUnits
 
 
-def ranked(job: Job) -> tuple[Scored, Ranking]:
+def rank_scored(job: Job) -> tuple[Scored, Ranking]:
     """The scored corpus and its ranking, from the score store; with lengths and groups, for the report."""
     selection = job.config.selection
     scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, ALSO)
@@ -60,7 +60,7 @@ def check_error_rate(job: Job, scored: Scored) -> None:
         )
 
 
-def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
+def find_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
     """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
 
     Raises ConfigError when corpus or models are no longer those of the run.
@@ -72,14 +72,14 @@ def ranked_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
             path_of(manifest),
             "run the run file again for a ranking of what stands there now",
         )
-    scored, ranking = ranked(job)
+    scored, ranking = rank_scored(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         picked = ranking.order[int(which) - 1 : int(which)]
     else:
         picked = _index_of(ranking.pairs, scored.units.find(which))
     if not len(picked):
         return None
-    return picked_rows(job, scored, ranking, picked)[0]
+    return pick_rows(job, scored, ranking, picked)[0]
 
 
 def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
@@ -93,7 +93,7 @@ def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
     return np.zeros(0, np.int64)
 
 
-def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
+def pick_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
     """Rows as a selection would hold them, of the pairs at these indices of the ranking, in this order."""
     selection = job.config.selection
     rows = ranked_rows(ranking, selection, picked, ranking.rank[picked])
@@ -104,7 +104,9 @@ def picked_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list
     ]
 
 
-def sweep(config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = silent) -> tuple[Sweep, str]:
+def sweep_job(
+    config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = silent
+) -> tuple[Sweep, str]:
     """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
 
     Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.

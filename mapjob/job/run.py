@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from mapjob.config import Config
+from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
+from mapjob.job.prepare import Job, describe, prepare
+from mapjob.job.rank import check_scored, rank_scored
 from mapjob.pipeline.events import Events
 from mapjob.pipeline.todo import Todo, passes
-from mapjob.prepare import Job, describe, prepare
 from mapjob.ranking.agreement import agreement
-from mapjob.rankings import check_scored, ranked
 from mapjob.report.card import card
 from mapjob.report.examples import examples_of
 from mapjob.report.html import page
@@ -21,13 +22,13 @@ from mapjob.spent import Spent
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
 from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows
-from mapjob.store.rows import held_out_rows, selected_rows
-from mapjob.store.run_folder import RunFolder, path_of
+from mapjob.store.rows import held_out_rows, ranked_rows, selected_rows
+from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 
 
-def run(
-    config: Config,
+def run_job(
+    config: Config | dict[str, Any] | str,
     limit: int | None = None,
     say: Say = silent,
     verbose: bool = False,
@@ -36,9 +37,11 @@ def run(
 ) -> dict[str, Any]:
     """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it stands.
 
-    code_allowed: models may run code of their own where the run file trusts it too. events: a file that JSON lines are
-    appended to as things happen. Raises MapjobError; what is committed by then stays, and the same call goes on there.
+    config: a run file's path, its content, or a Config. code_allowed: models may run code of their own if the run
+    file trusts it too. events: a file that JSON lines are appended to as things happen. Raises MapjobError; what is
+    committed by then stays, and the same call goes on there.
     """
+    config = _read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
         raise ConfigError(
             "the run file lets a model run code of its own, the command line does not",
@@ -64,16 +67,21 @@ def run(
     return manifest
 
 
-def rank(config: Config, limit: int | None = None, say: Say = silent, code_allowed: bool = False) -> dict[str, Any]:
-    """Rank and publish from the score store; no model is loaded. Raises IncompleteError where scores are missing."""
+def rank_job(
+    config: Config | dict[str, Any] | str, limit: int | None = None, say: Say = silent, code_allowed: bool = False
+) -> dict[str, Any]:
+    """Rank and publish from the score store; no model is loaded. Returns the manifest.
+
+    config: a run file's path, its content, or a Config. Raises IncompleteError if scores are missing.
+    """
     spent = Spent()
-    job = prepare(config, limit, code_allowed)
+    job = prepare(_read_config(config), limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.manifest
     return finished if finished is not None else _rank_and_publish(job, spent, say)
 
 
-def report(run: RunFolder, num_examples: int = 0) -> str:
+def render_report(run: RunFolder, num_examples: int = 0) -> str:
     """report.html of a run once more, from its folder alone; with texts of so many selected pairs of each kind.
 
     Without texts it is the same file to the byte. Raises ConfigError for a run that is older than report.json.
@@ -142,7 +150,7 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say,
 def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     config, plan = job.config, job.plan
     with spent.on("rank"):
-        scored, ranking = ranked(job)
+        scored, ranking = rank_scored(job)
         refused = scored.refused | ranking.dropped
         in_ranking = np.concatenate([ranking.pairs.position, ranking.held_out.position])
         if config.selection.pairs_per_record > 1:
@@ -177,5 +185,41 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
     overlaps = agreement(ranking, config.selection, scored.units.pair_ids)
     whole = {**body, "summary": summary(ranking, config.selection.metric, overlaps).as_json}
     folder.put_report_data({name: part for name, part in whole.items() if name not in ("units", "fingerprints")})
-    folder.put_report(report(folder))
+    folder.put_report(render_report(folder))
     return folder.commit(body)
+
+
+def load_scores(path: str) -> pa.Table:
+    """Every ranked pair of a finished run in rank order: ids, scores, margins, group and `selected`, no texts.
+
+    path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
+    `datasets.Dataset(table)` a data set. Raises ConfigError where corpus or models are no longer those of the run.
+    """
+    manifest = open_run(path).manifest
+    assert manifest is not None, "open_run returns finished runs"
+    prepared = prepare(parse_config(manifest["config"]), manifest["limit"])
+    if prepared.run_folder.run_id != manifest["run_id"]:
+        raise ConfigError(
+            "the corpus or a model changed since this run, so only its selection is left of it",
+            path,
+            "read selected/, or run the run file again",
+        )
+    scored, ranking = rank_scored(prepared)
+    every = np.arange(len(ranking.pairs))
+    rows = ranked_rows(ranking, prepared.config.selection, every, ranking.rank)
+    edges = np.searchsorted(ranking.pairs.position, prepared.plan.first_rows)
+    parts = []
+    for unit in scored.units.read():
+        own = rows.take(every[edges[unit.index] : edges[unit.index + 1]])
+        pairs = own.pairs_of(unit.pairs)
+        parts.append(pa.table({**own.our_columns(pairs), "group": pairs.group}))
+    table = pa.concat_tables(parts)
+    selected = np.zeros(len(ranking.pairs), bool)
+    selected[ranking.kept] = True
+    return table.append_column("selected", pa.array(selected)).take(pa.array(ranking.order))
+
+
+def _read_config(config: Config | dict[str, Any] | str) -> Config:
+    if isinstance(config, Config):
+        return config
+    return parse_config(config) if isinstance(config, dict) else load_config(config)

@@ -12,7 +12,7 @@ from mapjob.config import Config
 from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.errors import MapjobError
-from mapjob.prepare import Job, prepare
+from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.float8 import check_device

@@ -1,0 +1,1 @@
+"""The job: prepare, score, rank, publish; forecast it, check the machine, submit it to a cluster."""
