@@ -6,7 +6,7 @@ A `Reason` never ends a run: the row goes to `errors/` under that reason.
 
 from enum import StrEnum
 
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 
 class MapjobError(Exception):

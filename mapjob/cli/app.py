@@ -27,7 +27,7 @@ from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.cli.validate import validate
 from mapjob.errors import MapjobError
-from mapjob.inert import on_terminal, redacted
+from mapjob.escaping import on_terminal, redacted
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mapjob.cli.options import Verbose
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.store.output import Output
 
 

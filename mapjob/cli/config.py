@@ -9,9 +9,9 @@ import yaml
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, parse_config, read_tree
 from mapjob.config.generation import GenerateConfig, SelfPlayConfig
-from mapjob.config.section import Section
+from mapjob.config.models import Section
 from mapjob.errors import ConfigError
-from mapjob.inert import redacted
+from mapjob.escaping import redacted
 from mapjob.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}

@@ -6,7 +6,7 @@ import typer
 
 from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode, Verbose
 from mapjob.config import load_config
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 UNHEALTHY = 2
 

@@ -6,7 +6,7 @@ from typing import Any
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import load_config
 from mapjob.config.generation import GenerateConfig
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 
 def generate(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
 Overrides = Annotated[

@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose
 from mapjob.config import load_config
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.prepare import describe, prepare
 
 Seconds = Annotated[

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HTTPError
 
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
-from mapjob.inert import first_line, in_line
+from mapjob.escaping import first_line, in_line
 from mapjob.store.run_folder import open_run
 
 

@@ -7,7 +7,7 @@ import typer
 
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.run import render_report
 from mapjob.store.run_folder import open_run
 

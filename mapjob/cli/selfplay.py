@@ -8,7 +8,7 @@ from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
 from mapjob.cli.train import check_trl
 from mapjob.config import load_config
 from mapjob.config.generation import SelfPlayConfig
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.run import run_job
 
 

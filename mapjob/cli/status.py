@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import Json, Verbose
 from mapjob.config import parse_config
 from mapjob.errors import MapjobError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
 

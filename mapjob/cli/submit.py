@@ -7,7 +7,7 @@ import typer
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, say
 from mapjob.config import load_config
-from mapjob.inert import on_terminal, redacted
+from mapjob.escaping import on_terminal, redacted
 
 
 def submit(

@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.rank import sweep_job
 from mapjob.ranking.sweep import CALIBRATED, choices
 from mapjob.report.sweep import as_json, sweep_text

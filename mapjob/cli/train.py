@@ -11,7 +11,7 @@ from mapjob.cli.options import Json, Verbose, say
 from mapjob.config import Model, parse_config
 from mapjob.config.training import Objective, Training
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.store.run_folder import open_run
 
 

@@ -8,7 +8,7 @@ import typer
 
 from mapjob.cli.options import Overrides, Verbose, say
 from mapjob.errors import ConfigError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 
 def validate(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mapjob.config import Execution, Keep, Model, Models, Output, Scoring, Selection
-from mapjob.config.section import Section
+from mapjob.config.models import Section
 from mapjob.config.training import Training
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]

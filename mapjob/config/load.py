@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from mapjob.config.models import ONE, SEVERAL
+from mapjob.config.models import ONE, SEVERAL, Section
 from mapjob.config.run import Config
-from mapjob.config.section import Section
 from mapjob.errors import ConfigError
 
 S = TypeVar("S", bound=Section)

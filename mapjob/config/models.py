@@ -1,10 +1,15 @@
 """The models of a run file."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from mapjob.config.section import Section
+# What every part of the run file is: a frozen mapping in which an unknown key is an error.
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    explained_by: ClassVar[str] = "mapjob config schema"  # the command that lists the keys
 
 
 class Model(Section):

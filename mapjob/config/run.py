@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mapjob.config.models import Model, Models
-from mapjob.config.section import Section
+from mapjob.config.models import Model, Models, Section
 from mapjob.config.selection import Selection
 
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]

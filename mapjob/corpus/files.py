@@ -10,7 +10,7 @@ from mapjob.corpus.footer import read_footer
 from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import ConfigError, InputError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 
 FOOTER_THREADS = 16
 GLOB_MARKS = "*?["

@@ -14,7 +14,7 @@ from mapjob.corpus.records import Record, checked
 from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # of each column, so also the size of a request to object storage

@@ -13,7 +13,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
-from mapjob.inert import first_line, redacted
+from mapjob.escaping import first_line, redacted
 
 T = TypeVar("T")
 

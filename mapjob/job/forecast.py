@@ -14,7 +14,7 @@ from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import RowError
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.job.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token, tokens_that_fit
 from mapjob.scoring.costs import ModelCost, model_config, model_cost

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from mapjob.arrays import I64
 from mapjob.config import Config, fingerprint, parse_config
-from mapjob.config.signals import Signals
+from mapjob.config.selection import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.job.prepare import Job, prepare
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.profile import ALSO
 from mapjob.ranking.select import Ranking, rank_pairs

@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import mapjob
 from mapjob.config import Config, Model, fingerprint
 from mapjob.errors import ConfigError, IncompleteError
-from mapjob.inert import first_line, redacted
+from mapjob.escaping import first_line, redacted
 
 RUN_FILE = "run.yaml"
 

@@ -8,9 +8,10 @@ of the corpus (population sigma). All shapes (N,); ValueError for values that ar
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.column import Column, finite
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 
 # Past e^20 the objective is a straight line, so the gradient no longer depends on it; float32 holds both ends.
 LARGEST_EXPONENT = 20.0

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.metrics.column import Column, finite
 from mapjob.metrics.logistic import sigmoid
-from mapjob.metrics.statistics import F64
 
 LOWER = -2.0
 EXPLICIT_DIVISOR = 1.5

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.statistics import F64
 
 
 def log_odds_slope(margin: F64, name: str) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64
 
 # Sums and squares of a corpus stay far from overflow below this; no reward or log-probability comes near it.
 LARGEST = 1e100

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
+from mapjob.arrays import F64
 from mapjob.metrics.column import finite
-from mapjob.metrics.statistics import F64
 
 TokenIds = npt.NDArray[np.integer]
 

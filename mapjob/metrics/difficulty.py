@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.metrics.column import Column, finite, per_token
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 
 
 def difficulty_gap(dpo_margin: F64, beta: float = 0.1) -> F64:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.column import Column, finite
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 
 
 @dataclass(frozen=True)

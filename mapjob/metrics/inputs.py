@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import IMPLICIT
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64
 
 
 def sigmoid(x: F64) -> F64:

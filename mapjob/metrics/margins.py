@@ -4,7 +4,7 @@ All functions take float64 arrays of shape (N,) and return shape (N,). Notation:
 s = summed log-probability of a completion in nats, n = its number of tokens, r = its reward.
 """
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64
 
 
 def reward_margin(chosen_reward: F64, rejected_reward: F64) -> F64:

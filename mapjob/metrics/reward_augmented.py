@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.column import finite
-from mapjob.metrics.statistics import F64
 
 BEST_GOAL = 10.0
 

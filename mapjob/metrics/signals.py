@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy.typing as npt
 
+from mapjob.arrays import F64
 from mapjob.config import Selection
 from mapjob.metrics.adaptive_margins import alpha_dpo_margin, amapo_margin, bpo_margin, repo_loss
 from mapjob.metrics.columns import COLLISION, LOGPS, NUM_TOKENS, REFERENCE
 from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 from mapjob.metrics.weights import madpo_weight, mmpo_target, wpo_weight
 
 Signal = tuple[str, npt.NDArray, tuple[str, ...]]

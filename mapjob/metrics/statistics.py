@@ -6,9 +6,8 @@ from itertools import chain
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+from mapjob.arrays import F64
 
 AT_ONCE = 1 << 16  # Python floats that are alive at one time
 

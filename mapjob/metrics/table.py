@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.metrics.bees import bees
 from mapjob.metrics.column import Column
 from mapjob.metrics.columns import (
@@ -27,7 +28,7 @@ from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.inputs import Inputs
 from mapjob.metrics.map import map_score, map_signed, map_unregularised
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 
 
 class Metric(NamedTuple):

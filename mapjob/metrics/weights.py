@@ -8,9 +8,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64
 from mapjob.metrics.column import finite, per_token
 from mapjob.metrics.logistic import log_sigmoid, sigmoid
-from mapjob.metrics.statistics import F64
 
 
 def madpo_weight(

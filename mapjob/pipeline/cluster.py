@@ -13,7 +13,7 @@ from ray.exceptions import AuthenticationError
 
 from mapjob.config import Execution
 from mapjob.errors import ConfigError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 
 
 def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 from mapjob.config import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import IncompleteError, MapjobError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.cluster import is_cluster

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Keep, Selection
-from mapjob.metrics.statistics import F64
 from mapjob.metrics.table import METRICS, metric
 from mapjob.ranking.cut import cut
-from mapjob.ranking.order import I64, PairIds, rank_order
+from mapjob.ranking.order import PairIds, rank_order
 from mapjob.ranking.select import Ranking, inputs_of
 
 PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what they need

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.metrics.map import Scale
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairing import CandidatePairs, best_by_dcrm, best_by_map, best_worst, gather, labelled, ranked
 
 

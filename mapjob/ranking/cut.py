@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64, num_kept_by_threshold, num_kept_by_tokens
+from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens
 from mapjob.ranking.pairs import RankedPairs
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from mapjob.arrays import I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.duplicates import is_repeat
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
 
 RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair falls; by the first, none

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import LeanMinHash, MinHash, MinHashLSH
 
-from mapjob.ranking.order import I64
+from mapjob.arrays import I64
 
 NUM_HASHES, SHINGLE = 128, 5
 SCHEME, SEED = "affine32", 1

@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64, I64
 
-I64 = npt.NDArray[np.int64]
 PairIds = Callable[[I64], pa.Array | pa.ChunkedArray]  # ids of the pairs at ascending indices, fetched when asked for
 
 

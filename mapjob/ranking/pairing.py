@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.metrics.column import finite
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.map import Scale, map_score
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
 
 
 class CandidatePairs(NamedTuple):

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
 from mapjob.metrics import margins
 from mapjob.metrics.columns import EACH_MODEL, POLICY
-from mapjob.metrics.statistics import F64, Moments
-from mapjob.ranking.order import I64
+from mapjob.metrics.statistics import Moments
 
 
 @dataclass(frozen=True)

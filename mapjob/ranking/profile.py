@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
+from mapjob.arrays import F64, I64
 from mapjob.ranking.select import Ranking
 
 QUANTILES = (0.05, 0.5, 0.95)

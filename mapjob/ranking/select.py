@@ -6,17 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
 from mapjob.metrics.inputs import Inputs
 from mapjob.metrics.map import Scale, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import signals
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import metric
 from mapjob.ranking.cut import Cut, cut
 from mapjob.ranking.held_out import is_held_out
-from mapjob.ranking.order import I64, PairIds, rank_order
+from mapjob.ranking.order import PairIds, rank_order
 from mapjob.ranking.pairs import RankedPairs
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mapjob.arrays import F64, I64
 from mapjob.config import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
-from mapjob.metrics.statistics import F64
 from mapjob.ranking.agreement import jaccard, packed
 from mapjob.ranking.cut import cut
-from mapjob.ranking.order import I64, PairIds
+from mapjob.ranking.order import PairIds
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.profile import Profile, profile
 from mapjob.ranking.select import Ranking, rank_pairs

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mapjob.errors import Reason
-from mapjob.inert import text_in_html
+from mapjob.escaping import text_in_html
 from mapjob.report.card import LOADING
 from mapjob.report.markup import Html, named, note, section, table
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64
 
 MOST_CELLS = 48  # of the density, each way; fewer for few pairs
 BINS = 40

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from mapjob.inert import on_terminal
+from mapjob.escaping import on_terminal
 from mapjob.report.pages import DISAGREEING, ROWS_PER_PAGE, Filter, Pages
 
 STYLE = """

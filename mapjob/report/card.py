@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mapjob.inert import in_markdown
+from mapjob.escaping import in_markdown
 from mapjob.metrics.table import METRICS
 
 FRONT_MATTER = """---

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.store.run_folder import RunFolder
 
 LISTED = 5  # pairs that are named for each kind of change

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mapjob.corpus.records import Text
-from mapjob.inert import text_in_html
+from mapjob.escaping import text_in_html
 from mapjob.report.markup import Html, code, note, section
 from mapjob.report.pages import Pages
 from mapjob.report.pair import with_texts

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mapjob.corpus.records import Text
-from mapjob.inert import on_terminal
+from mapjob.escaping import on_terminal
 
 TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.metrics.map import Scale
-from mapjob.metrics.statistics import F64
 from mapjob.report.bins import Bools, Density, Histogram
 
 LEVELS = 6  # shades of the density

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from mapjob.inert import in_html
+from mapjob.escaping import in_html
 
 LONGEST = 200  # characters of a value from the corpus or the run file
 

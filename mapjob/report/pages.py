@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mapjob.ranking.order import I64
+from mapjob.arrays import I64
 from mapjob.store.run_folder import RunFolder
 
 ROWS_PER_PAGE = 10

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from mapjob.config import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, Reason
-from mapjob.inert import in_line, on_terminal
+from mapjob.escaping import in_line, on_terminal
 from mapjob.store.formats import read_pair
 from mapjob.store.run_folder import RunFolder
 

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 from mapjob.ranking.profile import QUANTILES, Profile
 from mapjob.ranking.sweep import Sweep
 

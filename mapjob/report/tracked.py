@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from mapjob.errors import ConfigError
-from mapjob.inert import redacted
+from mapjob.escaping import redacted
 from mapjob.store.run_folder import RunFolder, open_run
 
 Tracker = Literal["wandb", "trackio"]

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.scoring.model_files import ADAPTED
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import ScorerSpec

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.last_layer import last_feed_forward, only_for
 from mapjob.scoring.layout import Layout, Padded, layout, on_device, padded

@@ -9,7 +9,7 @@ from typing import Any
 
 from mapjob.config import Model
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_importable
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")

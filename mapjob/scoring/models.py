@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.scoring.architecture import auto_class, check_architecture
 from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.spec import ScorerSpec

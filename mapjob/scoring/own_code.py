@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 
 NAMED_IN = ("config.json", "tokenizer_config.json")
 # `module.Class` of a .py file beside config.json: no other repository (`org/name--module.Class`), no other folder.

@@ -5,7 +5,7 @@ from functools import lru_cache
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.own_code import needs_code
 

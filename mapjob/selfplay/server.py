@@ -11,7 +11,7 @@ import httpx2
 from mapjob.config.generation import Generation
 from mapjob.corpus.remote import ATTEMPTS, retried
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, Reason, RowError
-from mapjob.inert import redacted
+from mapjob.escaping import redacted
 from mapjob.selfplay.requests import Request, Response
 
 KEY = "OPENAI_API_KEY"

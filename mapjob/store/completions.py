@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mapjob.arrays import I64
 from mapjob.errors import MapjobError
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.completions import Completions
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairing import CandidatePairs
 from mapjob.ranking.pairs import Pairs
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import mapjob
+from mapjob.arrays import I64
 from mapjob.config import Config, fingerprint
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.order import I64
 from mapjob.ranking.select import Ranking
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mapjob.arrays import I64
 from mapjob.config import OutputFormat
 from mapjob.corpus.control import sanitized
 from mapjob.corpus.plan import Plan, read_unit
@@ -19,7 +20,6 @@ from mapjob.corpus.records import Record
 from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
-from mapjob.ranking.order import I64
 from mapjob.store.formats import Pair, pair_columns
 from mapjob.store.rows import Rows
 from mapjob.store.run_folder import RunFolder

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.metrics.map import map_score
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.select import Ranking
 

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mapjob.arrays import F64, I64
 from mapjob.config import Selection
-from mapjob.config.signals import Signals
+from mapjob.config.selection import Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError
 from mapjob.metrics.map import Scale
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 from mapjob.ranking.gathered import gathered
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.select import scale_of
 from mapjob.store.completions import completions_of, pairs_of

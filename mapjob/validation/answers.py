@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mapjob.arrays import F64
 from mapjob.config import Config, Model, Scoring
 from mapjob.config.generation import Generation
 from mapjob.corpus.layouts import LAYOUTS
@@ -13,7 +14,6 @@ from mapjob.corpus.plan import Style
 from mapjob.corpus.records import Record, Text
 from mapjob.errors import RowError
 from mapjob.metrics.margins import dpo_margin, simpo_margin
-from mapjob.metrics.statistics import F64
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer

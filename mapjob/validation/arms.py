@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mapjob.arrays import I64
 from mapjob.config import Model
 from mapjob.config.training import Training
 from mapjob.corpus.plan import Style
-from mapjob.ranking.order import I64
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder
 from mapjob.training.objectives import needs_reference

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mapjob.config import WITH_ALPHA, Config, Metric, fingerprint, parse_config, read_tree
-from mapjob.config.section import Section
-from mapjob.config.selection import Share
-from mapjob.config.signals import Signals
+from mapjob.config.models import Section
+from mapjob.config.selection import Share, Signals
 from mapjob.config.training import Recipe
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import G

@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob.arrays import F64, I64
 from mapjob.corpus.records import Record
 from mapjob.errors import ConfigError
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
 from mapjob.store.run_folder import RunFolder
 
 

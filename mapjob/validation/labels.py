@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
-from mapjob.metrics.statistics import F64, Moments
+from mapjob.metrics.statistics import Moments
 from mapjob.ranking.agreement import jaccard, packed
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.select import Ranking

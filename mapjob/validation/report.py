@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mapjob.inert import in_line
+from mapjob.escaping import in_line
 
 MEANS = {  # column of the table: statistic of a row
     "gold reward": "gold_reward",

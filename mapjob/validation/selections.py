@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob.arrays import I64
 from mapjob.config import Config, Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.job.rank import rank_scored
 from mapjob.ranking.gathered import gathered
-from mapjob.ranking.order import I64
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.profile import ALSO
 from mapjob.ranking.select import Ranking, rank_pairs

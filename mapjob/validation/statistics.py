@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapjob.arrays import F64, I64
 from mapjob.metrics.logistic import sigmoid
-from mapjob.metrics.statistics import F64
-from mapjob.ranking.order import I64
 
 COVERAGE = 0.95
 # As if each coefficient had been seen at 0 once in a hundred answers' worth of a prior: wins alone have no finite fit.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mapjob.metrics.statistics import F64
+from mapjob.arrays import F64
 from mapjob.validation.arms import RANDOM
 from mapjob.validation.held_out import HeldOut
 from mapjob.validation.statistics import (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mapjob.config import parse_config
-from mapjob.inert import in_line, in_markdown, on_terminal
+from mapjob.escaping import in_line, in_markdown, on_terminal
 from mapjob.job.run import rank_job
 from mapjob.report.card import card
 from mapjob.store.run_folder import open_run, path_of

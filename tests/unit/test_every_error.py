@@ -22,7 +22,7 @@ from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
-from mapjob.inert import first_line
+from mapjob.escaping import first_line
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import find_pair
 from mapjob.job.run import load_scores

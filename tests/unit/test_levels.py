@@ -12,8 +12,9 @@ import mapjob
 HOUSE = Path(mapjob.__file__).parent
 
 LEVELS = {
-    "inert": 0.0,
+    "escaping": 0.0,
     "say": 0.0,
+    "arrays": 0.0,
     "errors": 0.0,
     "config": 0.1,
     "metrics": 0.1,

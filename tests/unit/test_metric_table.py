@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.config.signals import Signals
+from mapjob.config.selection import Signals
 from mapjob.metrics import about, adaptive_margins, columns, gamma_po, reward_augmented, table, weights
 from mapjob.report.card import FORMULAS
 

@@ -7,7 +7,7 @@ import yaml
 
 from mapjob.config import Config, load_config, parse_config
 from mapjob.config.generation import GenerateConfig, SelfPlayConfig
-from mapjob.config.section import Section
+from mapjob.config.models import Section
 from mapjob.config.training import Training
 from mapjob.errors import ConfigError
 from mapjob.validation.config import load_validation
