@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from mapjob.config import Columns, Input
 from mapjob.corpus.files import SourceFile, file_identity, find_files
-from mapjob.corpus.layouts import LAYOUTS, Layout
+from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
 from mapjob.corpus.reader import read_records, read_rows, renamed_rows
-from mapjob.corpus.recognise import check_columns, recognise, renames
 from mapjob.corpus.records import Record
 from mapjob.errors import IncompleteError, InputError, RowError
 

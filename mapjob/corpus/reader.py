@@ -7,12 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config import Columns
-from mapjob.corpus.footer import read_footer
-from mapjob.corpus.layouts import Layout
-from mapjob.corpus.recognise import renames
+from mapjob.corpus.files import read_footer, without_views
+from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, checked
 from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
-from mapjob.corpus.views import without_views
 from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import first_line
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapjob.config import WITH_ALPHA, Config
-from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
+from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError
 from mapjob.pipeline.todo import Todo, missing
 from mapjob.scoring.reader_specs import ReaderSpec, reader_specs

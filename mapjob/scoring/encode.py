@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from mapjob.corpus.control import control_pattern, sanitized
 from mapjob.corpus.layouts import Layout
-from mapjob.corpus.records import Message, Record, Text
+from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitized
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.overlength import LengthBound
 from mapjob.scoring.spec import EncodingSpec

@@ -8,9 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mapjob.config import Scoring
 from mapjob.config.generation import Generation
-from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Style
-from mapjob.corpus.records import Text
+from mapjob.corpus.records import Text, control_pattern
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.budget import free_memory
 from mapjob.scoring.model_files import ModelFiles

@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from mapjob.arrays import I64
 from mapjob.config import OutputFormat
-from mapjob.corpus.control import sanitized
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Record
+from mapjob.corpus.records import Record, sanitized
 from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mapjob.corpus.files import find_files
-from mapjob.corpus.footer import read_footer
+from mapjob.corpus.files import find_files, read_footer
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import InputError
 from tests.bad_inputs.conftest import pairs, write

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import Columns, Input, Keep, Selection
-from mapjob.corpus.control import control_pattern
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
-from mapjob.corpus.records import Record
+from mapjob.corpus.records import Record, control_pattern
 from mapjob.errors import InputError, MapjobError, Reason
 from mapjob.ranking.select import Ranking, rank_pairs
 from mapjob.store import publish

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import Columns, Input
+from mapjob.corpus.layouts import recognise
 from mapjob.corpus.plan import Plan, make_plan
-from mapjob.corpus.recognise import recognise
 from mapjob.errors import ConfigError, InputError
 
 USER, ASSISTANT, OTHER = (
