@@ -17,9 +17,9 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from mapjob.config.generation import Generation
-from mapjob.selfplay.local import CPU_ROWS
-from mapjob.selfplay.rolling import RollingBatch
+from mapjob.lab.selfplay.config import Generation
+from mapjob.lab.selfplay.local import CPU_ROWS
+from mapjob.lab.selfplay.rolling import RollingBatch
 
 SHAPE = {
     "hidden_size": 256,

@@ -17,12 +17,12 @@ import numpy as np
 from mapjob.cli.options import say
 from mapjob.cli.selfplay import print_iterations
 from mapjob.config import Model, parse_config, read_tree
-from mapjob.config.generation import Generation, SelfPlayConfig
 from mapjob.job.run import run_job
+from mapjob.lab.selfplay.config import Generation, SelfPlayConfig
+from mapjob.lab.selfplay.iterate import play
+from mapjob.lab.selfplay.local import LocalEngine
+from mapjob.lab.selfplay.requests import Request
 from mapjob.scoring.model_files import model_files
-from mapjob.selfplay.iterate import play
-from mapjob.selfplay.local import LocalEngine
-from mapjob.selfplay.requests import Request
 from mapjob.world.build import build_world
 from mapjob.world.streams import stream
 from mapjob.world.tasks import Task, grade

@@ -8,10 +8,10 @@ import yaml
 
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, parse_config, read_tree
-from mapjob.config.generation import GenerateConfig, SelfPlayConfig
 from mapjob.config.models import Section
 from mapjob.errors import ConfigError
 from mapjob.escaping import redacted
+from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}

@@ -5,8 +5,8 @@ from typing import Any
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import load_config
-from mapjob.config.generation import GenerateConfig
 from mapjob.escaping import in_line
+from mapjob.lab.selfplay.config import GenerateConfig
 
 
 def generate(
@@ -22,7 +22,7 @@ def generate(
 
     Example: mapjob generate configs/generate.yaml --set generation.num_responses=8
     """
-    from mapjob.selfplay import generate as generation  # slow to import, and needed by few commands
+    from mapjob.lab.selfplay import generate as generation  # slow to import, and needed by few commands
 
     manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit, say, verbose)
     print_generated(manifest)

@@ -7,9 +7,9 @@ from typing import Any
 from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
 from mapjob.cli.train import check_trl
 from mapjob.config import load_config
-from mapjob.config.generation import SelfPlayConfig
 from mapjob.escaping import in_line
 from mapjob.job.run import run_job
+from mapjob.lab.selfplay.config import SelfPlayConfig
 
 
 def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False, verbose: Verbose = False) -> None:
@@ -21,7 +21,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False
     Example: mapjob selfplay configs/selfplay.yaml --set iterations=3
     """
     check_trl("mapjob selfplay")
-    from mapjob.selfplay.iterate import play  # slow to import, and needed by no other command
+    from mapjob.lab.selfplay.iterate import play  # slow to import, and needed by no other command
 
     played = play(
         load_config(config, overrides or (), SelfPlayConfig), partial(run_job, say=say, verbose=verbose), say, verbose

@@ -8,18 +8,18 @@ import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.config import Config, Model, Scoring
-from mapjob.config.generation import Generation
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Style
 from mapjob.corpus.records import Record, Text
 from mapjob.errors import RowError
+from mapjob.lab.selfplay.config import Generation
+from mapjob.lab.selfplay.local import LocalEngine
+from mapjob.lab.selfplay.requests import Request
 from mapjob.metrics.margins import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward
-from mapjob.selfplay.local import LocalEngine
-from mapjob.selfplay.requests import Request
 from mapjob.validation.held_out import HeldOut
 
 

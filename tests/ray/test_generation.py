@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mapjob.config import parse_config
-from mapjob.config.generation import GenerateConfig
 from mapjob.errors import ModelError
-from mapjob.selfplay.generate import generate
+from mapjob.lab.selfplay.config import GenerateConfig
+from mapjob.lab.selfplay.generate import generate
 from tests.fakes import make_policy
 from tests.ray.conftest import World
 from tests.selfplay.in_process import without_ray

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mapjob.config import Model, parse_config
-from mapjob.config.generation import GenerateConfig
+from mapjob.lab.selfplay.config import GenerateConfig
+from mapjob.lab.selfplay.generate import generate
 from mapjob.scoring.model_files import ModelFiles, model_files
-from mapjob.selfplay.generate import generate
 from tests.fakes import CHAT_TEMPLATE, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.selfplay.in_process import without_ray
 

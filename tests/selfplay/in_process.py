@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 
 from mapjob.corpus.plan import Unit
+from mapjob.lab.selfplay import graph as selfplay_graph
+from mapjob.lab.selfplay.folder import GeneratedFolder
+from mapjob.lab.selfplay.graph import Worker
+from mapjob.lab.selfplay.prompts import Prompt, prompt_table
+from mapjob.lab.selfplay.tasks import TaskSpec
 from mapjob.pipeline import cluster
 from mapjob.pipeline.stages import Receipt
 from mapjob.pipeline.todo import Todo
-from mapjob.selfplay import graph as selfplay_graph
-from mapjob.selfplay.folder import GeneratedFolder
-from mapjob.selfplay.graph import Worker
-from mapjob.selfplay.prompts import Prompt, prompt_table
-from mapjob.selfplay.tasks import TaskSpec
 from mapjob.store.tables import to_ipc
 
 

@@ -9,15 +9,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mapjob.config import Model, Scoring
-from mapjob.config.generation import Generation
 from mapjob.errors import ModelError, Reason, RowError
+from mapjob.lab.selfplay.config import Generation
+from mapjob.lab.selfplay.local import LocalEngine
+from mapjob.lab.selfplay.requests import Request
+from mapjob.lab.selfplay.rolling import RollingBatch
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.model_files import ModelFiles, model_files
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec
-from mapjob.selfplay.local import LocalEngine
-from mapjob.selfplay.requests import Request
-from mapjob.selfplay.rolling import RollingBatch
 from tests.fakes import ARCHITECTURES, make_pairs, make_policy
 
 CPU = torch.device("cpu")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config.generation import REWRITES, Evolution
-from mapjob.selfplay.evolve import DIRECTIONS, Fault, instruction, rewritten
-from mapjob.selfplay.prompts import Prompt
-from mapjob.selfplay.requests import Response
+from mapjob.lab.selfplay.config import REWRITES, Evolution
+from mapjob.lab.selfplay.evolve import DIRECTIONS, Fault, instruction, rewritten
+from mapjob.lab.selfplay.prompts import Prompt
+from mapjob.lab.selfplay.requests import Response
 from tests.selfplay.conftest import Generate
 from tests.selfplay.test_generate import rows
 

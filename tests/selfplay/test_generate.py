@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config import parse_config
-from mapjob.config.generation import GenerateConfig
 from mapjob.errors import ConfigError, InputError, ModelError
-from mapjob.selfplay.folder import GeneratedFolder
+from mapjob.lab.selfplay.config import GenerateConfig
+from mapjob.lab.selfplay.folder import GeneratedFolder
 from tests.fakes import config_tree, make_pairs, make_policy, make_tokenizer, write_corpus
 from tests.selfplay.conftest import Generate
 from tests.without_ray import run

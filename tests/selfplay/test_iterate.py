@@ -13,9 +13,9 @@ import pytest
 from transformers.utils import logging
 
 from mapjob.config import parse_config
-from mapjob.config.generation import SelfPlayConfig
 from mapjob.errors import ConfigError
-from mapjob.selfplay.iterate import play
+from mapjob.lab.selfplay.config import SelfPlayConfig
+from mapjob.lab.selfplay.iterate import play
 from mapjob.store.storage import SCRATCH
 from tests.crash.standing import COST
 from tests.selfplay.in_process import without_ray

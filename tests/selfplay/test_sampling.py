@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjob.config.generation import Generation
-from mapjob.selfplay.sampling import draw, uniforms
+from mapjob.lab.selfplay.config import Generation
+from mapjob.lab.selfplay.rolling import draw, uniforms
 
 
 def plain_draw(logits: list[float], uniform: float, temperature: float, top_p: float, top_k: int | None) -> int:

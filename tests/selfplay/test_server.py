@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import mapjob.corpus.remote as remote
-from mapjob.config.generation import Generation, Server
 from mapjob.errors import ConfigError, IncompleteError, Reason, RowError
-from mapjob.selfplay.local import LocalEngine
-from mapjob.selfplay.requests import Request, Response
-from mapjob.selfplay.server import ServerEngine
+from mapjob.lab.selfplay.config import Generation, Server
+from mapjob.lab.selfplay.local import LocalEngine
+from mapjob.lab.selfplay.requests import Request, Response
+from mapjob.lab.selfplay.server import ServerEngine
 from tests.selfplay.conftest import Generate
 from tests.selfplay.openai_server import OpenAIServer
 from tests.selfplay.test_generate import files, rows

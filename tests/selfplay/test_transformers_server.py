@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mapjob.config.generation import Generation, Server
+from mapjob.lab.selfplay.config import Generation, Server
+from mapjob.lab.selfplay.local import LocalEngine
+from mapjob.lab.selfplay.requests import Request
+from mapjob.lab.selfplay.server import ServerEngine
 from mapjob.scoring.model_files import ModelFiles
-from mapjob.selfplay.local import LocalEngine
-from mapjob.selfplay.requests import Request
-from mapjob.selfplay.server import ServerEngine
 from tests.selfplay.conftest import Generate
 from tests.selfplay.test_generate import rows
 

@@ -7,17 +7,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mapjob.config import Scoring
-from mapjob.config.generation import Generation
 from mapjob.corpus.plan import Style
 from mapjob.corpus.records import Text, control_pattern
 from mapjob.errors import ModelError, Reason, RowError
+from mapjob.lab.selfplay.config import Generation
+from mapjob.lab.selfplay.requests import Request, Response
+from mapjob.lab.selfplay.rolling import RollingBatch
 from mapjob.scoring.budget import free_memory
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.models import arithmetic, default_device, load_model, wearing
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
-from mapjob.selfplay.requests import Request, Response
-from mapjob.selfplay.rolling import RollingBatch
 
 CPU_ROWS, CUDA_ROWS = 32, 512
 SHARE_OF_MEMORY = 0.7  # of what is free beside the weights, for keys and values; the rest is for logits

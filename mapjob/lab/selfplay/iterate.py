@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mapjob.config import Config, Keep, Model, fingerprint, parse_config
-from mapjob.config.generation import GenerateConfig, Prompts, SelfPlayConfig
 from mapjob.errors import ConfigError
+from mapjob.lab.selfplay.config import GenerateConfig, Prompts, SelfPlayConfig
+from mapjob.lab.selfplay.generate import answered, evolved, of_rewrites
 from mapjob.say import Say, silent
 from mapjob.scoring.spec import scorer_files
-from mapjob.selfplay.generate import answered, evolved, of_rewrites
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mapjob.errors import ConfigError, MapjobError
-from mapjob.selfplay.tasks import Done
+from mapjob.lab.selfplay.tasks import Done
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 

@@ -12,6 +12,11 @@ import pyarrow as pa
 from mapjob.config import Execution
 from mapjob.corpus.plan import Unit
 from mapjob.errors import ConfigError
+from mapjob.lab.selfplay.folder import GeneratedFolder
+from mapjob.lab.selfplay.prompts import Prompt, prompt_table, prompts_of
+from mapjob.lab.selfplay.requests import Engine
+from mapjob.lab.selfplay.server import ServerEngine
+from mapjob.lab.selfplay.tasks import TaskSpec
 from mapjob.pipeline.actors import built, keep_to_share
 from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.graph import begin, received, stage
@@ -19,11 +24,6 @@ from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Receipt
 from mapjob.pipeline.todo import Todo
 from mapjob.scoring.costs import token_cost
-from mapjob.selfplay.folder import GeneratedFolder
-from mapjob.selfplay.prompts import Prompt, prompt_table, prompts_of
-from mapjob.selfplay.requests import Engine
-from mapjob.selfplay.server import ServerEngine
-from mapjob.selfplay.tasks import TaskSpec
 from mapjob.store.tables import from_ipc, to_ipc
 
 NAME = "policy"
@@ -51,7 +51,7 @@ class Worker:
 def engine_of(spec: TaskSpec) -> Engine:
     if spec.files is None:
         return ServerEngine(spec.generation)
-    from mapjob.selfplay.local import LocalEngine  # slow to import, and a server's worker needs no model
+    from mapjob.lab.selfplay.local import LocalEngine  # slow to import, and a server's worker needs no model
 
     return LocalEngine(spec.files, spec.generation, spec.style)
 

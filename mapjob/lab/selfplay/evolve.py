@@ -7,8 +7,8 @@ The five are those of self-play by MAP (Huang et al. 2025, arXiv 2503.01864), wh
 import re
 from enum import StrEnum
 
-from mapjob.config.generation import Evolution, Rewrite
-from mapjob.selfplay.requests import Response
+from mapjob.lab.selfplay.config import Evolution, Rewrite
+from mapjob.lab.selfplay.requests import Response
 
 DIRECTIONS: dict[Rewrite, str] = {
     "broaden": "Ask about a neighbouring topic of the same field, one that comes up less often. Keep about the same "

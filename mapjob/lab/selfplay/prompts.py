@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config.generation import Prompts
 from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
 from mapjob.corpus.records import Record, Text, messages
 from mapjob.errors import ConfigError, InputError, Reason, RowError
+from mapjob.lab.selfplay.config import Prompts
 
 ROWS = 2000  # that are read at a time
 REPEATED = "repeated"  # rows whose prompt an earlier row has

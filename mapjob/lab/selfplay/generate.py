@@ -9,15 +9,14 @@ from typing import Any
 
 import mapjob
 from mapjob.config import fingerprint
-from mapjob.config.generation import GenerateConfig, Prompts
 from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
+from mapjob.lab.selfplay.config import GenerateConfig, Prompts
+from mapjob.lab.selfplay.folder import GeneratedFolder, check_output
+from mapjob.lab.selfplay.prompts import Found, Prompt, read_prompts
+from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.events import Events
 from mapjob.say import Say, silent
-from mapjob.selfplay.folder import GeneratedFolder, check_output
-from mapjob.selfplay.prompts import Found, Prompt, read_prompts
-from mapjob.selfplay.task_spec import task_spec
-from mapjob.selfplay.tasks import TaskSpec
 
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
@@ -107,11 +106,11 @@ def _work(
 ) -> int:
     """Tokens that were written."""
     # Slow to import; a finished folder needs neither Ray nor torch.
+    from mapjob.lab.selfplay.graph import work_through
     from mapjob.pipeline.cluster import connect
     from mapjob.pipeline.progress import ScoringProgress
     from mapjob.pipeline.signals import ended_by_signals
     from mapjob.scoring.tokenizers import check_vocabulary
-    from mapjob.selfplay.graph import work_through
 
     if spec.files is not None:
         check_vocabulary("policy", spec.files)
