@@ -9,9 +9,9 @@ import typer
 
 from mapjob.cli.options import Json, Verbose, say
 from mapjob.config import Model, parse_config
-from mapjob.config.training import Objective, Training
 from mapjob.errors import ConfigError
 from mapjob.escaping import in_line
+from mapjob.lab.training.config import Objective, Training
 from mapjob.store.run_folder import open_run
 
 
@@ -63,7 +63,7 @@ def train(
     """
     check_trl("mapjob train")
     # Slow to import, and needed by few commands.
-    from mapjob.training import train as training
+    from mapjob.lab.training import train as training
 
     options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
     options |= {"accumulate": accumulate, "epochs": epochs, "max_length": max_length, "seed": seed, "lora": lora}

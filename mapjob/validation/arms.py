@@ -11,12 +11,12 @@ import numpy as np
 
 from mapjob.arrays import I64
 from mapjob.config import Model
-from mapjob.config.training import Training
 from mapjob.corpus.plan import Style
+from mapjob.lab.training.config import Training
+from mapjob.lab.training.losses import needs_reference
+from mapjob.lab.training.train import train
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder
-from mapjob.training.objectives import needs_reference
-from mapjob.training.train import train
 from mapjob.validation.answers import Scores, answers_of, implicit_margins, rewards_of
 from mapjob.validation.config import Validation
 from mapjob.validation.held_out import HeldOut

@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from mapjob.config import WITH_ALPHA, Config, Metric, fingerprint, parse_config, read_tree
 from mapjob.config.models import Section
 from mapjob.config.selection import Share, Signals
-from mapjob.config.training import Recipe
 from mapjob.errors import ConfigError
+from mapjob.lab.training.config import Recipe
+from mapjob.lab.training.losses import needs_reference
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.sweep import Choice, choices
-from mapjob.training.objectives import needs_reference
 from mapjob.world.build import HIDDEN_SIZE, Training
 
 Positive = Annotated[int, Field(ge=1)]

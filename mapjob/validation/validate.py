@@ -12,14 +12,14 @@ import torch
 
 import mapjob
 from mapjob.config import Config, Model, fingerprint, parse_config
-from mapjob.config.training import Training
 from mapjob.errors import ConfigError
 from mapjob.job.run import run_job
+from mapjob.lab.training.config import Training
+from mapjob.lab.training.train import train
 from mapjob.ranking.sweep import Choice
 from mapjob.say import Say, silent
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
-from mapjob.training.train import train
 from mapjob.validation.arms import RANDOM, Bench, arms_of
 from mapjob.validation.config import Validation
 from mapjob.validation.held_out import read_held_out

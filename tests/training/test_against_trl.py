@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
+from mapjob.lab.training.losses import COLUMNS
+from mapjob.lab.training.trainer import SelectionTrainer
 from mapjob.store.run_folder import RunFolder
-from mapjob.training.objectives import COLUMNS
-from mapjob.training.trainer import SelectionTrainer
 
 QUIET = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False, "activation_checkpointing": False}
 QUIET |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}

@@ -7,11 +7,10 @@ from dataclasses import fields
 import pytest
 import torch
 
+from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters
 from mapjob.metrics.adaptive_margins import amapo_margin, bpo_margin
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.statistics import Moments
-from mapjob.training.losses import LOSSES, Batch, all_parameters
-from mapjob.training.objectives import COLUMNS
 
 Row = dict[str, float]
 # Sums of log-probabilities and tokens of both sides, then the reference's, then the reward margin.

@@ -11,13 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, Mix
 from trl import DPOTrainer
 
 from mapjob.config import Model
-from mapjob.config.training import Training
 from mapjob.errors import ConfigError, MapjobError
-from mapjob.training.arguments import arguments
-from mapjob.training.losses import Batch
-from mapjob.training.objectives import COLUMNS
-from mapjob.training.train import train
-from mapjob.training.trainer import SelectionTrainer
+from mapjob.lab.training.config import Training
+from mapjob.lab.training.losses import COLUMNS, Batch
+from mapjob.lab.training.train import arguments, train
+from mapjob.lab.training.trainer import SelectionTrainer
 from tests.fakes import make_pairs, make_policy, make_tokenizer, write_corpus
 from tests.training.conftest import finished
 

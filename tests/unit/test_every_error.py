@@ -27,11 +27,11 @@ from mapjob.job.prepare import prepare
 from mapjob.job.rank import find_pair
 from mapjob.job.run import load_scores
 from mapjob.job.submit import connect, pack
+from mapjob.lab.training.model import trainable_files
 from mapjob.report.pair import selected_pair
 from mapjob.store.completions import flat
 from mapjob.store.output import Output
 from mapjob.store.run_folder import open_run, path_of
-from mapjob.training.model import trainable_files
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run
 

@@ -7,9 +7,9 @@ import yaml
 
 from mapjob.config import Config, load_config, parse_config
 from mapjob.config.models import Section
-from mapjob.config.training import Training
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
+from mapjob.lab.training.config import Training
 from mapjob.validation.config import load_validation
 from mapjob.world.run_file import write_run_file
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from mapjob.config import Execution, Keep, Model, Models, Output, Scoring, Selection
 from mapjob.config.models import Section
-from mapjob.config.training import Training
+from mapjob.lab.training.config import Training
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]
 REWRITES: tuple[Rewrite, ...] = ("broaden", "deepen", "constrain", "concretise", "reason")

@@ -18,12 +18,12 @@ from mapjob.config import Config, Keep, Model, fingerprint, parse_config
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, Prompts, SelfPlayConfig
 from mapjob.lab.selfplay.generate import answered, evolved, of_rewrites
+from mapjob.lab.training.losses import needs_reference
 from mapjob.say import Say, silent
 from mapjob.scoring.spec import scorer_files
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
-from mapjob.training.objectives import needs_reference
 
 Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
@@ -52,8 +52,8 @@ def play(config: SelfPlayConfig, run: Run, say: Say = silent, verbose: bool = Fa
 
 def _check(config: SelfPlayConfig) -> None:
     """Raises ConfigError for what would end the loop after hours of generation."""
-    from mapjob.training.losses import all_parameters
-    from mapjob.training.train import check_one_gpu
+    from mapjob.lab.training.losses import all_parameters
+    from mapjob.lab.training.train import check_one_gpu
 
     check_one_gpu()
     if not Storage(config.output.path).is_local:
@@ -138,7 +138,7 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int, say:
     """Train the run's policy on its selection, unless that was done. The folder appears when all is in it."""
     import torch
 
-    from mapjob.training.train import train
+    from mapjob.lab.training.train import train
 
     name = fingerprint({"run": manifest["run_id"], "training": config.training.model_dump(mode="json")})
     root = Path(Storage(config.output.path).root)

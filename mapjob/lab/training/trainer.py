@@ -13,8 +13,8 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from mapjob.errors import ConfigError
+from mapjob.lab.training.losses import Batch
 from mapjob.metrics.columns import REFERENCE
-from mapjob.training.losses import Batch
 
 OVERLENGTH = "overlength"
 OTHER_TOKENS = "other_tokens"
