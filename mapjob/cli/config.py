@@ -12,7 +12,7 @@ from mapjob.config.models import Section
 from mapjob.errors import ConfigError
 from mapjob.escaping import redacted
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
-from mapjob.validation.config import Validation, load_validation
+from mapjob.lab.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}
 Command = Annotated[str, typer.Option("--command", help="run, generate, selfplay or validate: whose run file.")]

@@ -31,9 +31,9 @@ def validate(
         do = "pip install -c constraints.txt '.[train]'"
         raise ConfigError("training needs TRL, which is not installed", "mapjob validate", do)
     # Slow to import, and needed by no other command.
-    from mapjob.validation.config import load_validation
-    from mapjob.validation.report import as_text
-    from mapjob.validation.validate import validate as carry_out
+    from mapjob.lab.validation.config import load_validation
+    from mapjob.lab.validation.report import as_text
+    from mapjob.lab.validation.validate import validate as carry_out
 
     result = carry_out(load_validation(config, overrides or ()), development, say)
     print(as_text(result))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import mannwhitneyu
 
-from mapjob.validation.statistics import (
+from mapjob.lab.validation.statistics import (
     RIDGE,
     Estimate,
     auroc,

@@ -10,7 +10,7 @@ from mapjob.config.models import Section
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.training.config import Training
-from mapjob.validation.config import load_validation
+from mapjob.lab.validation.config import load_validation
 from mapjob.world.run_file import write_run_file
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mapjob.validation.config import Validation, parse_validation
-from mapjob.validation.validate import validate
+from mapjob.lab.validation.config import Validation, parse_validation
+from mapjob.lab.validation.validate import validate
 from tests.without_ray import without_ray
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mapjob.lab.validation.labels import disturbed, label_noise
+from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.ranking.sweep import Choice
-from mapjob.validation.labels import disturbed, label_noise
-from mapjob.validation.selections import Corpus, Selections
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config import parse_config
 from mapjob.job.run import rank_job
+from mapjob.lab.validation.arms import Bench
+from mapjob.lab.validation.config import parse_validation
+from mapjob.lab.validation.held_out import read_held_out
+from mapjob.lab.validation.selections import Corpus, Selections
+from mapjob.lab.validation.validate import validate
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import open_run, path_of
-from mapjob.validation.arms import Bench
-from mapjob.validation.config import parse_validation
-from mapjob.validation.held_out import read_held_out
-from mapjob.validation.selections import Corpus, Selections
-from mapjob.validation.validate import validate
 from mapjob.world.corpus import tasks_of
 from mapjob.world.tasks import grade
 from tests.validation.conftest import arms_in

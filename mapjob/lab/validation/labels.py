@@ -9,17 +9,17 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
+from mapjob.lab.validation.answers import FLIPPED
+from mapjob.lab.validation.arms import RANDOM
+from mapjob.lab.validation.config import Validation
+from mapjob.lab.validation.selections import Corpus, Selections
+from mapjob.lab.validation.statistics import auroc
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.agreement import jaccard, packed
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.select import Ranking
 from mapjob.ranking.sweep import Choice
-from mapjob.validation.arms import RANDOM
-from mapjob.validation.config import Validation
-from mapjob.validation.selections import Corpus, Selections
-from mapjob.validation.statistics import auroc
-from mapjob.validation.world import FLIPPED
 
 
 def label_noise(validation: Validation, selections: Selections) -> list[dict[str, Any]]:

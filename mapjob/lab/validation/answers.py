@@ -1,6 +1,6 @@
 """What a policy answers to held-out prompts, and how it scores completions; what reward models say of answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,16 @@ from mapjob.errors import RowError
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
+from mapjob.lab.validation.config import KnownWorld
+from mapjob.lab.validation.held_out import HeldOut
 from mapjob.metrics.margins import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward
-from mapjob.validation.held_out import HeldOut
+from mapjob.world.build import build_world
+from mapjob.world.corpus import tasks_of
+from mapjob.world.tasks import grade
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,28 @@ def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_to
         sum(own is not None and not own.finished for own in answers),
         answers.count(None),
     )
+
+
+# The known world of a validation: built where it does not stand, and the gold reward of any answer to its prompts.
+
+FLIPPED = "flipped"
+QUALITY = ("chosen_quality", "rejected_quality")
+
+
+def build(world: KnownWorld, say: Callable[[str], None]) -> None:
+    """Make the world of these parameters in its folder, or find it there finished."""
+    build_world(
+        world.path,
+        num_pairs=world.num_pairs,
+        num_shards=max(1, world.num_pairs // 1000),
+        seed=world.seed,
+        flipped_share=world.flipped_share,
+        training=world.training,
+        say=say,
+    )
+
+
+def gold_rewards(world: KnownWorld, prompts: list[str], answers: list[str]) -> list[float]:
+    """The gold reward of each answer to a prompt of the world's corpus, from 0 to 1."""
+    tasks = {task.prompt: task for task in tasks_of(world.num_pairs, world.seed)}
+    return [grade(tasks[prompt], answer) for prompt, answer in zip(prompts, answers, strict=True)]

@@ -16,18 +16,18 @@ from mapjob.errors import ConfigError
 from mapjob.job.run import run_job
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.train import train
+from mapjob.lab.validation.answers import build
+from mapjob.lab.validation.arms import RANDOM, Bench, arms_of
+from mapjob.lab.validation.config import Validation
+from mapjob.lab.validation.held_out import read_held_out
+from mapjob.lab.validation.labels import disturbed, label_noise
+from mapjob.lab.validation.report import as_text
+from mapjob.lab.validation.selections import Corpus, Selections
+from mapjob.lab.validation.table import START, Table
 from mapjob.ranking.sweep import Choice
 from mapjob.say import Say, silent
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
-from mapjob.validation.arms import RANDOM, Bench, arms_of
-from mapjob.validation.config import Validation
-from mapjob.validation.held_out import read_held_out
-from mapjob.validation.labels import disturbed, label_noise
-from mapjob.validation.report import as_text
-from mapjob.validation.selections import Corpus, Selections
-from mapjob.validation.table import START, Table
-from mapjob.validation.world import build
 
 SCORED = ("records", "policy", "reference", "reward")  # families that decide an arm whatever else is selected by
 OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # of a selection, what each arm says itself

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.validation.arms import RANDOM
-from mapjob.validation.held_out import HeldOut
-from mapjob.validation.statistics import (
+from mapjob.lab.validation.answers import QUALITY
+from mapjob.lab.validation.arms import RANDOM
+from mapjob.lab.validation.held_out import HeldOut
+from mapjob.lab.validation.statistics import (
     Estimate,
     length_controlled,
     over_trainings,
@@ -19,7 +20,6 @@ from mapjob.validation.statistics import (
     ratio,
     sums_by_prompt,
 )
-from mapjob.validation.world import QUALITY
 
 START = "start"
 DRAWS = 1000

@@ -15,12 +15,11 @@ from mapjob.corpus.plan import Style
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.losses import needs_reference
 from mapjob.lab.training.train import train
+from mapjob.lab.validation.answers import Scores, answers_of, gold_rewards, implicit_margins, rewards_of
+from mapjob.lab.validation.config import Validation
+from mapjob.lab.validation.held_out import HeldOut
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder
-from mapjob.validation.answers import Scores, answers_of, implicit_margins, rewards_of
-from mapjob.validation.config import Validation
-from mapjob.validation.held_out import HeldOut
-from mapjob.validation.world import gold_rewards
 
 RANDOM = "random"
 
