@@ -24,8 +24,8 @@ from mapjob.corpus.plan import Plan, make_plan, read_unit
 from mapjob.corpus.reader import python_rows, read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import MapjobError, Reason, RowError
+from mapjob.lab.world.corpus import make_rows
 from mapjob.store.tables import from_parquet, to_parquet
-from mapjob.world.corpus import make_rows
 
 OURS = "ours"
 DELTA = {"prompt": "DELTA_BYTE_ARRAY", "chosen": "DELTA_LENGTH_BYTE_ARRAY", "rejected": "DELTA_BYTE_ARRAY"}

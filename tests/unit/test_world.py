@@ -17,13 +17,14 @@ from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapjob.errors import ConfigError
-from mapjob.world.batches import bucketed, encode, pad
-from mapjob.world.build import Training, World, build_world
-from mapjob.world.corpus import describe, draw_pair, make_rows
-from mapjob.world.kinds import KINDS
-from mapjob.world.streams import split_of, stream
-from mapjob.world.tasks import EVASIVE, QUALITY, Task, grade, write_answer
-from mapjob.world.train import train_policy
+from mapjob.lab.world.batches import bucketed, encode, pad
+from mapjob.lab.world.build import World, build_world
+from mapjob.lab.world.corpus import describe, draw_pair, make_rows
+from mapjob.lab.world.kinds import KINDS
+from mapjob.lab.world.settings import Training
+from mapjob.lab.world.streams import split_of, stream
+from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, write_answer
+from mapjob.lab.world.train import train_policy
 
 KNOWN = {
     "France": "Paris",
@@ -244,7 +245,7 @@ def test_a_finished_world_is_returned_at_once(world: World):
     folder = world.corpus.parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     code = (
-        "import sys; from pathlib import Path; from mapjob.world.build import Training, build_world\n"
+        "import sys; from pathlib import Path; from mapjob.lab.world.build import Training, build_world\n"
         f"build_world(Path({str(folder)!r}), num_pairs=240, num_shards=2, training=Training(2, 2))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
@@ -266,7 +267,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
             (folder / name).mkdir()
         return {}
 
-    monkeypatch.setattr("mapjob.world.models.make_models", make_models)
+    monkeypatch.setattr("mapjob.lab.world.models.make_models", make_models)
     return made
 
 
@@ -284,7 +285,7 @@ def test_a_world_broken_off_is_built_anew(tmp_path: Path, calls: list[dict], mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("mapjob.world.build.os.replace", break_off)
+        broken.setattr("mapjob.lab.world.build.os.replace", break_off)
         with pytest.raises(KeyboardInterrupt):
             build_world(tmp_path, num_pairs=40, num_shards=1, say=lambda _: None)
     assert not (tmp_path / "world.json").exists()

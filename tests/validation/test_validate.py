@@ -16,10 +16,10 @@ from mapjob.lab.validation.config import parse_validation
 from mapjob.lab.validation.held_out import read_held_out
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.validate import validate
+from mapjob.lab.world.corpus import tasks_of
+from mapjob.lab.world.tasks import grade
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import open_run, path_of
-from mapjob.world.corpus import tasks_of
-from mapjob.world.tasks import grade
 from tests.validation.conftest import arms_in
 
 SELECTIONS = [

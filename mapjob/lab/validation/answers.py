@@ -17,14 +17,14 @@ from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.validation.config import KnownWorld
 from mapjob.lab.validation.held_out import HeldOut
+from mapjob.lab.world.build import build_world
+from mapjob.lab.world.corpus import tasks_of
+from mapjob.lab.world.tasks import grade
 from mapjob.metrics.margins import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward
-from mapjob.world.build import build_world
-from mapjob.world.corpus import tasks_of
-from mapjob.world.tasks import grade
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from mapjob.config.selection import Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.training.losses import needs_reference
+from mapjob.lab.world.settings import HIDDEN_SIZE, Training
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.sweep import Choice, choices
-from mapjob.world.build import HIDDEN_SIZE, Training
 
 Positive = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["calibrated"]

@@ -11,8 +11,8 @@ from statistics import fmean
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.world.streams import stream
-from mapjob.world.tasks import QUALITY, Task, write_answer
+from mapjob.lab.world.streams import stream
+from mapjob.lab.world.tasks import QUALITY, Task, write_answer
 
 REPEATED_SHARE = 0.005
 IDENTICAL_SHARE = 0.005

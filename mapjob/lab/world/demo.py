@@ -1,12 +1,30 @@
-"""The best and the worst pairs of a ranking, side by side, for a person to judge the metric by."""
+"""What the demo prints: what became of the flipped labels, and the best and the worst pairs side by side."""
 
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from mapjob.corpus.plan import Plan
+from mapjob.corpus.reader import read_rows
 from mapjob.corpus.records import Text
 from mapjob.escaping import on_terminal
+from mapjob.ranking.select import Ranking
+
+FLIPPED = "flipped"
+
+
+def flips_line(plan: Plan, ranking: Ranking) -> str:
+    """Share of flipped labels among ranked and selected pairs, and how many of them the reward model contradicts."""
+    column = pa.concat_tables([read_rows(unit.file, unit.start, unit.stop, [FLIPPED]) for unit in plan.units])
+    flipped = column[FLIPPED].to_numpy()[ranking.pairs.position]
+    contradicted = (ranking.reward_margin < 0)[flipped]
+    return (
+        f"flipped labels: {flipped.mean():.1%} of the ranked, {flipped[ranking.kept].mean():.1%} of the selected; the "
+        f"reward model contradicts {contradicted.mean():.0%} of them (MAP is blind to labels, map_signed is not)"
+    )
+
 
 TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")

@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 from itertools import cycle
 
-from mapjob.world.kinds import KINDS
-from mapjob.world.tasks import Task
+from mapjob.lab.world.kinds import KINDS
+from mapjob.lab.world.tasks import Task
 
 _LEAD_INS = (
     "", "", "", "Quick question. ", "Please help me. ", "Hello! ", "For my homework: ", "A small puzzle: ",

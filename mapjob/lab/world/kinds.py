@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-from mapjob.world.tables import CAPITALS, OPPOSITES, WEEKDAYS, WORDS
+from mapjob.lab.world.tables import CAPITALS, OPPOSITES, WEEKDAYS, WORDS
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from mapjob.world.build import Training
-from mapjob.world.evaluate import policy_quality, reward_accuracy
-from mapjob.world.streams import stream
-from mapjob.world.tasks import QUALITY, write_answer
-from mapjob.world.tokenizer import train_tokenizer
-from mapjob.world.train import train_policy, train_reward
+from mapjob.lab.world.evaluate import policy_quality, reward_accuracy
+from mapjob.lab.world.settings import Training
+from mapjob.lab.world.streams import stream
+from mapjob.lab.world.tasks import QUALITY, write_answer
+from mapjob.lab.world.tokenizer import train_tokenizer
+from mapjob.lab.world.train import train_policy, train_reward
 
 _VOCAB_SIZE = 1024
 _TOKENIZER_TASKS = 4000

@@ -5,37 +5,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mapjob.errors import ConfigError
-from mapjob.world.corpus import describe, make_rows, write_shards
+from mapjob.lab.world.corpus import describe, make_rows, write_shards
+from mapjob.lab.world.settings import DEFAULT_TRAINING, Training
 
 # Raise it with every change of the tasks, the corpus or the training: worlds of another version are rebuilt.
 _VERSION = 1
 _PARTS = ("corpus", "policy", "reward")
 _BUILDING = ".building"
-HIDDEN_SIZE = 128
-
-
-@dataclass(frozen=True)
-class Training:
-    """The two trainings. Steps are numbers, not seconds, so that a seed gives the same models on a slow machine.
-
-    reward_flipped: share of the reward model's own training labels that are wrong. hidden_size: of both models.
-    """
-
-    policy_steps: int = 600
-    reward_steps: int = 700
-    reward_flipped: float = 0.0
-    hidden_size: int = HIDDEN_SIZE
-
-    @property
-    def parameters(self) -> dict[str, float]:
-        """The steps, and what differs from the demo: so a world of before the rest could be chosen still stands."""
-        defaults = asdict(Training())
-        steps = ("policy_steps", "reward_steps")
-        return {name: value for name, value in asdict(self).items() if name in steps or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -55,7 +35,7 @@ def build_world(
     num_shards: int = 6,
     seed: int = 0,
     flipped_share: float = 0.10,
-    training: Training = Training(),
+    training: Training = DEFAULT_TRAINING,
     say: Callable[[str], None] = print,
 ) -> World:
     """Return the world in `folder`, building it first unless one with these very parameters stands there finished.
@@ -103,7 +83,7 @@ def _build(building: Path, parameters: dict, training: Training, say: Callable[[
     # Threads that spin while they wait are a disaster on a busy machine; OpenMP reads this when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here because a world that is found finished must not wait for PyTorch.
-    from mapjob.world.models import make_models
+    from mapjob.lab.world.models import make_models
 
     models = make_models(
         building,

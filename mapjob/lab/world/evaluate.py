@@ -8,10 +8,10 @@ from statistics import fmean
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from mapjob.world.batches import encode, pad
-from mapjob.world.corpus import draw_pair
-from mapjob.world.streams import stream
-from mapjob.world.tasks import grade
+from mapjob.lab.world.batches import encode, pad
+from mapjob.lab.world.corpus import draw_pair
+from mapjob.lab.world.streams import stream
+from mapjob.lab.world.tasks import grade
 
 _PAIRS = 900
 _PROMPTS = 180

@@ -9,12 +9,12 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
+from mapjob.lab.world.batches import bucketed, encode, pad
+from mapjob.lab.world.settings import HIDDEN_SIZE
+from mapjob.lab.world.streams import stream
+from mapjob.lab.world.tasks import QUALITY, write_answer
+from mapjob.lab.world.tokenizer import MAX_LENGTH
 from mapjob.say import Say
-from mapjob.world.batches import bucketed, encode, pad
-from mapjob.world.build import HIDDEN_SIZE
-from mapjob.world.streams import stream
-from mapjob.world.tasks import QUALITY, write_answer
-from mapjob.world.tokenizer import MAX_LENGTH
 
 # How often the policy is shown a right answer. It ends up good at facts, fair at words and lost at arithmetic, so the
 # groups differ in what is left to learn.
