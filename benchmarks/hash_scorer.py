@@ -10,8 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from mapjob.pipeline.stages import tokens_column, with_columns
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.stages import Todo, tokens_column, with_columns
 from mapjob.scoring.encode import Encoded, from_table
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc

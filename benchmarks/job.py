@@ -23,7 +23,7 @@ from mapjob.corpus.reader import read_records, read_rows
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import rank_scored
 from mapjob.job.run import rank_job, run_job
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
 from mapjob.store.scored import Scored

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config import Selection
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import rank_pairs
+from mapjob.ranking.rank import rank_pairs
 
 ROWS_PER_UNIT = 100_000
 FURTHER = 10

@@ -21,9 +21,8 @@ import pyarrow as pa
 from mapjob.corpus.files import SourceFile
 from mapjob.corpus.plan import Unit, _cut_all
 from mapjob.pipeline.pools import scorer_pools
-from mapjob.pipeline.stages import Receipt
-from mapjob.pipeline.tally import Tally
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.progress import Tally
+from mapjob.pipeline.stages import Receipt, Todo
 
 GPUS_A_NODE = 8
 ROWS_A_FILE, ROWS_A_GROUP = 1_000_000, 10_000

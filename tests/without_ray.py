@@ -17,8 +17,7 @@ from mapjob.job.run import run_job
 from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
-from mapjob.pipeline.stages import Commit, Receipt
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.stages import Commit, Receipt, Todo
 from mapjob.report import figures, pictures
 from mapjob.scoring.reader_specs import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec

@@ -7,7 +7,7 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
 from mapjob.config import load_config
 from mapjob.job.run import rank_job
-from mapjob.metrics.about import PAIRINGS, SIGNALS
+from mapjob.metrics.signals import PAIRINGS, SIGNALS
 from mapjob.metrics.table import METRICS
 from mapjob.store.run_folder import path_of
 

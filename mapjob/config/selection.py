@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mapjob.config.models import Section
-from mapjob.metrics.about import PAIRINGS, SIGNALS
 from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
+from mapjob.metrics.signals import PAIRINGS, SIGNALS
 from mapjob.metrics.table import METRICS
 
 # The training signals of a run file and their parameters; formulas and sources stand with their functions.

@@ -9,7 +9,7 @@ from mapjob.config import WITH_ALPHA, Config
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError
-from mapjob.pipeline.todo import Todo, missing
+from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_specs import ReaderSpec, reader_specs
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.store.manifest import run_id

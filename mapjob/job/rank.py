@@ -11,9 +11,9 @@ from mapjob.config import Config, fingerprint, parse_config
 from mapjob.config.selection import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.job.prepare import Job, prepare
+from mapjob.ranking.compare import ALSO
 from mapjob.ranking.pairs import RankedPairs
-from mapjob.ranking.profile import ALSO
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.sweep import as_json, overlap_figure

@@ -10,15 +10,14 @@ from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import Job, describe, prepare
 from mapjob.job.rank import check_scored, rank_scored
-from mapjob.pipeline.events import Events
-from mapjob.pipeline.todo import Todo, passes
-from mapjob.ranking.agreement import agreement
+from mapjob.pipeline.progress import Events, Spent
+from mapjob.pipeline.stages import Todo, passes
+from mapjob.ranking.compare import agreement
 from mapjob.report.card import card
 from mapjob.report.examples import examples_of
 from mapjob.report.html import page
 from mapjob.report.summary import Summary, summary
 from mapjob.say import Say, silent
-from mapjob.spent import Spent
 from mapjob.store.formats import extra_files
 from mapjob.store.manifest import count_reasons, count_rows, manifest
 from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows
@@ -103,8 +102,7 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
         return
     # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
     from mapjob.pipeline.cluster import connect
-    from mapjob.pipeline.signals import ended_by_signals
-    from mapjob.pipeline.watchdog import ClusterShrunk
+    from mapjob.pipeline.watchdog import ClusterShrunk, ended_by_signals
     from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.metrics.column import Column, finite
-from mapjob.metrics.logistic import sigmoid
+from mapjob.metrics.columns import Column, finite
+from mapjob.metrics.statistics import sigmoid
 
 LOWER = -2.0
 EXPLICIT_DIVISOR = 1.5

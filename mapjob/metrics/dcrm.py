@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
 from mapjob.arrays import F64
-from mapjob.metrics.column import finite
+from mapjob.metrics.columns import finite
 
 TokenIds = npt.NDArray[np.integer]
 

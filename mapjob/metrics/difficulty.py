@@ -3,7 +3,7 @@
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.metrics.column import Column, finite, per_token
+from mapjob.metrics.columns import Column, finite, per_token
 from mapjob.metrics.statistics import Moments
 
 

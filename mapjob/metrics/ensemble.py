@@ -7,7 +7,7 @@ import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.column import Column, finite
+from mapjob.metrics.columns import Column, finite
 from mapjob.metrics.statistics import Moments
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.metrics.column import Column, finite
-from mapjob.metrics.logistic import sigmoid
+from mapjob.metrics.columns import Column, finite
+from mapjob.metrics.statistics import sigmoid
 
 # Largest relative error of the mean margin that passes without a warning.
 PRECISION = 1e-9

@@ -1,13 +1,74 @@
 """MAP, the alignment potential, its scales, and the variants it is compared with."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.calibration import log_odds_slope
 from mapjob.metrics.statistics import Moments
+
+# Bradley-Terry calibration: the one slope that turns a margin into log-odds of the label.
+
+
+def log_odds_slope(margin: F64, name: str) -> float:
+    """Slope S > 0 that maximises sum log sigma(S * margin): P(chosen beats rejected) = sigma(S * margin).
+
+    A logistic regression through the origin with every label 1, since margins are signed by the label; margin has
+    shape (N,), finite. The log-likelihood is concave in S, so Newton's method inside a bracket finds its one maximum.
+    Raises ConfigError where there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
+    """
+    where = f"selection.scale: calibrated, {name}"
+    if not (margin > 0).any() or margin.sum() <= 0:
+        raise ConfigError(
+            f"the labels contradict the {name} as often as they support it, so it has no log-odds",
+            where,
+            "check that chosen and rejected are not swapped, or use scale: zscore",
+        )
+    if not (margin < 0).any():
+        raise ConfigError(
+            f"no label contradicts the {name}, so the fit has no finite slope",
+            where,
+            "calibration needs labels that were not made by the same model; use scale: zscore",
+        )
+    unit = float(np.abs(margin).max())
+    x = margin / unit  # the fit is invariant to units; this keeps Newton away from overflow
+    low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high
+    for _ in range(200):
+        miss = np.exp(-np.logaddexp(0.0, slope * x))  # sigma(-S x)
+        gradient, curvature = float(x @ miss), float((x * x) @ (miss * (1 - miss)))
+        low, high = (slope, high) if gradient > 0 else (low, slope)
+        newton = slope + gradient / curvature if curvature > 0 else math.inf
+        if not low < newton < high:
+            newton = (low + high) / 2 if high < math.inf else 2 * slope + 1
+        if abs(newton - slope) <= 1e-14 * newton:
+            break
+        slope = newton
+    return slope / unit
+
+
+# Explicit and implicit margins of a pair, signed by its label: positive means the chosen side is ahead. All
+# functions take float64 arrays of shape (N,) and return shape (N,). Notation: shared names of the field, s = summed
+# log-probability of a completion in nats, n = its number of tokens, r = its reward.
+
+
+def reward_margin(chosen_reward: F64, rejected_reward: F64) -> F64:
+    """h = r_w - r_l, in the reward model's own units."""
+    return chosen_reward - rejected_reward
+
+
+def simpo_margin(chosen_logps: F64, rejected_logps: F64, chosen_num_tokens: F64, rejected_num_tokens: F64) -> F64:
+    """d = s_w / n_w - s_l / n_l, nats per token, without beta (SimPO, Meng et al. 2024, arXiv 2405.14734)."""
+    return chosen_logps / chosen_num_tokens - rejected_logps / rejected_num_tokens
+
+
+def dpo_margin(chosen_logps: F64, rejected_logps: F64, ref_chosen_logps: F64, ref_rejected_logps: F64) -> F64:
+    """g = (s_w - s_w_ref) - (s_l - s_l_ref), nats, without beta (DPO, Rafailov et al. 2023, arXiv 2305.18290).
+
+    Never divided by length.
+    """
+    return (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.column import finite
+from mapjob.metrics.columns import finite
 
 BEST_GOAL = 10.0
 

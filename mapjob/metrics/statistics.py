@@ -44,3 +44,17 @@ class Moments:
 def _sum(values: F64) -> float:
     parts = (values[start : start + AT_ONCE].tolist() for start in range(0, len(values), AT_ONCE))
     return math.fsum(chain.from_iterable(parts))
+
+
+# The logistic function without overflow.
+
+
+def sigmoid(x: F64) -> F64:
+    """1 / (1 + exp(-x)), exactly 0.5 at 0; it rounds to 0 only below -745."""
+    tail = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, tail) / (1.0 + tail)
+
+
+def log_sigmoid(x: F64) -> F64:
+    """log sigmoid(x), <= 0; -log1p(exp(-x)) where that does not overflow, and x where it would."""
+    return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))

@@ -5,14 +5,15 @@ Formulas stand in the docstrings of the functions. h is the reward margin, d the
 token, g DPO's log-ratio gap; "implicit" is d or g as selection.implicit says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from mapjob.arrays import F64
+from mapjob.errors import ConfigError
 from mapjob.metrics.bees import bees
-from mapjob.metrics.column import Column
 from mapjob.metrics.columns import (
     DISTANCE,
     EACH_MODEL,
@@ -21,14 +22,53 @@ from mapjob.metrics.columns import (
     NUM_TOKENS,
     POLICY,
     UNCONDITIONAL,
+    Column,
     G,
     H,
 )
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
-from mapjob.metrics.inputs import Inputs
-from mapjob.metrics.map import map_score, map_signed, map_unregularised
+from mapjob.metrics.ensemble import Ensemble
+from mapjob.metrics.map import Scale, map_score, map_signed, map_unregularised
 from mapjob.metrics.statistics import Moments
+
+# What a metric is given: the columns of the pairs that are ranked, and what the run file says.
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`inputs[name]` is a column of shape (N,) by the names of metrics/columns.py; implicit_margin is that of the run.
+
+    log_odds: what brings the reward margin to log-odds where it was calibrated, else 1. rewards: moments of each of
+    several reward models.
+    """
+
+    columns: Mapping[str, F64]
+    implicit: str  # simpo or dpo
+    scale: Scale
+    alpha: float = 1.0
+    log_odds: float = 1.0
+    seed: int = 0
+    rewards: Mapping[str, Moments] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> F64:
+        return self.columns[f"{self.implicit}_margin" if name == IMPLICIT else name]
+
+    def of(self, names: tuple[str, ...]) -> list[F64]:
+        return [self[name] for name in names]
+
+    def margins_of_models(self, metric: str) -> dict[str, F64]:
+        """Each of several reward models' margins. Raises ConfigError where there is one."""
+        if not self.rewards:
+            raise ConfigError(
+                f"{metric} compares several reward models, and there is one",
+                "models.reward",
+                "give it as a mapping of name -> model, or take another metric",
+            )
+        return {model: self.columns[f"reward_margin.{model}"] for model in self.rewards}
+
+    def ensemble(self, metric: str) -> Ensemble:
+        return Ensemble.of(self.margins_of_models(metric), self.rewards)
 
 
 class Metric(NamedTuple):

@@ -15,8 +15,7 @@ from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
-from mapjob.pipeline.stages import tokens_column, with_columns
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.stages import Todo, tokens_column, with_columns
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
 from mapjob.scoring.gpus import peak_flop_per_s

@@ -1,17 +1,192 @@
 """What a person sees while units are scored: a live view on a terminal, a plain line every ten seconds elsewhere."""
 
+import json
 import sys
 import threading
-from typing import Self
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from mapjob.pipeline.counters import Counters
-from mapjob.pipeline.events import Events
+from mapjob.errors import ConfigError
 from mapjob.pipeline.stages import Receipt
-from mapjob.pipeline.tally import Tally
+
+# A run's numbers as Ray's own metrics, for Prometheus and the board in cluster/grafana.json.
+
+
+class Counters:
+    """mapjob_units, mapjob_rows; mapjob_tokens and mapjob_model_seconds by scorer; mapjob_errors by reason."""
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter as Metric  # here, so that ranking imports no Ray
+
+        self._units = Metric("mapjob_units", "Units that are committed.")
+        self._rows = Metric("mapjob_rows", "Rows of these units.")
+        self._tokens = Metric("mapjob_tokens", "Tokens that went through a model.", ("scorer",))
+        self._model_s = Metric("mapjob_model_seconds", "Seconds that actors spent in a model.", ("scorer",))
+        self._errors = Metric("mapjob_errors", "Rows that are not scored.", ("reason",))
+
+    def add(self, receipt: Receipt) -> None:
+        self._units.inc()
+        self._rows.inc(receipt.num_rows)
+        for name, tokens in receipt.tokens.items():
+            if tokens:
+                self._tokens.inc(tokens, {"scorer": name})
+        for name, seconds in receipt.model_s.items():
+            if seconds:
+                self._model_s.inc(seconds, {"scorer": name})
+        for reason, number in list(receipt.reasons.values())[-1].items() if receipt.reasons else ():
+            self._errors.inc(number, {"reason": reason})
+
+
+# The log of events: one JSON object a line, for whoever follows a run by program.
+
+
+class Events:
+    """Appends to a file on this machine; without a path, nothing is written."""
+
+    def __init__(self, path: str | None = None):
+        self._path = path
+
+    def add(self, event: str, **values: Any) -> None:
+        """Append `{"at": ..., "event": event, **values}`. Raises ConfigError where the file cannot be written."""
+        if self._path is None:
+            return
+        line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values})
+        try:
+            with Path(self._path).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            what = f"the log of events cannot be written: {error.strerror}"
+            raise ConfigError(what, self._path, "give another path, or leave --events out") from error
+
+
+# What the receipts of a pass add up to: units, rows, tokens, busy actors, errors, and the time that is left.
+
+
+class Tally:
+    """Counts receipts of one pass over `num_units` units. clock: seconds that only grow. noun: what a row is."""
+
+    def __init__(self, num_units: int, num_rows: int, clock: Callable[[], float] = time.monotonic, noun: str = "pairs"):
+        self.num_units, self.num_rows, self._noun = num_units, num_rows, noun
+        self.units = self.rows = 0
+        self.tokens: Counter[str] = Counter()  # by scorer
+        self.model_s: Counter[str] = Counter()
+        self.flop: Counter[str] = Counter()
+        self.peak_flop: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()  # by reason
+        self._clock, self._start = clock, clock()
+        self._first: tuple[float, int] | None = None
+
+    def add(self, receipt: Receipt) -> None:
+        self.units += 1
+        self.rows += receipt.num_rows
+        self.tokens.update(receipt.tokens)
+        self.model_s.update(receipt.model_s)
+        self.flop.update(receipt.flop)
+        self.peak_flop.update(receipt.peak_flop)
+        # A row refused by the reader is refused by every scorer after it: count it once.
+        for counts in list(receipt.reasons.values())[-1:]:
+            self.errors.update(counts)
+        if self._first is None:
+            self._first = (self._clock(), self.rows)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._clock() - self._start
+
+    @property
+    def left_s(self) -> float:
+        """By the pace since the first receipt: loading models says nothing about the pace."""
+        assert self._first is not None
+        since, rows = self._first
+        if self.rows == rows:
+            since, rows = self._start, 0
+        return (self.num_rows - self.rows) * (self._clock() - since) / (self.rows - rows)
+
+    def line(self) -> str:
+        """All of it in one line."""
+        status = f"{self.units}/{self.num_units} units, {self.rows:,}/{self.num_rows:,} {self._noun}"
+        if not self.rows:
+            return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
+        errors = f", {sum(self.errors.values()):,} rows with errors" if self.errors else ""
+        rows_per_s = self.rows / self.elapsed_s
+        tokens_per_s = sum(self.tokens.values()) / self.elapsed_s
+        speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s, {tokens_per_s:,.0f} tokens/s"
+        left = f", {_time(self.left_s)} left" if self.rows < self.num_rows else f", {_time(self.elapsed_s)} in all"
+        return f"{status}, {speed}{errors}{left}"
+
+    def details(self) -> list[str]:
+        """A line for each scorer, with the number of its actors that are busy on average, and one for the errors.
+
+        MFU, model FLOP utilisation (Chowdhery et al. 2022, arXiv 2204.02311), where the GPU's peak is known: operations
+        of the layers over what the GPU does at most in the model's seconds. Attention over the context and the output
+        embedding are not counted, so it is a lower bound.
+        """
+        s = self.elapsed_s
+        lines = [
+            f"{name:<12}{tokens / s:>12,.0f} tokens/s{self.model_s[name] / s:>8.2f} actors busy{self._mfu(name)}"
+            for name, tokens in sorted(self.tokens.items())
+        ]
+        if self.errors:
+            lines.append("errors: " + ", ".join(f"{reason} {number:,}" for reason, number in self.errors.most_common()))
+        return lines
+
+    def _mfu(self, name: str) -> str:
+        return f"{self.flop[name] / self.peak_flop[name]:>8.0%} MFU" if self.peak_flop[name] else ""
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+# What one call of `mapjob run` costs: seconds of each stage, tokens and model seconds of each scorer.
+
+
+class Spent:
+    """Seconds of each stage, tokens and model seconds of each scorer, of this call alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tokens: Counter[str] = Counter()
+        self.model_s: Counter[str] = Counter()
+        self.engines: dict[str, str] = {}
+        self.scored_rows = 0
+        self.gpus = 0.0  # of the cluster, while it scored
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+
+    def add(self, receipt: Receipt) -> None:
+        self.engines |= receipt.engines
+        self.tokens.update(receipt.tokens)
+        self.model_s.update(receipt.model_s)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
+        return {
+            "seconds": rounded,
+            "scored_rows": self.scored_rows,
+            "tokens": dict(self.tokens),
+            "model_s": model_s,
+            "gpus": self.gpus,
+            "engines": self.engines,
+        }
+
 
 PLAIN_LINE_EVERY_S = 10.0
 

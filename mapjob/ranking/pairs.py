@@ -10,7 +10,7 @@ import pyarrow as pa
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
-from mapjob.metrics import margins
+from mapjob.metrics import map
 from mapjob.metrics.columns import EACH_MODEL, POLICY
 from mapjob.metrics.statistics import Moments
 
@@ -106,11 +106,11 @@ def ranking_columns(pairs: Pairs, selection: Selection) -> dict[str, F64]:
             for model in models:
                 columns[f"reward_margin.{model}"] = c[f"chosen_reward.{model}"] - c[f"rejected_reward.{model}"]
         elif name == "reward_margin":
-            columns[name] = margins.reward_margin(c["chosen_reward"], c["rejected_reward"])
+            columns[name] = map.reward_margin(c["chosen_reward"], c["rejected_reward"])
         elif name == "simpo_margin":
-            columns[name] = margins.simpo_margin(*(c[part] for part in POLICY))
+            columns[name] = map.simpo_margin(*(c[part] for part in POLICY))
         elif name == "dpo_margin":
-            columns[name] = margins.dpo_margin(
+            columns[name] = map.dpo_margin(
                 c["chosen_logps"], c["rejected_logps"], c["ref_chosen_logps"], c["ref_rejected_logps"]
             )
         else:

@@ -9,12 +9,10 @@ import numpy as np
 from mapjob.arrays import F64, I64
 from mapjob.config import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
-from mapjob.ranking.agreement import jaccard, packed
-from mapjob.ranking.cut import cut
-from mapjob.ranking.order import PairIds
+from mapjob.ranking.compare import Profile, jaccard, packed, profile
+from mapjob.ranking.order import PairIds, cut
 from mapjob.ranking.pairs import RankedPairs
-from mapjob.ranking.profile import Profile, profile
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 
 CALIBRATED = "calibrated"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mapjob.errors import Reason
 from mapjob.metrics.table import METRICS
-from mapjob.ranking.profile import QUANTILES, Profile
+from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.report.markup import Html, named, note, section, table
 from mapjob.report.summary import Group, Summary
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mapjob.ranking.profile import Profile, profile
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.compare import Profile, profile
+from mapjob.ranking.rank import Ranking
 from mapjob.report.bins import Density, Histogram, density, histogram
 
 MOST_GROUPS = 20

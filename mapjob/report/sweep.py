@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 from mapjob.escaping import in_line
-from mapjob.ranking.profile import QUANTILES, Profile
+from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.ranking.sweep import Sweep
 
 WIDTHS = {"keep": 6, "pairs": 9, "against": 9, "tokens": 12, "groups": 8, "h": 9, "implicit": 10, "same": 7}

@@ -19,7 +19,7 @@ def distance_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
 
 def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
     """One row a record: the MinHash signature of its prompt and completions; reason, detail."""
-    from mapjob.ranking.near_duplicates import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
+    from mapjob.metrics.minhash import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
 
     signatures = [None if isinstance(item, RowError) else signature(_text(item)) for item in records]
     values = np.concatenate([each for each in signatures if each is not None] or [np.zeros(0, np.uint32)])

@@ -35,7 +35,7 @@ def reader_specs(corpus: Corpus, policy: ScorerSpec, selection: Selection) -> li
         covers = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.covers}
         specs.append(ReaderSpec(EDIT_DISTANCE, covers, policy.encoding))
     if selection.near_duplicates is not None:
-        from mapjob.ranking.near_duplicates import COVERS  # with datasketch and scipy, which few runs need
+        from mapjob.metrics.minhash import COVERS  # with datasketch and scipy, which few runs need
 
         specs.append(ReaderSpec(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
     return specs

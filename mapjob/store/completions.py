@@ -11,8 +11,7 @@ from mapjob.arrays import I64
 from mapjob.errors import MapjobError
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.completions import Completions
-from mapjob.ranking.pairing import CandidatePairs
+from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs
 
 # Column of Completions, the family it comes from, and its name there.

@@ -12,7 +12,7 @@ from mapjob.config import Config, fingerprint
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 RUN_FOLDER = 2  # what a run folder holds; report.json since 2

@@ -10,7 +10,7 @@ from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.metrics.map import map_score
 from mapjob.ranking.pairs import Pairs, RankedPairs
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 
 
 @dataclass(frozen=True)

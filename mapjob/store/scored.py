@@ -9,7 +9,7 @@ import numpy as np
 from mapjob.arrays import I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.store.tables import to_ipc
 from mapjob.store.units import ScoredUnits

@@ -15,9 +15,9 @@ from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import scale_of
+from mapjob.ranking.rank import scale_of
 from mapjob.store.completions import completions_of, pairs_of
 from mapjob.store.score_store import ScoreStore
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapjob.corpus.records import Record
-from mapjob.ranking.duplicates import is_repeat
+from mapjob.ranking.gather import is_repeat
 from tests.bad_inputs.conftest import Run, pairs
 
 ROWS = pairs(12).to_pylist()

@@ -9,9 +9,8 @@ import ray
 
 from mapjob.corpus.plan import Unit
 from mapjob.errors import IncompleteError
-from mapjob.pipeline.signals import ended_by_signals
-from mapjob.pipeline.todo import Todo
-from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog
+from mapjob.pipeline.stages import Todo
+from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog, ended_by_signals
 
 pytestmark = pytest.mark.ray
 WAITING = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config import Selection
-from mapjob.ranking import select
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking import rank
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 
 
 def synthetic_columns(num: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def rank_pairs(pairs: Pairs, selection: Selection) -> Ranking:
     """The ranking of pairs that are all of the corpus; only their positions need to ascend."""
     ranked = gathered([pairs], len(pairs), selection)
     ids = dict(zip(pairs.position.tolist(), pairs.pair_id.to_pylist()))
-    return select.rank_pairs(ranked, selection, lambda positions: pa.array([ids[i] for i in positions.tolist()]))
+    return rank.rank_pairs(ranked, selection, lambda positions: pa.array([ids[i] for i in positions.tolist()]))
 
 
 def whole(units: Iterable[Pairs]) -> Pairs:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mapjob.metrics import margins
+from mapjob.metrics import map
 from tests.golden.plain_metrics import Row
 
 Columns = dict[str, np.ndarray]
@@ -17,16 +17,16 @@ def rows_of(columns: Columns) -> list[Row]:
 
 
 def reward(c: Columns) -> np.ndarray:
-    return margins.reward_margin(c["chosen_reward"], c["rejected_reward"])
+    return map.reward_margin(c["chosen_reward"], c["rejected_reward"])
 
 
 def simpo(c: Columns) -> np.ndarray:
     sides = ("chosen", "rejected")
-    return margins.simpo_margin(*(c[f"{s}_logps"] for s in sides), *(c[f"{s}_num_tokens"] for s in sides))
+    return map.simpo_margin(*(c[f"{s}_logps"] for s in sides), *(c[f"{s}_num_tokens"] for s in sides))
 
 
 def dpo(c: Columns) -> np.ndarray:
-    return margins.dpo_margin(*(c[f"{ref}{side}_logps"] for ref in ("", "ref_") for side in ("chosen", "rejected")))
+    return map.dpo_margin(*(c[f"{ref}{side}_logps"] for ref in ("", "ref_") for side in ("chosen", "rejected")))
 
 
 def assert_same(ours: np.ndarray, theirs: list[Any]) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from mapjob.config import Columns, parse_config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
-from mapjob.pipeline.todo import by_base
+from mapjob.pipeline.stages import by_base
 from mapjob.scoring.models import load_model
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs

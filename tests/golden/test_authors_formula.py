@@ -15,7 +15,7 @@ import pytest
 from mapjob.config import Keep, Selection
 from mapjob.errors import Reason
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 ALPHAS = [0.25, 1.0, 2.5]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mapjob.config import Selection
-from mapjob.metrics.calibration import log_odds_slope
+from mapjob.metrics.map import log_odds_slope
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 TOLERANCE = 1e-9

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mapjob.corpus.records import Record, as_chat
-from mapjob.metrics.margins import reward_margin, simpo_margin
+from mapjob.metrics.map import reward_margin, simpo_margin
 from mapjob.scoring.budget import Budget
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import Scorer

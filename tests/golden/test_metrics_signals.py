@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.adaptive_margins import alpha_dpo_margin, amapo_margin, bpo_margin, repo_loss
+from mapjob.metrics.adaptive_margins import (
+    alpha_dpo_margin,
+    amapo_margin,
+    bpo_margin,
+    madpo_weight,
+    mmpo_target,
+    repo_loss,
+    wpo_weight,
+)
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.reward_augmented import prompt_with_goal, reward_goals
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.weights import madpo_weight, mmpo_target, wpo_weight
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import synthetic_columns
 from tests.golden.metric_inputs import Columns, assert_same, dpo, reward, rows_of, simpo

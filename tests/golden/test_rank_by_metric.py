@@ -10,9 +10,9 @@ from mapjob.config import Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import METRICS
-from mapjob.ranking import select
-from mapjob.ranking.gathered import gathered
-from mapjob.ranking.select import Ranking
+from mapjob.ranking import rank
+from mapjob.ranking.gather import gathered
+from mapjob.ranking.rank import Ranking
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, rows_of
@@ -93,7 +93,7 @@ SIGNAL: dict[str, tuple[dict[str, Any], dict[str, Callable[[], list[Any]]]]] = {
 def ranked(**selection: Any) -> Ranking:
     pairs, selection = pairs_of(COLUMNS), Selection(**selection)
     held = gathered([pairs], len(pairs), selection, REWARDS)
-    return select.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
+    return rank.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
 
 
 @pytest.mark.parametrize("metric", METRIC)
@@ -147,7 +147,7 @@ def test_any_cut_into_units_gives_the_same_bits():
     for rows in (1, 7, 1_000):
         units = [pairs.take(np.arange(at, min(at + rows, len(pairs)))) for at in range(0, len(pairs), rows)]
         held = gathered(units, len(pairs), selection, REWARDS)
-        ranking = select.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
+        ranking = rank.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
         assert ranking.order.tolist() == whole.order.tolist()
         for name, values in whole.further.items():
             assert ranking.further[name].tobytes() == values.tobytes(), name
@@ -158,7 +158,7 @@ def test_any_order_of_the_corpus_gives_the_same_bits():
     shuffled = pairs_of({name: values[order] for name, values in COLUMNS.items()})
     selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     held = gathered([shuffled], len(shuffled), selection, REWARDS)
-    ranking = select.rank_pairs(held, selection, lambda at: shuffled.pair_id.take(at.tolist()))
+    ranking = rank.rank_pairs(held, selection, lambda at: shuffled.pair_id.take(at.tolist()))
     whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     assert ranking.map_score.tobytes() == whole.map_score[order].tobytes()
     for name, values in whole.further.items():

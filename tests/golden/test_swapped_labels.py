@@ -7,7 +7,7 @@ import pytest
 
 from mapjob.config import Selection
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 NUM = 20_000

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection
 from mapjob.errors import Reason
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs
 
 words = st.integers(0, 2) | st.sampled_from([1 << 60, 15 << 60, 2**64 - 1])  # keys that begin alike and otherwise

@@ -14,16 +14,22 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.adaptive_margins import alpha_dpo_margin, amapo_margin, bpo_margin, repo_loss
+from mapjob.metrics.adaptive_margins import (
+    alpha_dpo_margin,
+    amapo_margin,
+    bpo_margin,
+    madpo_weight,
+    mmpo_target,
+    repo_loss,
+    wpo_weight,
+)
 from mapjob.metrics.bees import CLAMP, bees, upper_bound
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.logistic import log_sigmoid, sigmoid
 from mapjob.metrics.reward_augmented import reward_goals
-from mapjob.metrics.statistics import Moments
-from mapjob.metrics.weights import madpo_weight, mmpo_target, wpo_weight
+from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 
-from mapjob.metrics.adaptive_margins import alpha_dpo_margin, amapo_margin, bpo_margin, repo_loss
+from mapjob.metrics.adaptive_margins import (
+    alpha_dpo_margin,
+    amapo_margin,
+    bpo_margin,
+    madpo_weight,
+    mmpo_target,
+    repo_loss,
+    wpo_weight,
+)
 from mapjob.metrics.bees import bees
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.weights import madpo_weight, mmpo_target, wpo_weight
 
 NUM = 1_003  # no multiple of what vector instructions take at once
 RNG = np.random.default_rng(0)

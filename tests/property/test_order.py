@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection
-from mapjob.ranking.cut import within_cap
-from mapjob.ranking.duplicates import is_repeat
-from mapjob.ranking.gathered import gathered
-from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order
+from mapjob.ranking.gather import gathered, is_repeat
+from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order, within_cap
 from mapjob.ranking.pairing import best_worst, gather, labelled
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 
 # Few distinct values, so that ties are the rule; both zeros; neighbours that differ by one ulp.
 scores = st.sampled_from([-0.0, 0.0, 1.0, -1.0, 1.0000000000000002, 1e300, -1e300, 5e-324]) | st.floats(-2, 2)

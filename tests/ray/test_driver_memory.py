@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mapjob.pipeline import driver_memory, graph
-from mapjob.pipeline.driver_memory import ForgetBlocks
+from mapjob.pipeline import graph
+from mapjob.pipeline.graph import ForgetBlocks
 from mapjob.pipeline.pools import PoolSize
 
 pytestmark = pytest.mark.ray
@@ -35,7 +35,7 @@ def test_few_units_wait_and_all_are_forgotten(max_waiting: int, monkeypatch: pyt
             time.sleep(self._seconds)
             return block
 
-    monkeypatch.setattr(driver_memory, "MAX_WAITING", max_waiting)
+    monkeypatch.setattr(graph, "MAX_WAITING", max_waiting)
     monkeypatch.setattr(ForgetBlocks, "on_execution_step", watched)
     units = graph.begin([{"unit": number} for number in range(NUM_UNITS)])
     for seconds in (0.0, 0.1):

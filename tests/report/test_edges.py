@@ -15,7 +15,7 @@ from mapjob.job.prepare import prepare
 from mapjob.job.rank import rank_scored
 from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
-from mapjob.ranking.select import rank_pairs
+from mapjob.ranking.rank import rank_pairs
 from mapjob.report.html import page
 from mapjob.report.summary import summary
 from mapjob.store.run_folder import path_of

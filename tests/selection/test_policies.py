@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection, parse_config
 from mapjob.errors import ConfigError
-from mapjob.ranking.cut import split
-from mapjob.ranking.gathered import gathered
-from mapjob.ranking.held_out import is_held_out
-from mapjob.ranking.near_duplicates import NUM_HASHES, signature, unlike_better
+from mapjob.metrics.minhash import NUM_HASHES, signature
+from mapjob.ranking.gather import gathered, is_held_out
+from mapjob.ranking.near_duplicates import unlike_better
+from mapjob.ranking.order import split
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 
 GROUPS = ["a", "b", "c", None]
 row = st.fixed_dictionaries(

@@ -14,8 +14,7 @@ from mapjob.lab.selfplay.graph import Worker
 from mapjob.lab.selfplay.prompts import Prompt, prompt_table
 from mapjob.lab.selfplay.tasks import TaskSpec
 from mapjob.pipeline import cluster
-from mapjob.pipeline.stages import Receipt
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.store.tables import to_ipc
 
 

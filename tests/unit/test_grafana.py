@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from mapjob.pipeline import counters
+from mapjob.pipeline import progress
 
 BOARD = json.loads((Path(__file__).resolve().parents[2] / "cluster" / "grafana.json").read_text())
 # Counters are exported as ray_<name>_total (ray.util.metrics.Counter, since Ray 2.10).
-KNOWN = {f"ray_{name}_total" for name in re.findall(r'Counter\("(\w+)"', Path(counters.__file__).read_text())}
+KNOWN = {f"ray_{name}_total" for name in re.findall(r'Metric\("(\w+)"', Path(progress.__file__).read_text())}
 
 
 def test_every_counter_has_a_panel_and_every_panel_a_counter():

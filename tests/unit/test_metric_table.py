@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from mapjob.config.selection import Signals
-from mapjob.metrics import about, adaptive_margins, columns, gamma_po, reward_augmented, table, weights
+from mapjob.metrics import adaptive_margins, columns, gamma_po, reward_augmented, signals, table
 from mapjob.report.card import FORMULAS
 
-METHODS = {**table.METRICS, **about.SIGNALS, **{f"pairing {name}": method for name, method in about.PAIRINGS.items()}}
+METHODS = {
+    **table.METRICS,
+    **signals.SIGNALS,
+    **{f"pairing {name}": method for name, method in signals.PAIRINGS.items()},
+}
 SCORED = {*columns.REWARD, *columns.POLICY, *columns.REFERENCE, *columns.UNCONDITIONAL, *columns.COLLISION}
 SCORED.add(columns.DISTANCE)
 
@@ -31,12 +35,12 @@ def test_every_column_is_scored_or_a_margin():
 
 
 def test_the_signals_of_the_run_file_are_those_explained():
-    assert set(Signals.model_fields) == set(about.SIGNALS)
+    assert set(Signals.model_fields) == set(signals.SIGNALS)
 
 
-@pytest.mark.parametrize("name", about.SIGNALS)
+@pytest.mark.parametrize("name", signals.SIGNALS)
 def test_a_signal_is_named_as_its_function(name):
-    modules = (adaptive_margins, gamma_po, weights, reward_augmented)
+    modules = (adaptive_margins, gamma_po, reward_augmented)
     (function,) = [getattr(module, name) for module in modules if hasattr(module, name)]
     assert "arXiv" in function.__doc__ + str(function.__globals__["__doc__"])
 

@@ -14,7 +14,7 @@ from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern
 from mapjob.errors import InputError, MapjobError, Reason
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.store import publish
 from mapjob.store.rows import selected_rows
 from mapjob.store.run_folder import RunFolder

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mapjob.errors import IncompleteError
-from mapjob.pipeline import signals
+from mapjob.pipeline import watchdog
 
 
 class Deaf:
@@ -22,7 +22,7 @@ class Deaf:
 
 
 def wait(deaf: Deaf) -> None:
-    with signals.ended_by_signals() as listen:
+    with watchdog.ended_by_signals() as listen:
         listen()
         del deaf
         time.sleep(5)
@@ -31,7 +31,7 @@ def wait(deaf: Deaf) -> None:
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, IncompleteError), (signal.SIGINT, KeyboardInterrupt)])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_gets_through(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, error: type) -> None:
-    monkeypatch.setattr(signals, "AGAIN_S", 0.05)
+    monkeypatch.setattr(watchdog, "AGAIN_S", 0.05)
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
     with pytest.raises(error):
         wait(Deaf(number))
@@ -40,13 +40,13 @@ def test_a_signal_gets_through(monkeypatch: pytest.MonkeyPatch, number: signal.S
 
 
 def test_without_a_signal_nothing_happens() -> None:
-    with signals.ended_by_signals() as listen:
+    with watchdog.ended_by_signals() as listen:
         listen()
 
 
 def start_ray(seconds: float, came_up: list[bool]) -> None:
     """As far as signals see it: Ctrl-C comes at once, and Ray is up after so long."""
-    with signals.ended_by_signals() as listen:
+    with watchdog.ended_by_signals() as listen:
         signal.raise_signal(signal.SIGINT)
         time.sleep(seconds)
         came_up.append(True)
@@ -61,7 +61,7 @@ def test_ctrl_c_waits_for_ray_to_be_up() -> None:
 
 
 def test_ctrl_c_ends_a_ray_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "AGAIN_S", 0.05)
+    monkeypatch.setattr(watchdog, "AGAIN_S", 0.05)
     came_up: list[bool] = []
     with pytest.raises(KeyboardInterrupt):
         start_ray(30, came_up)

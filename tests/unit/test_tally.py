@@ -6,10 +6,8 @@ from dataclasses import replace
 import pytest
 
 from mapjob.errors import ConfigError
-from mapjob.pipeline.events import Events
-from mapjob.pipeline.progress import ScoringProgress
+from mapjob.pipeline.progress import Events, ScoringProgress, Tally
 from mapjob.pipeline.stages import Receipt
-from mapjob.pipeline.tally import Tally
 from mapjob.scoring.gpus import peak_flop_per_s
 
 SKIPPED = {"records": {"null_field": 2}, "policy": {"null_field": 2, "overlength": 1}}

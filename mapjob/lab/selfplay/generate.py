@@ -15,7 +15,7 @@ from mapjob.lab.selfplay.config import GenerateConfig, Prompts
 from mapjob.lab.selfplay.folder import GeneratedFolder, check_output
 from mapjob.lab.selfplay.prompts import Found, Prompt, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
-from mapjob.pipeline.events import Events
+from mapjob.pipeline.progress import Events
 from mapjob.say import Say, silent
 
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
@@ -109,7 +109,7 @@ def _work(
     from mapjob.lab.selfplay.graph import work_through
     from mapjob.pipeline.cluster import connect
     from mapjob.pipeline.progress import ScoringProgress
-    from mapjob.pipeline.signals import ended_by_signals
+    from mapjob.pipeline.watchdog import ended_by_signals
     from mapjob.scoring.tokenizers import check_vocabulary
 
     if spec.files is not None:

@@ -21,8 +21,7 @@ from mapjob.pipeline.actors import built, keep_to_share
 from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.graph import begin, received, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
-from mapjob.pipeline.stages import Receipt
-from mapjob.pipeline.todo import Todo
+from mapjob.pipeline.stages import Receipt, Todo
 from mapjob.scoring.costs import token_cost
 from mapjob.store.tables import from_ipc, to_ipc
 

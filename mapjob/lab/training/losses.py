@@ -17,9 +17,8 @@ from torch.nn.functional import logsigmoid
 
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Objective
-from mapjob.metrics.adaptive_margins import LARGEST_EXPONENT
+from mapjob.metrics.adaptive_margins import LARGEST_EXPONENT, madpo_weight
 from mapjob.metrics.columns import REFERENCE
-from mapjob.metrics.weights import madpo_weight
 
 
 @dataclass(frozen=True)

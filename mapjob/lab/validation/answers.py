@@ -20,7 +20,7 @@ from mapjob.lab.validation.held_out import HeldOut
 from mapjob.lab.world.build import build_world
 from mapjob.lab.world.corpus import tasks_of
 from mapjob.lab.world.tasks import grade
-from mapjob.metrics.margins import dpo_margin, simpo_margin
+from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer

@@ -16,9 +16,9 @@ from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.statistics import auroc
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.agreement import jaccard, packed
+from mapjob.ranking.compare import jaccard, packed
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 from mapjob.ranking.sweep import Choice
 
 

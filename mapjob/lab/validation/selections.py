@@ -14,10 +14,10 @@ from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.job.rank import rank_scored
 from mapjob.lab.validation.config import Validation
-from mapjob.ranking.gathered import gathered
+from mapjob.ranking.compare import ALSO
+from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs, RankedPairs
-from mapjob.ranking.profile import ALSO
-from mapjob.ranking.select import Ranking, rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice
 from mapjob.store.scored import Scored
 

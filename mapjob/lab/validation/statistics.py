@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapjob.arrays import F64, I64
-from mapjob.metrics.logistic import sigmoid
+from mapjob.metrics.statistics import sigmoid
 
 COVERAGE = 0.95
 # As if each coefficient had been seen at 0 once in a hundred answers' worth of a prior: wins alone have no finite fit.

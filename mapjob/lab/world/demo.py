@@ -10,7 +10,7 @@ from mapjob.corpus.plan import Plan
 from mapjob.corpus.reader import read_rows
 from mapjob.corpus.records import Text
 from mapjob.escaping import on_terminal
-from mapjob.ranking.select import Ranking
+from mapjob.ranking.rank import Ranking
 
 FLIPPED = "flipped"
 

@@ -1,6 +1,7 @@
 """How much selections agree: which pairs other metrics would have chosen."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +9,8 @@ import numpy.typing as npt
 from mapjob.arrays import F64, I64
 from mapjob.config import Keep, Selection
 from mapjob.metrics.table import METRICS, metric
-from mapjob.ranking.cut import cut
-from mapjob.ranking.order import PairIds, rank_order
-from mapjob.ranking.select import Ranking, inputs_of
+from mapjob.ranking.order import PairIds, cut, rank_order
+from mapjob.ranking.rank import Ranking, inputs_of
 
 PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what they need
 
@@ -51,3 +51,47 @@ def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
             union = int(np.bitwise_count(kept[i] | kept[j]).sum())
             overlap[i, j] = overlap[j, i] = int(np.bitwise_count(kept[i] & kept[j]).sum()) / union if union else 1.0
     return overlap
+
+
+# What a set of ranked pairs is like: labels, lengths, margins, groups.
+
+QUANTILES = (0.05, 0.5, 0.95)
+ALSO = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile looks at beside the margins
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a set of pairs is like: shares in [0, 1], means of tokens, quantiles (5, 50, 95 %) of both margins."""
+
+    num_pairs: int
+    label_disagreement: float  # share that the reward model has the other way round
+    chosen_num_tokens: float
+    rejected_num_tokens: float
+    reward_margin: tuple[float, ...]
+    implicit_margin: tuple[float, ...]
+    groups: dict[str, float]
+
+
+def profile(ranking: Ranking, picked: I64) -> Profile:
+    """Of the pairs at these indices of the ranking; of none, every number is 0."""
+    pairs = ranking.pairs
+    reward, implicit = ranking.reward_margin[picked], ranking.implicit_margin[picked]
+    counts = np.bincount(pairs.group[picked], minlength=len(pairs.groups))
+    shares = {str(name): float(n / max(1, len(picked))) for name, n in zip(pairs.groups, counts) if name is not None}
+    return Profile(
+        len(picked),
+        _mean(reward < 0),
+        _mean(pairs.columns["chosen_num_tokens"][picked]),
+        _mean(pairs.columns["rejected_num_tokens"][picked]),
+        _quantiles(reward),
+        _quantiles(implicit),
+        shares,
+    )
+
+
+def _mean(values: npt.NDArray) -> float:
+    return float(values.mean(dtype=np.float64)) if len(values) else 0.0
+
+
+def _quantiles(values: F64) -> tuple[float, ...]:
+    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else (0.0,) * len(QUANTILES)

@@ -10,8 +10,40 @@ from mapjob.arrays import I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.duplicates import is_repeat
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
+
+# Exact repeats: the first occurrence stays, in corpus order.
+
+
+def is_repeat(keys: npt.NDArray[np.uint64], either_way: bool = False) -> npt.NDArray[np.bool_]:
+    """True for every row whose pair stands in an earlier row. Returns (N,).
+
+    keys: (N, 2), of the chosen and of the rejected side, each with its prompt. either_way: the same two sides the other
+    way round are a repeat too, as they are where the reward model and not the corpus says which side is chosen.
+    """
+    if len(keys) == 0:
+        return np.zeros(0, bool)
+    if either_way:
+        keys = np.sort(keys, axis=1)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in corpus order
+    same_as_previous = (keys[order][1:] == keys[order][:-1]).all(axis=1)
+    repeats = np.zeros(len(keys), bool)
+    repeats[order[1:]] = same_as_previous
+    return repeats
+
+
+# Which prompts are held out: decided by the prompt alone, so that no prompt is on both sides, tonight or tomorrow.
+
+
+def is_held_out(prompt_key: npt.NDArray[np.uint64], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """True for the pairs of the held-out prompts, about `share` of all prompts. prompt_key: (N, 2). Returns (N,)."""
+    # Keys are hashes; the seed is mixed in by the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+    with np.errstate(over="ignore"):
+        mixed = prompt_key[:, 0] + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) < np.uint64(share * 2**53)
+
 
 RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair falls; by the first, none
 

@@ -9,15 +9,13 @@ import numpy.typing as npt
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
-from mapjob.metrics.inputs import Inputs
 from mapjob.metrics.map import Scale, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import signals
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import metric
-from mapjob.ranking.cut import Cut, cut
-from mapjob.ranking.held_out import is_held_out
-from mapjob.ranking.order import PairIds, rank_order
+from mapjob.metrics.table import Inputs, metric
+from mapjob.ranking.gather import is_held_out
+from mapjob.ranking.order import Cut, PairIds, cut, rank_order
 from mapjob.ranking.pairs import RankedPairs
 
 
@@ -92,7 +90,7 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
         column = metric(name, inputs)
         further[name] = column.values
         warnings += column.warnings
-    for name, values, told in signals(selection, columns):
+    for name, values, told in signals(selection.signals, selection.implicit, columns):
         further[name] = values
         warnings += told
     goals = None
