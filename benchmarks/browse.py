@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.report.pages import DISAGREEING, ROWS_PER_PAGE
-from mapjob.store.publish import ROWS_PER_FILE
+from mapjob.report.browse import DISAGREEING, ROWS_PER_PAGE
+from mapjob.selection.publish import ROWS_PER_FILE
 from mapjob.store.run_folder import RunFolder
 
 WORDS = ["what", "is", "best", "to", "learn", "from", "when", "a", "model", "has", "seen", "it", "and", "says", "so"]

@@ -26,7 +26,7 @@ from mapjob.job.run import rank_job, run_job
 from mapjob.ranking.rank import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
-from mapjob.store.scored import Scored
+from mapjob.selection.scored import Scored
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pairs"
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import yaml
 
 from mapjob.config import parse_config
-from mapjob.corpus.identity import identity_table
 from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.job.prepare import Job, prepare
+from mapjob.scoring.reader_families import identity_table
 
 OPTIONS = ["--alpha", "0.25,0.5,1,2.5,calibrated", "--ratio", "0.1,0.25,0.4"]
 OPTIONS += ["--metric", "map,map_signed,map_unregularised,explicit"]

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from hypothesis import settings
 
-from mapjob.corpus.remote import filesystem
+from mapjob.store.remote import filesystem
 from tests.storage.rclone import KEYS as RCLONE_KEYS
 from tests.storage.rclone import rclone
 from tests.storage.swift import KEYS as SWIFT_KEYS

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from mapjob.config import Selection
 from mapjob.corpus.plan import Plan
+from mapjob.selection.scored import ScoredUnits
 from mapjob.store.score_store import ScoreStore
-from mapjob.store.units import ScoredUnits
 
 
 def scored_units(

@@ -18,8 +18,8 @@ from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
-from mapjob.report import figures, pictures
-from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.report import figures
+from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 
 # What is loaded, scored or drawn once is there for every later run of this process, and of its forks.
@@ -34,8 +34,8 @@ def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
-        patch.setattr(pictures, "draw_density", partial(drawn_once, figures.draw_density))
-        patch.setattr(pictures, "draw_histogram", partial(drawn_once, figures.draw_histogram))
+        patch.setattr(figures, "draw_density", partial(drawn_once, figures.draw_density))
+        patch.setattr(figures, "draw_histogram", partial(drawn_once, figures.draw_histogram))
         yield
 
 
@@ -48,8 +48,8 @@ def run(config: Config, limit: int | None = None) -> dict[str, Any]:
 def score_all(config: Config, code_allowed: bool = False) -> Job:
     """The scoring of a run alone: every unit of the corpus into the score store."""
     job = prepare(config, code_allowed=code_allowed)
-    todo = run.todo()
-    for _ in score(config, run.plan.corpus, run.readers, run.scorers, todo):
+    todo = job.todo()
+    for _ in score(config, job.plan.corpus, job.readers, job.scorers, todo):
         pass
     return job
 

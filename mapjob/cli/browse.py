@@ -7,8 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from mapjob.cli.options import Verbose, say
-from mapjob.report.browse import page_html
-from mapjob.report.pages import Filter, Pages
+from mapjob.report.browse import Filter, Pages, page_html
 from mapjob.store.run_folder import open_run
 
 LOOPBACK = "127.0.0.1"

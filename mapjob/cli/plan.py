@@ -64,7 +64,7 @@ def plan(
         # Slow to import, with torch and transformers.
         from mapjob.job import forecast
         from mapjob.job.forecast import as_json, forecast_text
-        from mapjob.scoring.gpus import GPUS
+        from mapjob.scoring.costs import GPUS
 
         if gpu not in GPUS:
             raise ConfigError(f"no GPU is called {gpu!r} here", "--gpu", f"one of {', '.join(GPUS)}")

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.errors import ConfigError, InputError
 from mapjob.escaping import first_line
+from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 
 # A Parquet file's footer, by one read, and no column type of the file's own making before it is known to be
 # harmless. Arrow keeps extension types by name in the footer, and while it opens a file it runs whatever Python

@@ -10,9 +10,9 @@ from mapjob.config import Columns
 from mapjob.corpus.files import read_footer, without_views
 from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, checked
-from mapjob.corpus.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import first_line
+from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # of each column, so also the size of a request to object storage

@@ -17,9 +17,8 @@ from mapjob.errors import RowError
 from mapjob.escaping import in_line
 from mapjob.job.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token, tokens_that_fit
-from mapjob.scoring.costs import ModelCost, model_config, model_cost
+from mapjob.scoring.costs import GPUS, ModelCost, model_config, model_cost, peak_flop_per_s
 from mapjob.scoring.encode import Encoded, Encoder
-from mapjob.scoring.gpus import GPUS, peak_flop_per_s
 from mapjob.scoring.models import arithmetic, default_device, torch_dtype
 from mapjob.scoring.packing import Group, packs, shared_prompts
 from mapjob.scoring.scorers import Scorer

@@ -10,12 +10,12 @@ from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError
 from mapjob.pipeline.stages import Todo, missing
-from mapjob.scoring.reader_specs import ReaderSpec, reader_specs
+from mapjob.scoring.reader_families import ReaderSpec, reader_specs
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
-from mapjob.store.manifest import run_id
+from mapjob.selection.manifest import run_id
+from mapjob.selection.scored import Scored
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
-from mapjob.store.scored import Scored
 from mapjob.store.storage import Storage
 
 

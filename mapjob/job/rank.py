@@ -18,13 +18,12 @@ from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.say import Say, silent
-from mapjob.store.manifest import count_reasons
-from mapjob.store.publish import Texts, rows_of_unit
-from mapjob.store.rows import ranked_rows
+from mapjob.selection.manifest import count_reasons
+from mapjob.selection.publish import Texts, rows_of_unit
+from mapjob.selection.rows import ranked_rows
+from mapjob.selection.scored import Scored, ScoredUnits, load_scored
 from mapjob.store.run_folder import path_of
-from mapjob.store.scored import Scored, load_scored
 from mapjob.store.storage import Storage
-from mapjob.store.units import ScoredUnits
 
 
 def rank_scored(job: Job) -> tuple[Scored, Ranking]:

@@ -14,14 +14,14 @@ from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.stages import Todo, passes
 from mapjob.ranking.compare import agreement
 from mapjob.report.card import card
-from mapjob.report.examples import examples_of
-from mapjob.report.html import page
+from mapjob.report.page import page
+from mapjob.report.pair import examples_of
 from mapjob.report.summary import Summary, summary
 from mapjob.say import Say, silent
-from mapjob.store.formats import extra_files
-from mapjob.store.manifest import count_reasons, count_rows, manifest
-from mapjob.store.publish import Texts, check_complete, publish_errors, publish_rows
-from mapjob.store.rows import held_out_rows, ranked_rows, selected_rows
+from mapjob.selection.formats import extra_files
+from mapjob.selection.manifest import count_reasons, count_rows, manifest
+from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
+from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 

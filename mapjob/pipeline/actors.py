@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import pyarrow as pa
 import torch
 
-from mapjob.corpus.identity import identity_table
 from mapjob.corpus.plan import Corpus, Unit, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
 from mapjob.pipeline.stages import Todo, tokens_column, with_columns
-from mapjob.scoring.costs import token_cost
+from mapjob.scoring.costs import peak_flop_per_s, token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
-from mapjob.scoring.gpus import peak_flop_per_s
-from mapjob.scoring.reader_columns import distance_table, signature_table
-from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.reader_families import ReaderSpec, distance_table, identity_table, signature_table
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
 

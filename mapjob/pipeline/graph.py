@@ -27,7 +27,7 @@ from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_poo
 from mapjob.pipeline.stages import Commit, Receipt, Todo, by_base
 from mapjob.pipeline.watchdog import Watchdog
 from mapjob.scoring.costs import token_cost
-from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 
 # What Ray Data holds in the driver for each unit, bounded, so that a corpus of many units needs no larger driver.

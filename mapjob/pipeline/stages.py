@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mapjob.config import Output
 from mapjob.corpus.plan import Plan, Unit
-from mapjob.scoring.reader_specs import ReaderSpec
+from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc

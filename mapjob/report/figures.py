@@ -2,13 +2,81 @@
 
 import io
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mapjob.arrays import F64
+from mapjob.config import Config
 from mapjob.metrics.map import Scale
-from mapjob.report.bins import Bools, Density, Histogram
+from mapjob.report.markup import Html, figure, note, section
+
+# Pairs counted in bins, for the figures of a report: a few thousand numbers for any corpus. They are counted a
+# piece at a time, so counting costs the same memory for any corpus too.
+
+MOST_CELLS = 48  # of the density, each way; fewer for few pairs
+BINS = 40
+PIECE = 2**17  # pairs that are counted at once
+WITHIN = 0.995  # share of the pairs that the axes reach, or more
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Density:
+    """Pairs in the cells of a grid. edges: of the cells along both axes, from 0; counts, selected: (cells, cells) of
+    all pairs and of those that are selected; num_beyond: pairs that lie beyond the axes.
+    """
+
+    edges: tuple[list[float], list[float]]
+    counts: list[list[int]]
+    selected: list[list[int]]
+    num_beyond: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Pairs in bins of a number, as in a Density. edges: (bins + 1,); counts, selected: (bins,)."""
+
+    edges: list[float]
+    counts: list[int]
+    selected: list[int]
+    num_beyond: int
+
+
+def density(reward_margin: F64, implicit_margin: F64, kept: Bools) -> Density:
+    """Explicit against implicit margin, absolute. reward_margin, implicit_margin and kept: (N,)."""
+    cells = min(MOST_CELLS, 8 + int(len(kept) ** 0.5 / 4))
+    edges = [np.linspace(0.0, _reach(np.abs(margin)), cells + 1) for margin in (reward_margin, implicit_margin)]
+    counts, selected = np.zeros((cells, cells), np.int64), np.zeros((cells, cells), np.int64)
+    for start in range(0, len(kept), PIECE):
+        piece = slice(start, start + PIECE)
+        x, y, own = np.abs(reward_margin[piece]), np.abs(implicit_margin[piece]), kept[piece]
+        counts += np.histogram2d(x, y, edges)[0].astype(np.int64)
+        selected += np.histogram2d(x[own], y[own], edges)[0].astype(np.int64)
+    beyond = len(kept) - int(counts.sum())
+    return Density((edges[0].tolist(), edges[1].tolist()), counts.tolist(), selected.tolist(), beyond)
+
+
+def histogram(values: npt.NDArray, kept: Bools) -> Histogram:
+    """A number of every pair; whole numbers have whole bins. values, kept: (N,)."""
+    low = float(np.quantile(values, 1 - WITHIN, method="lower"))
+    high = float(np.quantile(values, WITHIN, method="higher"))
+    if np.issubdtype(values.dtype, np.integer):
+        width = int(high - low) // BINS + 1
+        edges = low - 0.5 + width * np.arange(int(high - low) // width + 2)
+    else:
+        edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    counts, selected = np.histogram(values, edges)[0], np.histogram(values[kept], edges)[0]
+    return Histogram(edges.tolist(), counts.tolist(), selected.tolist(), len(values) - int(counts.sum()))
+
+
+def _reach(values: F64) -> float:
+    """End of an axis that starts at 0."""
+    return 1.02 * float(np.quantile(values, WITHIN, method="higher")) or 1.02 * float(values.max()) or 1.0
+
 
 LEVELS = 6  # shades of the density
 # Drawn in these, shown in the style's variables of these names, which differ in light and dark.
@@ -122,3 +190,54 @@ def _svg(figure: Any, name: str) -> str:
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+# The figures of a report with what they say: the picture that explains MAP, and how scores and lengths are spread.
+
+LEGEND = """<p class="legend"><span class="most">more than two thirds selected</span>
+<span class="some">a third to two thirds</span> <span class="all">less than a third</span></p>"""
+
+
+def picture(manifest: dict[str, Any], config: Config, bins: Density) -> Html:
+    """Explicit against implicit margin of all ranked pairs."""
+    selection, statistics = config.selection, manifest["statistics"]
+    cut_off = statistics["cut_off"]
+    drawn_line = selection.metric == "map" and cut_off is not None
+    line = (Scale(**statistics["scale"]), selection.alpha, cut_off) if drawn_line else None
+    words = [
+        "Every ranked pair by its margins without sign. A stronger colour is more pairs, on a logarithmic scale.",
+        "To the right, the reward model tells the two sides further apart; at the bottom, the policy does not.",
+        "What lies at the bottom right is left to learn.",
+    ]
+    if drawn_line:
+        words.append(f"On the line map_score is the cut-off, {cut_off:.4g}; it is larger on the right of it.")
+        if sum(manifest["counts"]["passed_over"].values()):
+            words.append("Some pairs on the right of it are passed over by the rules of the selection.")
+    elif selection.metric != "map":
+        words.append(f"The selection goes by {selection.metric}, so its edge need not be a line here.")
+    svg = draw_density(bins, line)
+    label = f'<div class="picture" role="img" aria-label="Density of the margins, selected pairs in colour">{svg}</div>'
+    caption = " ".join([*words, _beyond(bins.num_beyond)])
+    return section("picture", "What is left to learn", Html(f"<figure>{LEGEND}{label}</figure>"), note(caption))
+
+
+def distributions(histograms: Mapping[str, Histogram]) -> Html:
+    """Score, margins and lengths, of all ranked pairs and of those that are selected."""
+    figures = []
+    for name, bins in histograms.items():
+        svg = draw_histogram(name, bins)
+        label = f'<div role="img" aria-label="Histogram of {name}, selected pairs in colour">{svg}</div>'
+        figures.append(figure(label, name, _beyond(bins.num_beyond)))
+    return section(
+        "distributions",
+        "Score, margins and lengths",
+        '<p class="legend"><span class="most">selected</span><span class="pale">all ranked</span></p>',
+        '<div class="grid">' + "\n".join(figures) + "</div>",
+        note(f"Heights are numbers of pairs. The axes leave out at most {1 - WITHIN:.1%} of them at either end."),
+    )
+
+
+def _beyond(number: int) -> str:
+    if not number:
+        return ""
+    return f"{number:,} pair{'s lie' if number > 1 else ' lies'} beyond the axes."

@@ -8,7 +8,7 @@ import numpy as np
 
 from mapjob.ranking.compare import Profile, profile
 from mapjob.ranking.rank import Ranking
-from mapjob.report.bins import Density, Histogram, density, histogram
+from mapjob.report.figures import Density, Histogram, density, histogram
 
 MOST_GROUPS = 20
 

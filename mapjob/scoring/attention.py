@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from mapjob.scoring.layout import Layout, on_device
+from mapjob.scoring.pack_layout import Layout, on_device
 
 try:
     from torch.nn.attention.varlen import varlen_attn

@@ -16,9 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from mapjob.corpus.layouts import Layout
 from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitized
 from mapjob.errors import ModelError, Reason, RowError
-from mapjob.scoring.overlength import LengthBound
 from mapjob.scoring.spec import EncodingSpec
-from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
+from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_tokens
 
 I32 = npt.NDArray[np.int32]
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import (
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError

@@ -10,11 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from mapjob.errors import Reason, RowError
-from mapjob.scoring.body import Body
+from mapjob.scoring.backbone import Body
 from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.layout import Layout, Padded, on_device
 from mapjob.scoring.models import arithmetic, default_device, load_model, wearing
+from mapjob.scoring.pack_layout import Layout, Padded, on_device
 from mapjob.scoring.packing import Pack, halves, shared_prompts
 from mapjob.scoring.rewards import reward_head
 from mapjob.scoring.spec import ScorerSpec

@@ -1,7 +1,10 @@
 """Tokenizers of the models: loaded once a process, and the special tokens that text must not smuggle in."""
 
+import json
+import sys
 from functools import lru_cache
 
+from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError
@@ -44,3 +47,54 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Every string that this tokenizer reads as a control token when it meets it in text, sorted."""
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     return tuple(sorted({*tokenizer.all_special_tokens, *added} - {""}))
+
+
+# Texts that are too long for max_length by their characters alone: seen before a tokenizer spends minutes on them.
+
+# Canonical composition (NFC) makes one character of at most four: https://unicode.org/reports/tr15/#Multiple_Expansions
+COMPOSED = 4
+_WHITE_SPACE = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace()]
+_KEEPS_EVERY_CHARACTER = {"Sequence", "NFC", "NFKC", "Prepend", "Replace", "ByteLevel", "Split", "Digits", "Metaspace"}
+
+
+class LengthBound:
+    """Whether a text surely has more than `max_length` tokens, without making them. Never says so of one that has not.
+
+    Where a tokenizer drops nothing but white space, each token stands for at most as many characters as its longest
+    entry has, and COMPOSED times as many before they were composed. A tokenizer that may drop or melt together more
+    than that has no bound.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
+        self.max_characters: int | None = None
+        if _keeps_every_character(tokenizer):
+            self.max_characters = max_length * COMPOSED * max(map(len, tokenizer.get_vocab()))
+
+    def is_exceeded(self, text: str) -> bool:
+        if self.max_characters is None or len(text) <= self.max_characters:
+            return False
+        return len(text) - sum(map(text.count, _WHITE_SPACE)) > self.max_characters
+
+
+def _keeps_every_character(tokenizer: PreTrainedTokenizerBase) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, BPE):
+        return False
+    steps = [
+        json.loads(step.__getstate__()) for step in (backend.normalizer, backend.pre_tokenizer) if step is not None
+    ]
+    kinds = {part["type"] for step in steps for part in _parts(step)}
+    # Without either, unknown characters may vanish, or become one token together.
+    knows_every_byte = backend.model.byte_fallback or "ByteLevel" in kinds
+    return knows_every_byte and all(_keeps(part) for step in steps for part in _parts(step))
+
+
+def _parts(step: dict) -> list[dict]:
+    """The step itself and, of a sequence, its steps."""
+    return [step, *(part for own in step.get("normalizers", step.get("pretokenizers", [])) for part in _parts(own))]
+
+
+def _keeps(part: dict) -> bool:
+    if part["type"] == "Replace":
+        return len(part["content"]) >= len(part["pattern"].get("String", part["content"] + "?"))
+    return part["type"] in _KEEPS_EVERY_CHARACTER and part.get("behavior") != "Removed"

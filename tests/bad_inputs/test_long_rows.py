@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mapjob.scoring.overlength import LengthBound
+from mapjob.scoring.tokenizers import LengthBound
 from tests.bad_inputs.conftest import Run, pairs
 from tests.fakes import make_tokenizer
 

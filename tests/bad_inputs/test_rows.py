@@ -4,10 +4,10 @@ import pyarrow as pa
 import pytest
 
 from mapjob.config import Columns
-from mapjob.corpus.identity import identity_table
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
 from mapjob.errors import ConfigError, Reason, RowError
+from mapjob.scoring.reader_families import identity_table
 from tests.bad_inputs.conftest import Run, pairs
 
 UNHARMED = {

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 from datasets import load_dataset
 
 from mapjob.config import load_config
-from mapjob.corpus.remote import filesystem
 from mapjob.job.run import rank_job
+from mapjob.store.remote import filesystem
 from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import fsspec
 import pytest
 
-import mapjob.corpus.remote as remote
-import mapjob.store.disk as disk
+import mapjob.store.remote as remote
+import mapjob.store.storage as disk
 from tests.conftest import forget_filesystems
 
 # kill: SIGKILL instead of the call, or in the middle of a write. broken: an error that no waiting mends. busy: one that

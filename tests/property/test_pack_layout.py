@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.scoring.layout import Layout, Reading, layout, padded
+from mapjob.scoring.pack_layout import Layout, Reading, layout, padded
 from mapjob.scoring.packing import Group
 
 MOST = 12

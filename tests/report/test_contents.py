@@ -8,9 +8,8 @@ import pytest
 from mapjob.config import parse_config
 from mapjob.errors import Reason
 from mapjob.job.run import rank_job, render_report
-from mapjob.report.account import refused
-from mapjob.report.examples import Example, examples
-from mapjob.report.overview import warnings
+from mapjob.report.page import refused, warnings
+from mapjob.report.pair import Example, examples
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from tests.report.conftest import EVIL, PLANTED
 from tests.report.parsed import Parsed, loaded

@@ -16,7 +16,7 @@ from mapjob.job.rank import rank_scored
 from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.rank import rank_pairs
-from mapjob.report.html import page
+from mapjob.report.page import page
 from mapjob.report.summary import summary
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

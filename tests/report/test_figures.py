@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from mapjob.metrics.map import Scale, map_score
-from mapjob.report.bins import density, histogram
-from mapjob.report.figures import draw_density, draw_histogram
+from mapjob.report.figures import density, draw_density, draw_histogram, histogram
 
 NUM = 300_000
 

@@ -15,8 +15,7 @@ import pytest
 from mapjob.cli.browse import server
 from mapjob.config import parse_config
 from mapjob.job.run import rank_job
-from mapjob.report.browse import page_html
-from mapjob.report.pages import DISAGREEING, ROWS_PER_PAGE, Filter, Pages
+from mapjob.report.browse import DISAGREEING, ROWS_PER_PAGE, Filter, Pages, page_html
 from mapjob.store import tables
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

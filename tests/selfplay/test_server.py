@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import mapjob.corpus.remote as remote
+import mapjob.store.remote as remote
 from mapjob.errors import ConfigError, IncompleteError, Reason, RowError
 from mapjob.lab.selfplay.config import Generation, Server
 from mapjob.lab.selfplay.local import LocalEngine

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import mapjob.corpus.remote as remote
+import mapjob.store.remote as remote
 from mapjob.config import Config, parse_config
-from mapjob.corpus.remote import filesystem
 from mapjob.errors import MapjobError
+from mapjob.store.remote import filesystem
 from tests.conftest import forget_filesystems
 from tests.crash.standing import standing
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

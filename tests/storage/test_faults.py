@@ -3,7 +3,7 @@
 import boto3
 import pytest
 
-import mapjob.corpus.remote as remote
+import mapjob.store.remote as remote
 from mapjob.corpus.files import file_identity
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.store.storage import Storage

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-import mapjob.corpus.remote as remote
+import mapjob.store.remote as remote
 from mapjob.errors import IncompleteError
 from mapjob.store.storage import Storage
 from tests.conftest import forget_filesystems

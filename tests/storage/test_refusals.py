@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import mapjob.store.disk as disk_puts
+import mapjob.store.storage as disk_puts
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.store.storage import SCRATCH

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
-from mapjob.corpus.remote import explained
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
 from mapjob.escaping import first_line
 from mapjob.job.prepare import prepare
@@ -29,8 +28,9 @@ from mapjob.job.run import load_scores
 from mapjob.job.submit import connect, pack
 from mapjob.lab.training.model import trainable_files
 from mapjob.report.pair import selected_pair
-from mapjob.store.completions import flat
+from mapjob.selection.scored import flat
 from mapjob.store.output import Output
+from mapjob.store.remote import explained
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run

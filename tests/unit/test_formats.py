@@ -9,7 +9,7 @@ import pytest
 from mapjob.config import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
-from mapjob.store.formats import Pair, extra_files, pair_columns, read_pair
+from mapjob.selection.formats import Pair, extra_files, pair_columns, read_pair
 
 SYSTEM = {"role": "system", "content": "be brief"}
 USER = {"role": "user", "content": "p"}

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config import Columns
-from mapjob.corpus.identity import identity_table
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
 from mapjob.ranking.order import rank_order
+from mapjob.scoring.reader_families import identity_table
 
 TABLE = pa.table(
     {

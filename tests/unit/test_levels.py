@@ -79,7 +79,7 @@ def test_imports_go_down_only(name):
 
 def test_ranking_and_storage_load_no_model_library():
     """In a fresh interpreter, module by module, so that the first one at fault is named."""
-    assert {"mapjob.config", "mapjob.ranking.rank", "mapjob.store.publish", "mapjob.corpus.plan"} <= set(LIGHT)
+    assert {"mapjob.config", "mapjob.ranking.rank", "mapjob.selection.publish", "mapjob.corpus.plan"} <= set(LIGHT)
     program = f"""
 import importlib, sys
 for name in {LIGHT!r}:

@@ -15,11 +15,10 @@ from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern
 from mapjob.errors import InputError, MapjobError, Reason
 from mapjob.ranking.rank import Ranking, rank_pairs
-from mapjob.store import publish
-from mapjob.store.rows import selected_rows
+from mapjob.selection import publish
+from mapjob.selection.rows import selected_rows
+from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.scored import load_scored
-from mapjob.store.units import ScoredUnits
 from tests.scored_units import scored_units
 
 OURS = [

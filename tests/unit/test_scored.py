@@ -10,9 +10,8 @@ import pytest
 from mapjob.config import Input, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
-from mapjob.store.scored import load_scored
+from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.tables import to_parquet
-from mapjob.store.units import ScoredUnits
 from tests.scored_units import scored_units
 
 NUM_ROWS = 50

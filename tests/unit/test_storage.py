@@ -15,8 +15,8 @@ from mapjob.config import Input
 from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import make_plan
 from mapjob.corpus.reader import read_rows
-from mapjob.corpus.remote import filesystem
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.store.remote import filesystem
 from mapjob.store.storage import Storage
 
 

@@ -8,7 +8,7 @@ import pytest
 from mapjob.errors import ConfigError
 from mapjob.pipeline.progress import Events, ScoringProgress, Tally
 from mapjob.pipeline.stages import Receipt
-from mapjob.scoring.gpus import peak_flop_per_s
+from mapjob.scoring.costs import peak_flop_per_s
 
 SKIPPED = {"records": {"null_field": 2}, "policy": {"null_field": 2, "overlength": 1}}
 

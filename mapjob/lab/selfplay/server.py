@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx2
 
-from mapjob.corpus.remote import ATTEMPTS, retried
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, Reason, RowError
 from mapjob.escaping import redacted
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.requests import Request, Response
+from mapjob.store.remote import ATTEMPTS, retried
 
 KEY = "OPENAI_API_KEY"
 OF_THE_REQUEST = {400, 413, 422}  # what the server has against this prompt, not against all of them

@@ -19,7 +19,7 @@ from mapjob.ranking.gather import gathered
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice
-from mapjob.store.scored import Scored
+from mapjob.selection.scored import Scored
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The columns of a plan out of the score store, a unit at a time: scored pairs, and every other row with its reason."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,14 +14,92 @@ from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.config.selection import Signals
 from mapjob.corpus.plan import Plan
-from mapjob.errors import MapjobError
+from mapjob.errors import MapjobError, Reason
+from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.gather import gathered
-from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.pairing import CandidatePairs, Completions
+from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
-from mapjob.store.completions import completions_of, pairs_of
 from mapjob.store.score_store import ScoreStore
+from mapjob.store.tables import to_ipc
+
+# The completions of a unit, and the pairs made of them, out of its column families.
+
+# Column of Completions, the family it comes from, and its name there.
+COLUMNS = (
+    ("reward", "reward", "rewards"),
+    ("logps", "policy", "logps"),
+    ("num_tokens", "policy", "num_tokens"),
+    ("ref_logps", "reference", "logps"),
+    ("unconditional_logps", "unconditional", "logps"),
+    ("collision_logps", "collision", "collision_logps"),
+)
+
+
+def completions_of(families: Mapping[str, pa.Table], rewards: Mapping[str, Moments]) -> Completions:
+    """Of rows that no family refused. rewards: of several reward models, whose `reward` is their mean in standard
+    deviations of each (see Ensemble).
+    """
+    num = families["records"]["num_completions"].to_numpy().astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(num)))
+    columns = {column: flat(families[family], name, offsets) for column, family, name in COLUMNS if family in families}
+    if rewards:
+        each = {model: flat(families[f"reward.{model}"], "rewards", offsets) for model in rewards}
+        columns = {"reward": Ensemble.of(each, rewards).mean, **columns}
+        columns |= {f"reward.{model}": values for model, values in each.items()}
+    distances = None
+    if "edit_distance" in families:
+        distances = flat(families["edit_distance"], "edit_distances", np.append(0, (num * (num - 1) // 2).cumsum()))
+    return Completions(offsets, columns, distances)
+
+
+def flat(table: pa.Table, name: str, offsets: I64) -> npt.NDArray:
+    values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if len(values) != offsets[-1]:
+        raise MapjobError(f"the column {name} does not hold one value a completion", "the score store", "score again")
+    return values
+
+
+def pairs_of(
+    families: Mapping[str, pa.Table], position: I64, completions: Completions, made: CandidatePairs, several: bool
+) -> Pairs:
+    """Pairs of rows that no family refused, with all their columns.
+
+    position: of each row in the corpus. several: a row may give several pairs, so an id says which completions.
+    """
+    identity, record = families["records"], made.record
+    keys, first = flat(identity, "completion_keys", completions.offsets), completions.offsets[record]
+    starts = np.flatnonzero(np.diff(record, prepend=-1))
+    pair_id = identity["pair_id"].combine_chunks().take(pa.array(record))
+    if several:
+        sides = [f":{chosen}-{rejected}" for chosen, rejected in zip(made.chosen, made.rejected)]
+        pair_id = pc.binary_join_element_wise(pair_id, pa.array(sides, pa.string()), "")
+    signatures = families.get("near_duplicates")
+    return Pairs(
+        position=position[record],
+        place=np.arange(len(record)) - np.repeat(starts, np.diff(np.append(starts, len(record)))),
+        pair_id=pair_id,
+        content_key=np.stack([keys[first + made.chosen], keys[first + made.rejected]], axis=1),
+        prompt_key=_keys(identity["prompt_key"])[record],
+        chosen=made.chosen,
+        rejected=made.rejected,
+        columns=completions.columns_of(made),
+        group=identity["group"].combine_chunks().take(pa.array(record)),
+        signature=None if signatures is None else _signatures(signatures)[record],
+    )
+
+
+def _signatures(table: pa.Table) -> npt.NDArray[np.uint32]:
+    return table["signature"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+
+
+def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """16-byte keys as (N, 2) unsigned integers."""
+    array = column.combine_chunks()
+    values = np.frombuffer(array.buffers()[1] or b"", np.uint64, 2 * (array.offset + len(array)))
+    return values.reshape(-1, 2)[array.offset :]
 
 
 @dataclass(frozen=True)
@@ -148,3 +228,48 @@ def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
         detail = pc.if_else(refused, detail, table["detail"])
         reason = pc.if_else(refused, reason, table["reason"])
     return reason.combine_chunks(), detail.combine_chunks()
+
+
+# A scored corpus as ranking holds it: one pass over its units.
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason.
+
+    `digest`: sixteen hex digits that change with any score or reason; another machine's scores give another selection.
+    """
+
+    units: ScoredUnits
+    pairs: RankedPairs
+    refused: dict[Reason, I64]
+    flags: dict[str, int]  # over the corpus, as in ScoredUnit
+    digest: str
+
+
+def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = ()) -> Scored:
+    """Read every unit once, and keep of it what ranking and the account of rows need. also: as in `gathered`."""
+    refused: dict[Reason, list[I64]] = {}
+    flags: dict[str, int] = {}
+    digest = hashlib.sha256()
+
+    def pairs_by_unit() -> Iterator[Pairs]:
+        for unit in units.read():
+            for name, number in unit.flags.items():
+                flags[name] = flags.get(name, 0) + number
+            reasons = unit.rows["reason"].to_numpy()
+            for reason in unit.rows["reason"].drop_null().unique().to_pylist():
+                refused.setdefault(Reason(reason), []).append(np.flatnonzero(reasons == reason) + unit.first_row)
+            digest.update(to_ipc(unit.rows.combine_chunks()))
+            for name, values in unit.pairs.columns.items():
+                digest.update(name.encode() + values.tobytes())
+            yield unit.pairs
+
+    pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, also)
+    return Scored(
+        units,
+        pairs,
+        {reason: np.concatenate(parts) for reason, parts in refused.items()},
+        flags,
+        digest.hexdigest()[:16],
+    )

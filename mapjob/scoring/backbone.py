@@ -10,16 +10,49 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
-from mapjob.scoring.last_layer import last_feed_forward, only_for
-from mapjob.scoring.layout import Layout, Padded, layout, on_device, padded
 from mapjob.scoring.models import arithmetic, body_of, wearing
+from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, padded
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
+
+# The last layer's feed-forward network, which only the tokens need that a head reads: the fewest, for a reward.
+
+
+def last_feed_forward(network: nn.Module) -> nn.Module | None:
+    """The `mlp` of the network's last layer, or None where it has another name."""
+    layers = getattr(network, "layers", None) or getattr(network, "h", None)
+    return getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
+
+
+@contextmanager
+def only_for(rows_R: torch.Tensor, feed_forward: nn.Module | None) -> Iterator[None]:
+    """Inside, the network computes these tokens alone, and gives zeros for the others. None: nothing is left out."""
+    if feed_forward is None:
+        yield
+        return
+    whole, own = feed_forward.forward, feed_forward.__dict__.get("forward")
+
+    def forward(states_1TH: torch.Tensor) -> torch.Tensor:
+        rows = rows_R.to(states_1TH.device)
+        result_1TH = torch.zeros_like(states_1TH)
+        result_1TH[:, rows] = whole(states_1TH[:, rows])
+        return result_1TH
+
+    feed_forward.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del feed_forward.forward
+        else:
+            feed_forward.forward = own
+
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "float8": 2e-1}  # relative to the largest state
 

@@ -16,14 +16,14 @@ from mapjob.config import OutputFormat
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record, sanitized
-from mapjob.corpus.remote import explained
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
-from mapjob.store.formats import Pair, pair_columns
-from mapjob.store.rows import Rows
+from mapjob.selection.formats import Pair, pair_columns
+from mapjob.selection.rows import Rows
+from mapjob.selection.scored import ScoredUnit, ScoredUnits
+from mapjob.store.remote import explained
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.tables import from_ipc, to_ipc
-from mapjob.store.units import ScoredUnit, ScoredUnits
 
 ROWS_PER_FILE = 50_000
 UNITS_TOGETHER = 200  # a table of a few rows takes kilobytes

@@ -1,0 +1,124 @@
+"""The reader's own column families: what needs no model but the corpus, and for edit distances a tokenizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mapjob.config import Columns, Selection, fingerprint
+from mapjob.corpus.plan import Corpus
+from mapjob.corpus.reader import python_rows
+from mapjob.corpus.records import Record, Text
+from mapjob.errors import RowError
+from mapjob.metrics.columns import DISTANCE
+from mapjob.metrics.dcrm import edit_distances
+from mapjob.scoring.spec import SCHEMA_VERSION, EncodingSpec, ScorerSpec
+
+if TYPE_CHECKING:  # ranking asks for the specs alone, and encoding takes seconds to import
+    from mapjob.scoring.encode import Encoded
+
+RECORDS, EDIT_DISTANCE, NEAR_DUPLICATES = "records", "edit_distance", "near_duplicates"
+
+
+@dataclass(frozen=True)
+class ReaderSpec:
+    """One family of the reader. `covers` says what can change a value of it; encoding: whose tokens it is made of."""
+
+    name: str
+    covers: dict[str, Any]
+    encoding: EncodingSpec | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.covers)
+
+
+def reader_specs(corpus: Corpus, policy: ScorerSpec, selection: Selection) -> list[ReaderSpec]:
+    """The records (ids, content keys and groups, so that ranking never reads text again), and what the selection asks
+    for: edit distances in the policy's tokens, and signatures of near duplicates.
+    """
+    common = {"schema_version": SCHEMA_VERSION, "reading": corpus.reading}
+    columns = {"id": corpus.columns.id, "group": corpus.columns.group}
+    specs = [ReaderSpec(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
+    if DISTANCE in selection.scored_columns:
+        covers = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.covers}
+        specs.append(ReaderSpec(EDIT_DISTANCE, covers, policy.encoding))
+    if selection.near_duplicates is not None:
+        from mapjob.metrics.minhash import COVERS  # with datasketch and scipy, which few runs need
+
+        specs.append(ReaderSpec(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
+    return specs
+
+
+# What the reader makes of records and tokens for ranking, beside ids and keys: edit distances and signatures.
+
+
+def distance_table(encoded: "Sequence[Encoded | RowError]") -> pa.Table:
+    """One row a record: edit distances of every two completions, in tokens (see `edit_distances`); reason, detail."""
+    distances = [None if isinstance(item, RowError) else edit_distances(item.completions) for item in encoded]
+    return pa.table({"edit_distances": pa.array(distances, pa.list_(pa.int32())), **_reasons(encoded)})
+
+
+def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
+    """One row a record: the MinHash signature of its prompt and completions; reason, detail."""
+    from mapjob.metrics.minhash import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
+
+    signatures = [None if isinstance(item, RowError) else signature(_text(item)) for item in records]
+    values = np.concatenate([each for each in signatures if each is not None] or [np.zeros(0, np.uint32)])
+    offsets = np.cumsum([0] + [0 if each is None else NUM_HASHES for each in signatures]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+    return pa.table({"signature": lists, **_reasons(records)})
+
+
+def _text(record: Record) -> str:
+    return "\n".join(_plain(text) for text in (record.prompt, *record.completions))
+
+
+def _plain(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+
+
+def _reasons(rows: Sequence[object]) -> dict[str, pa.Array]:
+    bad = [row if isinstance(row, RowError) else None for row in rows]
+    return {
+        "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
+        "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
+    }
+
+
+# The reader's own columns: which pair a row is, which text it holds, which group it belongs to.
+
+KEY = pa.binary(16)
+
+
+def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
+    """One row for each row of `table`: pair_id, completion_keys, prompt_key, group, num_completions, reason, detail.
+
+    pair_id is the corpus's own id where `columns.id` names a column that holds one, else the content key in hex, else
+    (a row of which no pair can be made) null.
+    """
+    good = [record if isinstance(record, Record) else None for record in records]
+    bad = [record if isinstance(record, RowError) else None for record in records]
+    ids = pa.array([record.content_key.hex() if record else None for record in good], pa.string())
+    if columns.id:
+        ids = pc.coalesce(_as_text(table, columns.id), ids)
+    groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
+    return pa.table(
+        {
+            "pair_id": ids,
+            "completion_keys": pa.array([r.completion_keys if r else None for r in good], pa.list_(pa.uint64())),
+            "prompt_key": pa.array([r.prompt_key if r else None for r in good], KEY),
+            "group": groups,
+            "num_completions": pa.array([len(r.completions) if r else None for r in good], pa.int32()),
+            "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
+            "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
+        }
+    )
+
+
+def _as_text(table: pa.Table, name: str) -> pa.ChunkedArray:
+    values = [row and row[name] for row in python_rows(table.select([name]))]
+    return pa.chunked_array([[None if value is None else str(value) for value in values]], pa.string())
