@@ -23,8 +23,7 @@ from mapjob.lab.selfplay.iterate import play
 from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.world.build import build_world
-from mapjob.lab.world.streams import stream
-from mapjob.lab.world.tasks import Task, grade
+from mapjob.lab.world.tasks import Task, grade, stream
 from mapjob.scoring.model_files import model_files
 
 RUN_FILE = Path(__file__).parents[1] / "configs" / "selfplay_world.yaml"

@@ -24,8 +24,7 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     Example: mapjob demo
     """
     from mapjob.lab.world.build import build_world
-    from mapjob.lab.world.demo import flips_line, print_extremes
-    from mapjob.lab.world.run_file import write_run_file
+    from mapjob.lab.world.demo import flips_line, print_extremes, write_run_file
 
     build_world(folder / "world", say=say)
     run_file = write_run_file(folder)

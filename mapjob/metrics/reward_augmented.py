@@ -13,8 +13,6 @@ from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import finite
 
-BEST_GOAL = 10.0
-
 
 @dataclass(frozen=True)
 class Goals:

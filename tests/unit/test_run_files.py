@@ -11,7 +11,7 @@ from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.training.config import Training
 from mapjob.lab.validation.config import load_validation
-from mapjob.lab.world.run_file import write_run_file
+from mapjob.lab.world.demo import write_run_file
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 KINDS = {"generate": GenerateConfig, "selfplay": SelfPlayConfig}  # of other commands than `mapjob run`

@@ -17,13 +17,12 @@ from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mapjob.errors import ConfigError
-from mapjob.lab.world.batches import bucketed, encode, pad
 from mapjob.lab.world.build import World, build_world
 from mapjob.lab.world.corpus import describe, draw_pair, make_rows
 from mapjob.lab.world.kinds import KINDS
 from mapjob.lab.world.settings import Training
-from mapjob.lab.world.streams import split_of, stream
-from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, write_answer
+from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, split_of, stream, write_answer
+from mapjob.lab.world.tokenizer import bucketed, encode, pad
 from mapjob.lab.world.train import train_policy
 
 KNOWN = {

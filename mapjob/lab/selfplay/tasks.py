@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config import Model, fingerprint
+from mapjob.config import Model
 from mapjob.corpus.plan import Style
 from mapjob.errors import ConfigError, ModelError, Reason, RowError
 from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Generation
@@ -61,10 +61,6 @@ class TaskSpec:
             "model": model,
             **rewriting,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.covers)
 
     def do(self, engine: Engine, prompts: Sequence[Prompt]) -> Done:
         return respond(self, engine, prompts) if self.evolution is None else evolve(self, engine, prompts)

@@ -11,8 +11,7 @@ from statistics import fmean
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.lab.world.streams import stream
-from mapjob.lab.world.tasks import QUALITY, Task, write_answer
+from mapjob.lab.world.tasks import QUALITY, Task, stream, write_answer
 
 REPEATED_SHARE = 0.005
 IDENTICAL_SHARE = 0.005

@@ -1,5 +1,6 @@
-"""What the demo prints: what became of the flipped labels, and the best and the worst pairs side by side."""
+"""The demo: its run file, what became of the flipped labels, and the best and the worst pairs side by side."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,35 @@ from mapjob.escaping import on_terminal
 from mapjob.ranking.rank import Ranking
 
 FLIPPED = "flipped"
+TEXT_CHARACTERS = 200
+TEXTS = ("prompt", "chosen", "rejected")
+TEMPLATE = """\
+# The demo's run: rank the made pairs by alignment potential and keep the best 40 %.
+# Try another selection from the same scores:  mapjob rank {folder}/run.yaml --set selection.metric=map_signed
+input:
+  path: {folder}/world/corpus        # Parquet shards with prompt, chosen, rejected
+  columns: {{group: group}}            # the column that reports go by
+output:
+  path: {folder}/output              # scores/ (kept for the next run) and runs/ (the selections)
+models:
+  policy: {{path: {folder}/world/policy, dtype: float32}}
+  reward: {{path: {folder}/world/reward, dtype: float32}}
+scoring:
+  max_length: 256                 # tokens of prompt and completion; longer pairs are dropped and counted
+selection:
+  metric: map                     # |reward margin| that the policy does not express yet
+  implicit: simpo                 # the policy's margin: difference in mean log-probability a token
+  scale: zscore                   # both margins in standard deviations of this corpus
+  alpha: 1.0                      # weight of the implicit margin
+  keep: {{ratio: 0.4}}
+"""
+
+
+def write_run_file(folder: Path) -> Path:
+    """Write `<folder>/run.yaml` for the world in `<folder>/world`; returns its path."""
+    path = folder / "run.yaml"
+    path.write_text(TEMPLATE.format(folder=folder), encoding="utf-8")
+    return path
 
 
 def flips_line(plan: Plan, ranking: Ranking) -> str:
@@ -24,10 +54,6 @@ def flips_line(plan: Plan, ranking: Ranking) -> str:
         f"flipped labels: {flipped.mean():.1%} of the ranked, {flipped[ranking.kept].mean():.1%} of the selected; the "
         f"reward model contradicts {contradicted.mean():.0%} of them (MAP is blind to labels, map_signed is not)"
     )
-
-
-TEXT_CHARACTERS = 200
-TEXTS = ("prompt", "chosen", "rejected")
 
 
 def extremes_table(rows: list[dict[str, Any]], metric: str) -> Table:

@@ -1,7 +1,9 @@
-"""The world's tokenizer: byte-level BPE over its own text, with a chat template."""
+"""The world's texts as tensors: a byte-level BPE tokenizer with a chat template, padding, batches of like length."""
 
+import random
 from collections.abc import Iterable
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -44,3 +46,34 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         model_max_length=MAX_LENGTH,
         padding_side="right",
     )
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, dialogues: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    """For each (prompt, answer): the token ids of the whole dialogue, and the index at which the answer starts."""
+    users = [[{"role": "user", "content": prompt}] for prompt, _ in dialogues]
+    turns = [[{"role": "assistant", "content": answer}] for _, answer in dialogues]
+    heads = tokenizer.apply_chat_template(users, tokenize=False, add_generation_prompt=True)
+    wholes = tokenizer.apply_chat_template([u + t for u, t in zip(users, turns, strict=True)], tokenize=False)
+    head_ids, whole_ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (heads, wholes))
+    # A special token ends every head, and BPE never merges across one, so the head's ids begin the whole's.
+    return [(whole, len(head)) for head, whole in zip(head_ids, whole_ids, strict=True)]
+
+
+def pad(rows: list[list[int]], filler: int) -> torch.Tensor:
+    """An int64 tensor of shape (rows, longest row), filled up on the right.
+
+    Both models may then go without an attention mask: causal attention keeps the pads from every token before them.
+    """
+    width = max(map(len, rows))
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
+
+
+def bucketed(lengths: list[int], batch_size: int, rng: random.Random) -> list[list[int]]:
+    """Indices in batches of like length, in random order: pools of sixteen batches are sorted one at a time."""
+    batches = []
+    for start in range(0, len(lengths), 16 * batch_size):
+        pool = sorted(range(start, min(start + 16 * batch_size, len(lengths))), key=lengths.__getitem__)
+        pooled = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        rng.shuffle(pooled)
+        batches += pooled
+    return batches

@@ -9,11 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from mapjob.lab.world.batches import bucketed, encode, pad
 from mapjob.lab.world.settings import HIDDEN_SIZE
-from mapjob.lab.world.streams import stream
-from mapjob.lab.world.tasks import QUALITY, write_answer
-from mapjob.lab.world.tokenizer import MAX_LENGTH
+from mapjob.lab.world.tasks import QUALITY, stream, write_answer
+from mapjob.lab.world.tokenizer import MAX_LENGTH, bucketed, encode, pad
 from mapjob.say import Say
 
 # How often the policy is shown a right answer. It ends up good at facts, fair at words and lost at arithmetic, so the
