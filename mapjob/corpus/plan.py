@@ -15,7 +15,7 @@ from mapjob.corpus.files import SourceFile, file_identity, find_files
 from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
 from mapjob.corpus.reader import read_records, read_rows, renamed_rows
 from mapjob.corpus.records import Record
-from mapjob.errors import IncompleteError, InputError, RowError
+from mapjob.errors import IncompleteError, InputError
 
 HEAD_ROWS = 20
 
@@ -111,16 +111,19 @@ def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limi
     units = tuple(_limited(_cut_all(files, rows_per_unit), limit))
     if not units:
         raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
-    style, why_style = _style(source, read_records(head, LAYOUTS[layout], source.columns), policy_has_template)
+    records = read_records(head, LAYOUTS[layout], source.columns)
+    has_messages = any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in records)
+    style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     corpus = Corpus(layout, source.columns, style)
     return Plan(corpus, (why, why_style), schema, units, len({unit.file for unit in units}))
 
 
-def _style(source: Input, head: list[Record | RowError], policy_has_template: bool) -> tuple[Style, str]:
-    if any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in head):
+def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_template: bool) -> tuple[Style, str]:
+    """(style, why) of texts that are messages or plain strings. wanted: what the run file says of plain strings."""
+    if has_messages:
         return "chat", "the corpus holds messages"
-    if source.plain_text != "auto":
-        return source.plain_text, "plain strings, as the run file says"
+    if wanted != "auto":
+        return wanted, "plain strings, as the run file says"
     if policy_has_template:
         return "chat", "plain strings, and the policy has a chat template"
     return "raw", "plain strings, and the policy has no chat template"

@@ -57,12 +57,18 @@ def checked(record: Record) -> Record:
     if len(record.completions) < 2:
         raise RowError(Reason.TOO_FEW_COMPLETIONS, f"{len(record.completions)} completions")
     for index, completion in enumerate(record.completions):
-        text = completion if isinstance(completion, str) else "".join(m["content"] for m in completion)
-        if not text.strip():
+        if not plain_text(completion).strip():
             raise RowError(Reason.EMPTY_COMPLETION, f"completion {index} has no text")
     if all(completion == record.completions[0] for completion in record.completions[1:]):
         raise RowError(Reason.IDENTICAL_COMPLETIONS)
     return record
+
+
+def plain_text(text: Text, with_roles: bool = False) -> str:
+    """A text as one string: the messages' contents, one per line, with_roles behind "[role] "."""
+    if isinstance(text, str):
+        return text
+    return "\n".join(f"[{turn['role']}] {turn['content']}" if with_roles else turn["content"] for turn in text)
 
 
 def messages(value: Any, what: str) -> list[Message]:

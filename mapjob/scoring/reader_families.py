@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from mapjob.config import Columns, Selection, fingerprint
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import python_rows
-from mapjob.corpus.records import Record, Text
+from mapjob.corpus.records import Record, plain_text
 from mapjob.errors import RowError
 from mapjob.metrics.columns import DISTANCE
 from mapjob.metrics.dcrm import edit_distances
@@ -74,11 +74,7 @@ def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
 
 
 def _text(record: Record) -> str:
-    return "\n".join(_plain(text) for text in (record.prompt, *record.completions))
-
-
-def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+    return "\n".join(plain_text(text) for text in (record.prompt, *record.completions))
 
 
 def _reasons(rows: Sequence[object]) -> dict[str, pa.Array]:

@@ -96,6 +96,11 @@ def is_reward(name: str) -> bool:
     return name.partition(".")[0] == "reward"
 
 
+def scorer_style(name: str, files: ModelFiles, style: Style) -> Style:
+    """The corpus's style; but a reward model was trained on its chat template, so it gets it for plain strings too."""
+    return "chat" if is_reward(name) and files.has_chat_template else style
+
+
 def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
     limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
     if limit and max_length > limit:
@@ -115,8 +120,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
     markers = _markers(files) if config.scoring.control_tokens == "sanitize" else ()
     specs = []
     for name, model in files.items():
-        # A reward model was trained on its template, so it gets it even where the policy reads plain text.
-        style: Style = "chat" if is_reward(name) and model.has_chat_template else corpus.style
+        style = scorer_style(name, model, corpus.style)
         if style == "chat" and not model.has_chat_template:
             raise ModelError(
                 f"the corpus is read as chat, but the {name} has no chat template",

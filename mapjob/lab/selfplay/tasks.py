@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.config import Model
-from mapjob.corpus.plan import Style
+from mapjob.corpus.plan import Style, style_of
 from mapjob.errors import ConfigError, ModelError, Reason, RowError
 from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Generation
 from mapjob.lab.selfplay.evolve import DIRECTIONS, INSTRUCTION, Fault, instruction, rewritten
@@ -148,13 +148,10 @@ def _check_code(model: Model) -> None:
 
 
 def _style(config: GenerateConfig, files: ModelFiles | None) -> Style:
-    """As the plan of a run decides it (see corpus/plan.py), so that a run reads the candidates as they were made."""
-    wanted, has_template = config.prompts.plain_text, files is None or files.has_chat_template
-    style: Style = "chat" if has_template else "raw"
-    if not isinstance(first_prompt(config.prompts), str | None):
-        style = "chat"
-    elif wanted != "auto":
-        style = wanted
+    """As the plan of a run decides it, so that a run reads the candidates as they were made."""
+    has_template = files is None or files.has_chat_template
+    has_messages = not isinstance(first_prompt(config.prompts), str | None)
+    style, _ = style_of(has_messages, config.prompts.plain_text, has_template)
     if style == "chat" and not has_template:
         raise ModelError(
             "the prompts are read as chat, but the policy has no chat template",

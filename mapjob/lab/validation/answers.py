@@ -24,7 +24,7 @@ from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import Scorer
-from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward
+from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward, scorer_style
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Scores:
 
     def __init__(self, name: str, model: Model, style: Style, scoring: Scoring):
         files = model_files(model, name)
-        own: Style = "chat" if is_reward(name) and files.has_chat_template else style
-        encoding = EncodingSpec(files, own, scoring.model_copy(update={"control_tokens": "keep"}), ())
+        style = scorer_style(name, files, style)
+        encoding = EncodingSpec(files, style, scoring.model_copy(update={"control_tokens": "keep"}), ())
         self._kind = "rewards" if is_reward(name) else "logps"
         self._encoder = Encoder(encoding, LAYOUTS["trl"])
         self._scorer = Scorer(ScorerSpec(name, self._kind, files, encoding, {}))
