@@ -15,13 +15,10 @@ class Section(BaseModel):
 class Model(Section):
     path: str = Field(description="folder, or the name of a model on the hub")
     revision: str | None = Field(None, description="of a model on the hub: commit, tag or branch; null: the newest")
-    dtype: Literal["float32", "bfloat16", "float16", "float8"] = Field(
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "bfloat16",
-        description="of the weights. CPUs compute float16 in float32, and bfloat16 too where they have none. float8: "
-        "the layers' weights and inputs, in a bfloat16 model, where the device has it",
+        description="of the weights. A CPU computes float16 in float32, and bfloat16 too if it cannot multiply it",
     )
-    head_dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the logits; bfloat16 rounds them")
-    compile: bool = Field(False, description="torch.compile the body: faster after a warm-up of a minute")
     adapter: str | None = Field(None, description="LoRA adapter on top of path: folder, or the name of one on the hub")
     trust_remote_code: bool = Field(
         False,

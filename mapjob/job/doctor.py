@@ -15,8 +15,7 @@ from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.encode import Encoded, Encoder
-from mapjob.scoring.float8 import check_device
-from mapjob.scoring.models import default_device, multiplies_bfloat16
+from mapjob.scoring.models import multiplies_bfloat16
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.storage import Storage
@@ -59,10 +58,9 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
 def _devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        dtypes = ["bfloat16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
-        dtypes += ["float8"] if properties.major * 10 + properties.minor >= 89 else []
+        dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32 only"
         memory = f"{properties.total_memory / 2**30:.0f} GiB"
-        yield Finding(f"GPU {index}", f"{properties.name}, {memory}, {' and '.join(dtypes) or 'float32 only'}")
+        yield Finding(f"GPU {index}", f"{properties.name}, {memory}, {dtype}")
     if not torch.cuda.is_available():
         bfloat16 = "bfloat16" if multiplies_bfloat16() else "bfloat16 computed in float32"
         yield Finding("CPU", f"no GPU; {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}")
@@ -83,8 +81,6 @@ def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
     job = prepare(config, code_allowed=code_allowed)
     for scorer in job.scorers:
         check_architecture(scorer)
-        if scorer.files.dtype == "float8":
-            check_device(default_device(), f"models.{scorer.name}.dtype: float8")
     jobs.append(job)
     models = ", ".join(f"{s.name} {s.files.architecture}" for s in job.scorers)
     return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units of layout {job.plan.corpus.layout}; {models}"

@@ -19,7 +19,7 @@ from mapjob.job.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token, tokens_that_fit
 from mapjob.scoring.costs import GPUS, ModelCost, model_config, model_cost, peak_flop_per_s
 from mapjob.scoring.encode import Encoded, Encoder
-from mapjob.scoring.models import arithmetic, default_device, torch_dtype
+from mapjob.scoring.models import arithmetic, default_device
 from mapjob.scoring.packing import Group, packs, shared_prompts
 from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec
@@ -156,7 +156,7 @@ def _budget(spec: ScorerSpec, tokens_per_batch: Any) -> int:
     if tokens_per_batch != "auto":
         return tokens_per_batch
     device = default_device()
-    dtype = torch_dtype(arithmetic(spec.files.dtype, device))
+    dtype = getattr(torch, arithmetic(spec.files.dtype, device))
     return tokens_that_fit(model_config(spec.files), dtype, device).tokens
 
 
@@ -252,7 +252,7 @@ def forecast_text(found: Forecast, job: Job, gpu: str, price: float) -> Iterator
 def _memory(load: ScorerLoad) -> str:
     """Weights, and activations of the largest pack, against every kind of GPU."""
     config = model_config(load.spec.files)
-    largest = CUDA_RANGE[1] * bytes_per_token(config, torch_dtype(load.spec.files.dtype))
+    largest = CUDA_RANGE[1] * bytes_per_token(config, getattr(torch, load.spec.files.dtype))
     smallest = largest * CUDA_RANGE[0] // CUDA_RANGE[1]
     tiles = 2 * 4 * ROWS["cuda"] * TILE["cuda"]
     needed = (load.cost.weight_bytes + smallest + tiles) / 2**30

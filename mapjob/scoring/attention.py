@@ -69,7 +69,6 @@ def attending(segments: Segments) -> Iterator[Segments]:
         _current.reset(token)
 
 
-@torch.compiler.disable
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
@@ -21,40 +20,7 @@ from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, padded
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
-# The last layer's feed-forward network, which only the tokens need that a head reads: the fewest, for a reward.
-
-
-def last_feed_forward(network: nn.Module) -> nn.Module | None:
-    """The `mlp` of the network's last layer, or None where it has another name."""
-    layers = getattr(network, "layers", None) or getattr(network, "h", None)
-    return getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
-
-
-@contextmanager
-def only_for(rows_R: torch.Tensor, feed_forward: nn.Module | None) -> Iterator[None]:
-    """Inside, the network computes these tokens alone, and gives zeros for the others. None: nothing is left out."""
-    if feed_forward is None:
-        yield
-        return
-    whole, own = feed_forward.forward, feed_forward.__dict__.get("forward")
-
-    def forward(states_1TH: torch.Tensor) -> torch.Tensor:
-        rows = rows_R.to(states_1TH.device)
-        result_1TH = torch.zeros_like(states_1TH)
-        result_1TH[:, rows] = whole(states_1TH[:, rows])
-        return result_1TH
-
-    feed_forward.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del feed_forward.forward
-        else:
-            feed_forward.forward = own
-
-
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "float8": 2e-1}  # relative to the largest state
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # relative to the largest state
 
 
 class Body:
@@ -67,14 +33,10 @@ class Body:
         self.network = body_of(model)
         self.device = model.device
         self._model, self._spec = model, spec
-        # What is compiled must not change from call to call.
-        self._feed_forward = None if spec.files.compile else last_feed_forward(self.network)
         with wearing(model, spec):
             self.why_not_packed = self._config_forbids_packs() or self._probe_packs()
             if self.why_not_packed:
                 self._probe_padding()
-        if spec.files.compile:
-            self.network = torch.compile(self.network, dynamic=True)
 
     @property
     def _multiple(self) -> int:
@@ -99,12 +61,11 @@ class Body:
             states = self.network(input_ids=ids_T.view(-1, laid.width), use_cache=False).last_hidden_state
             return states.flatten(0, 1)[on_device(rows_R, states.device)]
         positions_T = on_device(laid.positions_T, self.device)
-        read_R = on_device(np.pad(rows_R, (0, -len(rows_R) % self._multiple), mode="edge"), self.device)
-        with attending(Segments.of(laid, self.device)) as segments, only_for(read_R, self._feed_forward):
+        with attending(Segments.of(laid, self.device)) as segments:
             output = self.network(input_ids=ids_T[None], position_ids=positions_T[None], use_cache=False)
         self._windows = segments.windows
         states = output.last_hidden_state[0]
-        return states[read_R[: len(rows_R)].to(states.device)]
+        return states[on_device(rows_R, states.device)]
 
     @property
     def _depends_on_length(self) -> bool:

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from mapjob.scoring.model_files import ModelFiles
 
 POSITIONS = re.compile(r"wpe|position_embeddings|embed_positions")
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ GPUS = {
 def peak_flop_per_s(device_name: str, dtype: str) -> float | None:
     """The most floating-point operations a second of a device as CUDA names it; None where that is not known here.
 
-    float16 is as fast as bfloat16; float8 is not in the table.
+    float16 is as fast as bfloat16.
     """
     words = device_name.lower().replace("-", " ").split()
     gpu = next((gpu for name, gpu in GPUS.items() if name in words), None)
-    if gpu is None or dtype == "float8" or "pcie" in words or "mig" in words:  # slower versions, and parts of one
+    if gpu is None or "pcie" in words or "mig" in words:  # slower versions, and parts of one
         return None
     return 1e12 * (gpu.float32 if dtype == "float32" else gpu.bfloat16)

@@ -49,8 +49,6 @@ class ModelFiles:
     dtype: str
     weights_hash: str
     tokenizer_hash: str
-    head_dtype: str = "float32"
-    compile: bool = False
     adapter: AdapterFiles | None = None
     code: str | None = None  # what pins its own code, where the run file allows that to run: a hash, or the commit
     code_allowed: bool = False  # the command line allows it too
@@ -102,7 +100,7 @@ def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFil
     the model is missing, holds only pickled weights, or has code that nothing pins.
     """
     where = f"models.{role}.path: {model.path}"
-    options = model.head_dtype, model.compile, _adapter_files(model, role)
+    adapter = _adapter_files(model, role)
     trusted = model.trust_remote_code
     folder = Path(model.path).expanduser().resolve()
     if folder.is_dir():
@@ -123,7 +121,7 @@ def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFil
         location, code = model.path, commit if trusted else None
     if trusted:
         classes_of(folder, where)
-    return ModelFiles(model.path, location, commit, model.dtype, *hashes, *options, code, trusted and code_allowed)
+    return ModelFiles(model.path, location, commit, model.dtype, *hashes, adapter, code, trusted and code_allowed)
 
 
 def _adapter_files(model: Model, role: str) -> AdapterFiles | None:

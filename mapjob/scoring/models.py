@@ -9,15 +9,12 @@ from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.architecture import auto_class, check_architecture
-from mapjob.scoring.float8 import check_device, quantize_layers
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import check_vocabulary
 
@@ -26,11 +23,6 @@ DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)  # what
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """The dtype that a model of the run file is loaded in; one in float8 is made of one in bfloat16."""
-    return torch.bfloat16 if name == "float8" else getattr(torch, name)
 
 
 def arithmetic(name: str, device: torch.device) -> str:
@@ -62,15 +54,12 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     check_architecture(spec)
     if spec.files.code_allowed:
         check_vocabulary(spec.name, spec.files)
-    float8 = spec.files.dtype == "float8"
-    if float8:
-        check_device(device, where)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
     try:
         model, info = auto_class(spec).from_pretrained(
             spec.files.folder(weights=True),
-            dtype=torch_dtype(spec.files.dtype),
+            dtype=getattr(torch, spec.files.dtype),
             use_safetensors=True,
             trust_remote_code=spec.files.runs_own_code(),
             output_loading_info=True,
@@ -103,8 +92,6 @@ def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool =
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
     if arithmetic(spec.files.dtype, device) == "float32":
         model = model.float()
-    if float8:
-        quantize_layers(body_of(model))
     return model
 
 

@@ -47,9 +47,7 @@ class ScorerSpec:
     @property
     def covers(self) -> dict[str, Any]:
         """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
-        options = {"head_dtype": self.files.head_dtype} if self.files.head_dtype != "float32" else {}
-        options |= {"compile": True} if self.files.compile else {}
-        options |= {"adapter": self.files.adapter.weights_hash} if self.files.adapter else {}
+        adapter = {"adapter": self.files.adapter.weights_hash} if self.files.adapter else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
@@ -57,7 +55,7 @@ class ScorerSpec:
             "dtype": self.files.dtype,
             "encoding": self.encoding.covers,
             "reading": self.reading,
-            **options,
+            **adapter,
         }
 
     @property
@@ -67,7 +65,7 @@ class ScorerSpec:
     @property
     def base(self) -> ModelFiles:
         """What is loaded before any adapter: language models with equal bases can share one set of weights."""
-        return replace(self.files, path=self.files.location, adapter=None, head_dtype="")
+        return replace(self.files, path=self.files.location, adapter=None)
 
     @property
     def description(self) -> dict[str, Any]:

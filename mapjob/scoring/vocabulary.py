@@ -20,7 +20,6 @@ class VocabularyHead:
 
     def __init__(self, model: nn.Module, spec: ScorerSpec):
         self._linear = model.get_output_embeddings()
-        self._bfloat16 = spec.files.head_dtype == "bfloat16"
         config = model.config.get_text_config()
         self._scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2; the scales are Cohere's and Granite's
@@ -75,8 +74,8 @@ class VocabularyHead:
         """Float32 logits of the tokens start to stop, shape (R, V)."""
         weight_VH = self.weight[start:stop]
         bias_V = None if self._linear.bias is None else self._linear.bias[start:stop].float()
-        if self._bfloat16 or hidden_RH.dtype == torch.float32:
-            logits_RV = nn.functional.linear(hidden_RH, weight_VH).float()
+        if hidden_RH.dtype == torch.float32:
+            logits_RV = nn.functional.linear(hidden_RH, weight_VH)
         elif hidden_RH.is_cuda:
             logits_RV = torch.mm(hidden_RH, weight_VH.t(), out_dtype=torch.float32)
         else:

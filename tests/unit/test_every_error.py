@@ -149,12 +149,6 @@ def damaged_selection(made: SimpleNamespace, here: Path) -> None:
     selected_pair(open_run(str(folder)), "1")
 
 
-def float8_on_cpu(made: SimpleNamespace, here: Path) -> None:
-    policy = {**made.tree["models"]["policy"], "dtype": "float8"}
-    models = {**made.tree["models"], "policy": policy}
-    run(parse_config({**made.tree, "models": models, "output": {"path": str(here / "out")}}))
-
-
 def rank_out_of_reach(made: SimpleNamespace, here: Path) -> None:
     raise CliRunner().invoke(app, ["show", path_of(made.manifest), "99"]).exception
 
@@ -225,7 +219,6 @@ CAUSES: dict[str, tuple[Cause, type[MapjobError], str, str]] = {
         "models.policy.path",
         "save_pretrained",
     ),
-    "float8 on a CPU": (float8_on_cpu, ModelError, "models.policy.path", "dtype: bfloat16"),
     "a rank that is not there": (rank_out_of_reach, ConfigError, "/out/runs/map-", "ranks go from 1 to 11"),
     "an encoder as policy": (
         with_model("policy", bert(BertLMHeadModel)),

@@ -63,7 +63,6 @@ def test_utilisation_where_the_peak_is_known():
         ("NVIDIA H100 PCIe", "bfloat16", None),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16", None),
         ("NVIDIA L40", "bfloat16", None),
-        ("NVIDIA H200", "float8", None),
         ("NVIDIA GeForce RTX 4090", "bfloat16", None),
     ],
 )

@@ -40,9 +40,7 @@ def play(config: SelfPlayConfig, run: Run, say: Say = silent, verbose: bool = Fa
         say(f"iteration {number} of {config.iterations}: policy {policy.path}")
         iteration, before = _iteration(config, policy, number, before, run, say, verbose)
         iterations.append(iteration)
-        policy = Model(
-            path=iteration["trained"], dtype=policy.dtype, head_dtype=policy.head_dtype, compile=policy.compile
-        )
+        policy = Model(path=iteration["trained"], dtype=policy.dtype)
     body = {"config": config.model_dump(mode="json"), "iterations": iterations, "policy": policy.path}
     name = fingerprint({"iterations": [[each["run_id"], Path(each["trained"]).name] for each in iterations]})
     folder = Storage(config.output.path).below("selfplay", name)
