@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean-venv
+.PHONY: demo test test-slow lint clean-venv
 
 demo: $(VENV)/.installed
 	@$(BIN)/mapjob demo
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-test
 	@# A file of tests at a time in each of two processes: many tests wait for processes that they start. In the order
 	@# of their names, since files with few tests are the slow ones here and would else come last.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(VENV)/.installed-test
+	@# What costs minutes each and covers little that `make test` does not: run it when what it covers is touched.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .

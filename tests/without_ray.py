@@ -86,3 +86,10 @@ def drawn_once(draw: Callable[..., str], *arguments: Any) -> str:
     if key not in _drawn:
         _drawn[key] = draw(*arguments)
     return _drawn[key]
+
+
+if __name__ == "__main__":  # `python -m tests.without_ray run run.yaml`: the program, in a process of its own
+    from mapjob.cli.app import main
+
+    with without_ray():
+        main()

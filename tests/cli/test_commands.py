@@ -1,4 +1,4 @@
-"""plan, run, rank, show and config on a small corpus, in processes of their own."""
+"""plan, run, rank, show and config on a small corpus: `run` on a Ray of its own, the others in this process."""
 
 import json
 from collections.abc import Callable
@@ -16,10 +16,10 @@ def last_json(result) -> dict:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def test_plan_run_rank_show(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_plan_run_rank_show(mapjob: Mapjob, here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     path = run_file(execution={"rows_per_unit": 20}, input={"columns": {"group": "source"}})
 
-    planned = last_json(mapjob("plan", path, "--json"))
+    planned = last_json(here("plan", path, "--json"))
     assert planned["rows"] == 60
     assert planned["units_to_do"] == {"records": 4, "policy": 4, "reward": 4}
     assert not (tmp_path / "out").exists(), "plan touches nothing"
@@ -32,42 +32,42 @@ def test_plan_run_rank_show(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -
     assert "4/4 units, 60/60 pairs" in ran.stderr
     assert "Warning" not in ran.stderr
 
-    again = last_json(mapjob("run", path, "--json"))
+    again = last_json(here("run", path, "--json"))
     assert again["run_path"] == result["run_path"]
-    assert last_json(mapjob("plan", path, "--json"))["units_to_do"] == {"records": 0, "policy": 0, "reward": 0}
+    assert last_json(here("plan", path, "--json"))["units_to_do"] == {"records": 0, "policy": 0, "reward": 0}
 
     ranked = last_json(
-        mapjob("rank", path, "--set", "selection.alpha=2.5", "--set", "selection.keep={count: 7}", "--json")
+        here("rank", path, "--set", "selection.alpha=2.5", "--set", "selection.keep={count: 7}", "--json")
     )
     assert ranked["counts"]["selected"] == 7
     assert ranked["run_path"] != result["run_path"]
 
-    shown = mapjob("show", result["run_path"], "1")
+    shown = here("show", result["run_path"], "1")
     assert shown.returncode == 0
     for part in ("rank 1 of 60", "--- prompt", "--- chosen", "--- rejected", "reward margin", "map_score"):
         assert part in shown.stdout
     pair_id = shown.stdout.split("pair_id ")[1].split()[0]
-    assert "rank 60 of 60 (not selected)" in mapjob("show", tmp_path / "out", "60").stdout
-    assert mapjob("show", tmp_path / "out", "61").returncode == 2
-    assert mapjob("show", result["run_path"], pair_id).stdout == shown.stdout
+    assert "rank 60 of 60 (not selected)" in here("show", tmp_path / "out", "60").stdout
+    assert here("show", tmp_path / "out", "61").returncode == 2
+    assert here("show", result["run_path"], pair_id).stdout == shown.stdout
 
 
-def test_config_check_prints_what_it_reads_back(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
-    printed = mapjob("config", "check", run_file())
+def test_config_check_prints_what_it_reads_back(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+    printed = here("config", "check", run_file())
     assert printed.returncode == 0
     copy = tmp_path / "copy.yaml"
     copy.write_text(printed.stdout)
-    assert mapjob("config", "check", copy).stdout == printed.stdout
+    assert here("config", "check", copy).stdout == printed.stdout
     assert yaml.safe_load(printed.stdout)["selection"]["metric"] == "map"
 
 
-def test_config_schema_names_every_key(mapjob: Mapjob) -> None:
-    schema = json.loads(mapjob("config", "schema").stdout)
+def test_config_schema_names_every_key(here: Mapjob) -> None:
+    schema = json.loads(here("config", "schema").stdout)
     assert {"input", "output", "models", "scoring", "selection", "execution"} <= set(schema["properties"])
 
 
-def test_every_metric_is_explained(mapjob: Mapjob) -> None:
-    listed = mapjob("rank", "--list")
+def test_every_metric_is_explained(here: Mapjob) -> None:
+    listed = here("rank", "--list")
     assert listed.returncode == 0
     for name in ("map", "bees", "difficulty_gap", "random"):
         assert f"\n{name}\n    " in f"\n{listed.stdout}"

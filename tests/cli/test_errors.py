@@ -26,8 +26,8 @@ def refused(result, exit_code: int, *parts: str) -> None:
         assert part in error, error
 
 
-def test_missing_run_file(mapjob: Mapjob) -> None:
-    refused(mapjob("run", "nowhere.yaml"), 2, "nowhere.yaml")
+def test_missing_run_file(here: Mapjob) -> None:
+    refused(here("run", "nowhere.yaml"), 2, "nowhere.yaml")
 
 
 @pytest.mark.parametrize(
@@ -40,97 +40,93 @@ def test_missing_run_file(mapjob: Mapjob) -> None:
         ({"selection": {"metric": "bees"}}, ("models.reference (bees)", "name one")),
     ],
 )
-def test_faults_of_the_run_file(mapjob: Mapjob, run_file: RunFile, change: dict, parts: tuple[str, ...]) -> None:
-    refused(mapjob("config", "check", run_file(**change)), 2, *parts)
+def test_faults_of_the_run_file(here: Mapjob, run_file: RunFile, change: dict, parts: tuple[str, ...]) -> None:
+    refused(here("config", "check", run_file(**change)), 2, *parts)
 
 
-def test_override_without_a_value(mapjob: Mapjob, run_file: RunFile) -> None:
-    refused(mapjob("plan", run_file(), "--set", "selection.alpha"), 2, "a.b=value")
+def test_override_without_a_value(here: Mapjob, run_file: RunFile) -> None:
+    refused(here("plan", run_file(), "--set", "selection.alpha"), 2, "a.b=value")
 
 
-def test_missing_corpus(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
-    refused(mapjob("run", run_file(input={"path": str(tmp_path / "none")})), 2, str(tmp_path / "none"))
+def test_missing_corpus(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+    refused(here("run", run_file(input={"path": str(tmp_path / "none")})), 2, str(tmp_path / "none"))
 
 
-def test_folder_without_parquet(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_folder_without_parquet(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(mapjob("run", run_file(input={"path": str(tmp_path / "empty")})), 2, "no Parquet file")
+    refused(here("run", run_file(input={"path": str(tmp_path / "empty")})), 2, "no Parquet file")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 this is no Parquet file"])
-def test_unreadable_parquet(mapjob: Mapjob, run_file: RunFile, tmp_path: Path, content: bytes) -> None:
+def test_unreadable_parquet(here: Mapjob, run_file: RunFile, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "shard.parquet").write_bytes(content)
-    refused(mapjob("run", run_file(input={"path": str(tmp_path / "bad")})), 3, "shard.parquet")
+    refused(here("run", run_file(input={"path": str(tmp_path / "bad")})), 3, "shard.parquet")
 
 
-def test_column_that_is_not_there(mapjob: Mapjob, run_file: RunFile) -> None:
-    refused(mapjob("run", run_file(input={"columns": {"group": "topic"}})), 2, "'topic'", "prompt, chosen, rejected")
+def test_column_that_is_not_there(here: Mapjob, run_file: RunFile) -> None:
+    refused(here("run", run_file(input={"columns": {"group": "topic"}})), 2, "'topic'", "prompt, chosen, rejected")
 
 
-def test_no_layout_fits(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_no_layout_fits(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), tmp_path / "qa.parquet")
-    refused(
-        mapjob("run", run_file(input={"path": str(tmp_path / "qa.parquet")})), 3, "question, answer", "input.columns"
-    )
+    refused(here("run", run_file(input={"path": str(tmp_path / "qa.parquet")})), 3, "question, answer", "input.columns")
 
 
-def test_missing_model(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_missing_model(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     gone = {"models": {"policy": {"path": str(tmp_path / "gone")}}}
-    refused(mapjob("run", run_file(**gone)), 2, "models.policy.path", "gone")
+    refused(here("run", run_file(**gone)), 2, "models.policy.path", "gone")
 
 
 def test_model_of_the_hub_without_a_network(mapjob: Mapjob, run_file: RunFile) -> None:
     refused(mapjob("run", run_file(models={"policy": {"path": "nobody/nothing"}})), 2, "nobody/nothing")
 
 
-def test_pickled_weights(mapjob: Mapjob, run_file: RunFile, files: dict[str, Path], tmp_path: Path) -> None:
+def test_pickled_weights(here: Mapjob, run_file: RunFile, files: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "pickled"
     shutil.copytree(files["policy"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save({}, folder / "pytorch_model.bin")
-    refused(mapjob("run", run_file(models={"policy": {"path": str(folder)}})), 2, "pickle", "save_pretrained")
+    refused(here("run", run_file(models={"policy": {"path": str(folder)}})), 2, "pickle", "save_pretrained")
 
 
-def test_model_that_needs_its_own_code(
-    mapjob: Mapjob, run_file: RunFile, files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_model_that_needs_its_own_code(here: Mapjob, run_file: RunFile, files: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "custom"
     shutil.copytree(files["policy"], folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "our_own", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
-    refused(mapjob("run", run_file(models={"policy": {"path": str(folder)}})), 2, "trust_remote_code")
+    refused(here("run", run_file(models={"policy": {"path": str(folder)}})), 2, "trust_remote_code")
 
 
-def test_chat_messages_without_a_template(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_chat_messages_without_a_template(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     policy = make_policy(tmp_path / "plain", tokenizer=make_tokenizer(chat=False))
     change = {"models": {"policy": {"path": str(policy)}}, "input": {"plain_text": "chat"}}
-    refused(mapjob("run", run_file(**change)), 2, "no chat template", "plain_text: raw")
+    refused(here("run", run_file(**change)), 2, "no chat template", "plain_text: raw")
 
 
-def test_policy_in_place_of_the_reward_model(mapjob: Mapjob, run_file: RunFile, files: dict[str, Path]) -> None:
-    refused(mapjob("run", run_file(models={"reward": {"path": str(files["policy"])}})), 2, "one label")
+def test_policy_in_place_of_the_reward_model(here: Mapjob, run_file: RunFile, files: dict[str, Path]) -> None:
+    refused(here("run", run_file(models={"reward": {"path": str(files["policy"])}})), 2, "one label")
 
 
-def test_reward_model_with_two_labels(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_reward_model_with_two_labels(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     folder = make_reward(tmp_path / "two", num_labels=3)
-    refused(mapjob("run", run_file(models={"reward": {"path": str(folder)}})), 2, "one label, this one has 3")
+    refused(here("run", run_file(models={"reward": {"path": str(folder)}})), 2, "one label, this one has 3")
 
 
-def test_max_length_over_the_models_positions(mapjob: Mapjob, run_file: RunFile) -> None:
-    refused(mapjob("run", run_file(scoring={"max_length": 5000})), 2, "1024", "scoring.max_length")
+def test_max_length_over_the_models_positions(here: Mapjob, run_file: RunFile) -> None:
+    refused(here("run", run_file(scoring={"max_length": 5000})), 2, "1024", "scoring.max_length")
 
 
 def test_no_cluster_at_the_address(mapjob: Mapjob, run_file: RunFile) -> None:
     refused(mapjob("run", run_file(execution={"address": "127.0.0.1:1"})), 2, "execution.address")
 
 
-def test_rank_before_run(mapjob: Mapjob, run_file: RunFile) -> None:
-    refused(mapjob("rank", run_file()), 4, "2 of 2 units of policy", "mapjob run")
+def test_rank_before_run(here: Mapjob, run_file: RunFile) -> None:
+    refused(here("rank", run_file()), 4, "2 of 2 units of policy", "mapjob run")
 
 
-def test_show_where_there_is_no_run(mapjob: Mapjob, tmp_path: Path) -> None:
-    refused(mapjob("show", tmp_path, "1"), 2, "manifest.json")
+def test_show_where_there_is_no_run(here: Mapjob, tmp_path: Path) -> None:
+    refused(here("show", tmp_path, "1"), 2, "manifest.json")
 
 
 def test_verbose_adds_the_traceback(mapjob: Mapjob) -> None:
@@ -139,9 +135,9 @@ def test_verbose_adds_the_traceback(mapjob: Mapjob) -> None:
     assert "Traceback" in result.stderr
 
 
-def test_usage(mapjob: Mapjob) -> None:
-    assert mapjob("run").returncode == 2
-    assert mapjob("frobnicate").returncode == 2
-    help_text = mapjob("run", "--help")
+def test_usage(here: Mapjob) -> None:
+    assert here("run").returncode == 2
+    assert here("frobnicate").returncode == 2
+    help_text = here("run", "--help")
     assert help_text.returncode == 0
     assert "Example" in help_text.stdout

@@ -27,7 +27,9 @@ def test_models_of_the_hub(
     cached(hub, "org/reward", files["reward"])
     environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
     models = {role: {"path": f"org/{role}", "dtype": "float32"} for role in ("policy", "reward")}
-    result = mapjob("run", run_file(models=models), "--limit", "10", "--json", env=environment)
+    result = mapjob(
+        "run", run_file(models=models), "--limit", "10", "--json", env=environment, program="tests.without_ray"
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["counts"]["ranked"] == 10
     descriptions = [json.loads(f.read_text()) for f in (tmp_path / "out").rglob("scorer.json")]

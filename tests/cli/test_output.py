@@ -35,24 +35,24 @@ def nightly(run_file: RunFile, tmp_path: Path) -> Path:
     return run_file(input={"path": str(corpus), "columns": {"group": "source"}}, execution=EXECUTION)
 
 
-def test_a_corpus_that_grows(mapjob: Mapjob, nightly: Path, tmp_path: Path) -> None:
+def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out, corpus = tmp_path / "out", tmp_path / "corpus"
     first = run(load_config(nightly))
-    assert "since then: nothing new" in mapjob("status", out).stdout
+    assert "since then: nothing new" in here("status", out).stdout
 
     pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
-    status = mapjob("status", out, "--json")
+    status = here("status", out, "--json")
     assert "since then: 2 new units (30 rows), 0 gone" in status.stdout
     assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
 
-    ran = mapjob("run", nightly, "--json")
+    ran = here("run", nightly, "--json")
     second = last_json(ran)
     assert "4 units are scored already, 2 are not" in ran.stderr
     assert second["counts"]["ranked"] == 90
     assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
-    assert last_json(mapjob("status", out, "--json"))["runs"] == [first["run_id"], second["run_id"]]
+    assert last_json(here("status", out, "--json"))["runs"] == [first["run_id"], second["run_id"]]
 
-    difference = last_json(mapjob("diff", path_of(first), second["run_path"], "--json"))
+    difference = last_json(here("diff", path_of(first), second["run_path"], "--json"))
     old, new = selected(path_of(first)), selected(second["run_path"])
     assert set(difference["entered"]) == new.keys() - old.keys()
     assert set(difference["left"]) == old.keys() - new.keys()
@@ -63,7 +63,7 @@ def test_a_corpus_that_grows(mapjob: Mapjob, nightly: Path, tmp_path: Path) -> N
     assert {name: sum(pair) for name, pair in difference["groups"].items()}.keys() == {"group 0", "group 1", "group 2"}
 
     (corpus / "part-002.parquet").unlink()
-    assert last_json(mapjob("run", nightly, "--json"))["run_id"] == first["run_id"], "removed files leave the ranking"
+    assert last_json(here("run", nightly, "--json"))["run_id"] == first["run_id"], "removed files leave the ranking"
     assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
 
 
@@ -72,7 +72,7 @@ def selected(run_path: str) -> dict[str, int]:
     return dict(zip(table["pair_id"].to_pylist(), table["rank"].to_pylist()))
 
 
-def test_clean_removes_what_no_run_names(mapjob: Mapjob, nightly: Path, tmp_path: Path) -> None:
+def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     kept = run(load_config(nightly))
     standing = {path for path in out.rglob("*") if path.is_file()}
@@ -82,19 +82,19 @@ def test_clean_removes_what_no_run_names(mapjob: Mapjob, nightly: Path, tmp_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"left behind")
 
-    assert "nothing that no run names is older than 30 days" in mapjob("clean", out).stdout
-    asked = mapjob("clean", out, "--days", "0", input="n\n")
+    assert "nothing that no run names is older than 30 days" in here("clean", out).stdout
+    asked = here("clean", out, "--days", "0", input="n\n")
     for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing"):
         assert name in asked.stdout
     assert all(path.exists() for path in left), "it asks first"
-    assert "removed 4" in mapjob("clean", out, "--days", "0", "--yes").stdout
+    assert "removed 4" in here("clean", out, "--days", "0", "--yes").stdout
     assert {path for path in out.rglob("*") if path.is_file()} == standing
-    assert last_json(mapjob("run", nightly, "--json"))["run_path"] == path_of(kept)
+    assert last_json(here("run", nightly, "--json"))["run_path"] == path_of(kept)
 
 
-def test_an_output_that_is_not_there(mapjob: Mapjob, tmp_path: Path) -> None:
+def test_an_output_that_is_not_there(here: Mapjob, tmp_path: Path) -> None:
     for command in (["status"], ["clean"], ["diff", tmp_path / "none"]):
-        result = mapjob(*command, tmp_path / "none")
+        result = here(*command, tmp_path / "none")
         assert result.returncode == 2
         assert "Traceback" not in result.stderr
 

@@ -1,4 +1,4 @@
-"""A corpus and an output on a real S3 server, real Ray, real models: the result of the run on a disk, without Ray."""
+"""A corpus and an output on a real S3 server: the result of the run on a disk."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.without_ray import run
 
 
 def test_a_nightly_on_s3(
-    mapjob: Mapjob, run_file: Callable[..., Path], files: dict[str, Path], swift_bucket: str, tmp_path: Path
+    here: Mapjob, run_file: Callable[..., Path], files: dict[str, Path], swift_bucket: str, tmp_path: Path
 ) -> None:
     fs, bucket = filesystem(swift_bucket)
     shards = sorted(files["corpus"].glob("*.parquet"))
@@ -28,15 +28,15 @@ def test_a_nightly_on_s3(
     assert first["counts"]["rows"] == 30
 
     fs.put(str(shards[1]), f"{bucket}/corpus/{shards[1].name}")
-    status = last_json(mapjob("status", f"{swift_bucket}/out", "--json"))
+    status = last_json(here("status", f"{swift_bucket}/out", "--json"))
     assert (status["new_units"], status["new_rows"]) == (2, 30)
-    ran = mapjob("run", on_disk, *on_s3, "--json")
+    ran = here("run", on_disk, *on_s3, "--json")
     second = last_json(ran)
     assert "2 units are scored already, 2 are not" in ran.stderr
-    ranked = last_json(mapjob("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
+    ranked = last_json(here("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
 
-    here = [run(load_config(on_disk)), rank_job(load_config(on_disk, ["selection.alpha=2.5"]))]
-    for there, local in zip((second, ranked), here):
+    on_this_disk = [run(load_config(on_disk)), rank_job(load_config(on_disk, ["selection.alpha=2.5"]))]
+    for there, local in zip((second, ranked), on_this_disk):
         folder = tmp_path / there["run_id"]
         fs.get(there["run_path"], str(folder), recursive=True)
         assert pq.read_table(folder / "selected").equals(pq.read_table(Path(path_of(local)) / "selected"))

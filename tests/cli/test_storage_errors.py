@@ -44,6 +44,7 @@ def test_a_read_only_output(mapjob: Mapjob, run_file: RunFile, small_disk: Small
         refused(mapjob("run", run_file(), "--set", f"output.path={folder}/out"), 2, "cannot be written", str(folder))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle(mapjob: Mapjob, run_file: RunFile, small_disk: SmallDisk) -> None:
     """The worker that commits meets it; with room, the same run file goes on (here without Ray)."""
     with small_disk("size=64k") as folder:

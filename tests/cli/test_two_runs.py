@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from mapjob.config import load_config
 from mapjob.store.run_folder import path_of
 from tests.without_ray import run
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(run_file: Callable[..., Path], tmp_path: Path) -> None:
     path = run_file(execution={"rows_per_unit": 6})
     command = [sys.executable, "-m", "mapjob", "run", str(path), "--json"]

@@ -136,6 +136,7 @@ def test_a_job_stopped_by_others_is_resumable(
     assert "the job was stopped" in stderr
 
 
+@pytest.mark.slow
 def test_rays_own_command_submits_it_as_well(cluster: RunningCluster, run_file: RunFile, tmp_path: Path) -> None:
     shipped = tmp_path / "shipped"
     shipped.mkdir()

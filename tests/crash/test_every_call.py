@@ -46,8 +46,9 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
 @pytest.mark.parametrize(
     ("outputs", "mode"),
     [
-        *product(["disk", "swift"], ["kill", "lost"]),
-        ("disk", "broken"),
+        *product(["disk"], ["kill", "lost", "broken"]),
+        ("swift", "lost"),
+        pytest.param("swift", "kill", marks=pytest.mark.slow),
         pytest.param("swift", "broken", marks=pytest.mark.slow),
         pytest.param("disk content_names", "broken", marks=pytest.mark.slow),
         pytest.param("disk", "busy", marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py

@@ -144,6 +144,7 @@ def test_nothing_is_lost_and_nothing_doubled(
     assert_same(undisturbed, tmp_path / "out")
 
 
+@pytest.mark.slow  # tests/crash/test_a_stall.py has the decision without a cluster
 def test_a_node_that_never_comes_back(cluster: Cluster, run_file: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Its actors keep their units; the run begins those anew, on what is left, and needs no second command."""
     walk = Walk(cluster, run_file, tmp_path / "out", random.Random(SEED))

@@ -78,7 +78,7 @@ def models(request, tmp_path_factory) -> tuple[Shape, dict]:
     return shape, make_models(folder, shape.architecture, vocab_size=shape.vocabulary, **shape.more)
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def both(request, models) -> dict[str, Alone]:
     shape, folders = models
     records = records_of(shape.vocabulary)

@@ -13,7 +13,7 @@ from tests.fakes import make_pairs, write_corpus
 from tests.ray.conftest import World
 from tests.ray.deadly import KILLS_ENCODER, POISONS_REWARD, DeadlyEncoder, DeadlyScorer
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]  # tests/property/test_killer_rows.py has the halving without Ray
 ROWS = {1: POISONS_REWARD, 2: KILLS_ENCODER}
 
 

@@ -43,6 +43,7 @@ def test_a_server(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(server.asked) == made["counts"]["responses"] == 2 * made["prompts"]["prompts"]
 
 
+@pytest.mark.slow
 def test_what_a_worker_refuses_reaches_the_caller(world: World, tmp_path: Path) -> None:
     policy = {"path": str(make_policy(tmp_path / "mamba", "mamba")), "dtype": "float32"}
     with pytest.raises(ModelError, match="responses side by side differ"):

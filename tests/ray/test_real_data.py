@@ -1,28 +1,24 @@
 """Real preference data through the whole job with small trained models: dialogues, multi-turn, candidates."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from mapjob.config import parse_config
-from mapjob.job.run import run_job
 from mapjob.store.run_folder import open_run, path_of
-from tests.without_ray import run as run_in_process
+from tests.without_ray import run
 
 
 @pytest.mark.parametrize(
-    ("data", "layout", "limit", "run"),
+    ("data", "layout", "limit"),
     [
-        ("hh_harmless_test", "hh", 80, run_job),
-        ("sharegpt_dpo_demo", "sharegpt", 12, run_in_process),
-        ("alpaca_eval_candidates", "candidates", 5, run_in_process),
+        ("hh_harmless_test", "hh", 80),
+        ("sharegpt_dpo_demo", "sharegpt", 12),
+        ("alpaca_eval_candidates", "candidates", 5),
     ],
 )
-def test_real_data_runs_to_a_selection(
-    shared: Path, tmp_path: Path, data: str, layout: str, limit: int, run: Callable[..., dict]
-) -> None:
+def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
     models = shared / "models" / "small"
     tree = {
         "input": {"path": str(shared / "data" / data)},

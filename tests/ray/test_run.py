@@ -104,12 +104,13 @@ def test_only_what_is_missing_is_scored_again(world: World, tmp_path: Path) -> N
         (tmp_path / name).unlink()
     for file in (tmp_path / "runs").rglob("manifest.json"):
         file.unlink()
-    assert selected(run_job(config)).equals(first)
+    assert selected(run_in_process(config)).equals(first)
     after = column_files(tmp_path)
     assert set(after) == set(before)
     assert {name for name in before if after[name] != before[name]} == set(lost)
 
 
+@pytest.mark.slow  # tests/golden/test_batch_mates.py has it to the last bit, without Ray
 def test_numbers_do_not_depend_on_actors_batches_units_or_schedule(
     world: World, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:
@@ -126,7 +127,7 @@ def test_dpo_scores_a_reference_and_nothing_else_again(world: World, finished: t
     output, _ = finished
     before = column_files(output)
     models = {"reference": {"path": str(world.reference), "dtype": "float32"}}
-    manifest = run_job(world.config(output, models=models, selection={"implicit": "dpo"}, **SMALL_UNITS))
+    manifest = run_in_process(world.config(output, models=models, selection={"implicit": "dpo"}, **SMALL_UNITS))
     after = column_files(output)
     assert all(after[name] == before[name] for name in before)
     assert {name.split("/")[1] for name in set(after) - set(before)} == {manifest["fingerprints"]["reference"]}

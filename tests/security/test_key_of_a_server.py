@@ -12,7 +12,7 @@ from tests.fakes import make_pairs, write_corpus
 from tests.security.test_secrets import found_in, kept_by_ray
 from tests.selfplay.openai_server import OpenAIServer
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 KEY = "planted0secret"
 
 

@@ -105,6 +105,7 @@ def test_a_run_keeps_secrets_and_texts_to_itself(
     assert "holds '<|end|>'" in details
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_in_its_workers(
     mapjob: Mapjob,
     run_file: Callable[..., Path],

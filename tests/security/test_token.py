@@ -13,7 +13,7 @@ from tests.cli.test_commands import last_json
 from tests.cluster.nodes import end, free_ports, start_node, wait_until_up
 from tests.fakes import config_tree, make_pairs, write_corpus
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]  # tests/cluster/test_submit.py has a token in each run
 TOKEN = secrets.token_hex(32)
 
 
