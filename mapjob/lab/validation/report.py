@@ -4,6 +4,11 @@ from typing import Any
 
 from mapjob.escaping import in_line
 
+Rows = list[dict[str, Any]]
+Columns = tuple[tuple[str, str, str, str], ...]  # title, alignment and width, key of the value, its format
+
+SELECTION: Columns = (("selection", "<18", "name", ""), ("keep", ">5", "ratio", "g"))
+COST: Columns = (("pairs", ">7", "pairs", ","), ("n", ">3", "seeds", ""), ("s", ">7", "cpu_seconds", ".0f"))
 MEANS = {  # column of the table: statistic of a row
     "gold reward": "gold_reward",
     "gold accuracy": "gold_accuracy",
@@ -16,73 +21,58 @@ LEGEND = """
 Means over held-out prompts and trainings, with 95 % intervals (bootstrap over both). gold: against the right answers.
 label, rm accuracy: implicit reward against the labels, and against the reward model. win rate: of answers over those of
 the policy as it was, by the reward model; same length: at equal length. s: processor seconds of one training."""
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """Every table of a validation."""
-    parts = [_main(result["rows"]), LEGEND]
-    if over := _over_random(result["rows"]):
-        parts += ["", "Over random subsets of the same size, on the same prompts:", over]
-    if result["label_noise"]:
-        parts += ["", "Wrong labels:", _label_noise(result["label_noise"]), NOISE_LEGEND]
-    if result["disturbed"]:
-        parts += ["", "Disturbed rewards:", _disturbed(result["disturbed"]), DISTURBED_LEGEND]
-    return "\n".join(parts)
-
-
-def _main(rows: list[dict[str, Any]]) -> str:
-    names = [name for name, key in MEANS.items() if key in rows[0]]
-    lines = [f"{'selection':<18}{'keep':>5}{'pairs':>7}{'n':>3}{'s':>7}" + "".join(f"{name:>21}" for name in names)]
-    for row in rows:
-        cells = "".join(f"{_interval(row[MEANS[name]]):>21}" for name in names)
-        cost = f"{row['cpu_seconds']:.0f}" if "cpu_seconds" in row else ""
-        keep = f"{row['ratio']:g}" if "ratio" in row else ""
-        lines.append(f"{_name(row):<18}{keep:>5}{row['pairs']:>7,}{row['seeds']:>3}{cost:>7}{cells}")
-    return "\n".join(lines)
-
-
-def _over_random(rows: list[dict[str, Any]]) -> str:
-    compared = [row for row in rows if "over_random" in row]
-    if not compared:
-        return ""
-    names = [name for name, key in MEANS.items() if key in compared[0]["over_random"]]
-    lines = [f"{'selection':<18}{'keep':>5}" + "".join(f"{name:>24}" for name in names)]
-    for row in compared:
-        cells = "".join(f"{_interval(row['over_random'][MEANS[name]], sign='+'):>24}" for name in names)
-        lines.append(f"{_name(row):<18}{row['ratio']:>5g}{cells}")
-    return "\n".join(lines)
-
-
+NOISE: Columns = (
+    ("auroc", ">8", "auroc", ".3f"),
+    ("flipped", ">9", "flipped", ".1%"),
+    ("selected", ">10", "selected", ".1%"),
+    ("moved", ">10", "moved", ".2g"),
+)
 NOISE_LEGEND = """
 auroc: chance that a wrong label has a lower score than a right one. flipped, selected: share of wrong labels among all
 pairs and in the selection. moved: largest change of any pair's score when the wrong labels are turned round."""
-
-
-def _label_noise(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'selection':<18}{'keep':>5}{'auroc':>8}{'flipped':>9}{'selected':>10}{'moved':>10}"]
-    for row in rows:
-        cells = f"{row['auroc']:>8.3f}{row['flipped']:>9.1%}{row['selected']:>10.1%}{row['moved']:>10.2g}"
-        lines.append(f"{_name(row):<18}{row['ratio']:>5g}{cells}")
-    return "\n".join(lines)
-
-
+DISTURBED: Columns = (
+    ("", ">2", "", ""),
+    ("disturbance", "<12", "disturbance", ""),
+    ("same", ">7", "same", ".3f"),
+    ("gap", ">7", "length_gap", ".1f"),
+    ("longer", ">9", "longer_preferred", ".1%"),
+)
 DISTURBED_LEGEND = """
 same: Jaccard overlap with the undisturbed selection. gap: mean difference in tokens of a selected pair's two sides.
 longer: share of selected pairs whose longer side has the higher reward. Sizes are in standard deviations."""
 
 
-def _disturbed(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'selection':<18}{'keep':>5}  {'disturbance':<12}{'same':>7}{'gap':>7}{'longer':>9}"]
+def as_text(result: dict[str, Any]) -> str:
+    """Every table of a validation."""
+    rows = result["rows"]
+    parts = [_table(rows, SELECTION + COST + _means(rows[0], ">21", "")), LEGEND]
+    if over := [row | row["over_random"] for row in rows if "over_random" in row]:
+        table = _table(over, SELECTION + _means(over[0]["over_random"], ">24", "+"))
+        parts += ["", "Over random subsets of the same size, on the same prompts:", table]
+    if result["label_noise"]:
+        parts += ["", "Wrong labels:", _table(result["label_noise"], SELECTION + NOISE), NOISE_LEGEND]
+    if result["disturbed"]:
+        parts += ["", "Disturbed rewards:", _table(result["disturbed"], SELECTION + DISTURBED), DISTURBED_LEGEND]
+    return "\n".join(parts)
+
+
+def _means(statistics: dict[str, Any], width: str, sign: str) -> Columns:
+    return tuple((title, width, key, sign) for title, key in MEANS.items() if key in statistics)
+
+
+def _table(rows: Rows, columns: Columns) -> str:
+    lines = ["".join(f"{title:{width}}" for title, width, _, _ in columns)]
     for row in rows:
-        cells = f"{row['same']:>7.3f}{row['length_gap']:>7.1f}{row['longer_preferred']:>9.1%}"
-        lines.append(f"{_name(row):<18}{row['ratio']:>5g}  {row['disturbance']:<12}{cells}")
+        alpha = "" if row.get("alpha") is None else f" {row['alpha']}"
+        named = row | {"name": in_line(f"{row['metric']}{alpha}")}
+        lines.append("".join(f"{_cell(named.get(key), form):{width}}" for _, width, key, form in columns))
     return "\n".join(lines)
 
 
-def _name(row: dict[str, Any]) -> str:
-    alpha = "" if row.get("alpha") is None else f" {row['alpha']}"
-    return in_line(f"{row['metric']}{alpha}")
-
-
-def _interval(estimate: dict[str, float], sign: str = "") -> str:
-    return "{mean:{s}.3f} ({low:{s}.3f}, {high:{s}.3f})".format(s=sign, **estimate)
+def _cell(value: Any, form: str) -> str:
+    """Nothing if a row lacks the value; an estimate with its interval."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return "{mean:{sign}.3f} ({low:{sign}.3f}, {high:{sign}.3f})".format(sign=form, **value)
+    return f"{value:{form}}"
