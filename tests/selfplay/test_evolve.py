@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.lab.selfplay.config import REWRITES, Evolution
-from mapjob.lab.selfplay.evolve import DIRECTIONS, Fault, instruction, rewritten
+from mapjob.lab.selfplay.evolve import DIRECTIONS, Fault, instruction, read_rewrite
 from mapjob.lab.selfplay.prompts import Prompt
 from mapjob.lab.selfplay.requests import Response
 from tests.selfplay.conftest import Generate
@@ -35,13 +35,13 @@ ORIGINAL = "How do I bake a loaf of bread at home?"
     ],
 )
 def test_what_a_rewrite_has_to_be_like(text, expected):
-    assert rewritten(ORIGINAL, Response(text, 12, True), Evolution()) == expected
+    assert read_rewrite(ORIGINAL, Response(text, 12, True), Evolution()) == expected
 
 
 def test_a_rewrite_that_was_cut_off_or_has_too_many_tokens():
     good = "How do I bake rye bread in a pan?"
-    assert rewritten(ORIGINAL, Response(good, 12, False), Evolution()) == Fault.UNFINISHED
-    assert rewritten(ORIGINAL, Response(good, 12, True), Evolution(max_tokens=11)) == Fault.TOO_LONG
+    assert read_rewrite(ORIGINAL, Response(good, 12, False), Evolution()) == Fault.UNFINISHED
+    assert read_rewrite(ORIGINAL, Response(good, 12, True), Evolution(max_tokens=11)) == Fault.TOO_LONG
 
 
 def test_every_direction_asks_for_something_else():
@@ -52,17 +52,19 @@ def test_every_direction_asks_for_something_else():
 
 def test_an_instruction_given_back_is_never_a_prompt():
     for rewrite in REWRITES:
-        copied = rewritten(ORIGINAL, Response(instruction(ORIGINAL, rewrite), 12, True), Evolution(length_factor=100))
+        copied = read_rewrite(
+            ORIGINAL, Response(instruction(ORIGINAL, rewrite), 12, True), Evolution(length_factor=100)
+        )
         assert copied == Fault.COPIED
 
 
-def test_the_last_turn_alone_is_rewritten():
+def test_the_last_turn_alone_is_read_rewrite():
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": ORIGINAL}]
     old = Prompt(turns, "bread")
-    new = old.rewritten("Which flour?", "deepen")
+    new = old.replace_last_turn("Which flour?", "deepen")
     assert new.text == [turns[0], {"role": "user", "content": "Which flour?"}]
     assert (new.source_id, new.rewrite, new.generation, new.group) == (old.id, "deepen", 1, "bread")
-    assert new.rewritten("Why?", "reason").generation == 2
+    assert new.replace_last_turn("Why?", "reason").generation == 2
 
 
 def test_rewrites_are_answered_and_know_where_they_come_from(generated: Generate, prompts: Path, tmp_path):

@@ -20,26 +20,28 @@ class Prompts(Section):
 
 
 class Server(Section):
-    """An OpenAI-compatible server. Its key, where it wants one, is OPENAI_API_KEY of the environment."""
+    """An OpenAI-compatible server. Its key, if it needs one, is OPENAI_API_KEY in the environment."""
 
     url: str = Field(description="up to its version: http://host:8000/v1")
     model: str = Field(description="the name it serves the model under")
-    concurrency: int = Field(32, ge=1, description="requests under way at a time, of each actor")
+    concurrency: int = Field(32, ge=1, description="concurrent requests per actor")
     timeout_s: float = Field(600, gt=0, description="of one request")
 
 
 class Generation(Section):
     engine: Literal["transformers", "openai"] = "transformers"
     server: Server | None = Field(None, description="of the engine openai")
-    num_responses: int = Field(5, ge=1, description="responses to each prompt")
+    num_responses: int = Field(5, ge=1, description="responses per prompt")
     temperature: float = Field(0.8, ge=0, allow_inf_nan=False, description="0: the most probable token, always")
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: Annotated[int, Field(ge=1)] | None = None
-    max_new_tokens: int = Field(1024, ge=1, description="longer responses are cut there, and counted")
+    max_new_tokens: int = Field(1024, ge=1, description="longer responses are cut, and counted")
     seed: int = Field(0, ge=0)
-    prompts_per_unit: int = Field(250, ge=1, description="the grain of work: a killed run loses less than that")
+    prompts_per_unit: int = Field(
+        250, ge=1, description="prompts per unit of work; a killed run repeats its open units"
+    )
     rows_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="responses that are written side by side; auto: 32 on a CPU, what fits on a GPU"
+        "auto", description="responses written side by side; auto: 32 on a CPU, what fits on a GPU"
     )
 
     @model_validator(mode="after")
@@ -50,10 +52,12 @@ class Generation(Section):
 
 
 class Evolution(Section):
-    """Rewrites of prompts by the model itself, and what a rewrite has to be like."""
+    """Rewrites of prompts by the model itself, and which of them are kept."""
 
     rewrites: tuple[Rewrite, ...] = Field(REWRITES, min_length=1)
-    length_factor: float = Field(5.0, gt=1, description="characters: at most so many times more, or fewer")
+    length_factor: float = Field(
+        5.0, gt=1, description="a rewrite has at most this many times more or fewer characters"
+    )
     max_tokens: int = Field(1024, ge=1, description="of a rewrite")
 
 
@@ -64,7 +68,7 @@ class GenerateConfig(Section):
     output: Output
     policy: Model | None = Field(None, description="the model that answers; null with engine openai")
     generation: Generation = Generation()
-    evolve: Evolution | None = Field(None, description="answer rewrites of the prompts in place of the prompts")
+    evolve: Evolution | None = Field(None, description="answer rewrites of the prompts instead of the prompts")
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -82,26 +86,26 @@ class SelfPlayConfig(Section):
     models: Models
     generation: Generation = Generation()
     evolve: Evolution | None = Field(
-        Evolution(), description="rewrite the prompts of the best pairs, and answer those too; null: no rewrites"
+        Evolution(), description="rewrite the prompts of the best pairs, and answer the rewrites too; null: no rewrites"
     )
-    evolve_keep: Keep = Field(Keep(ratio=0.25), description="the pairs whose prompts are rewritten, best first")
+    evolve_keep: Keep = Field(Keep(ratio=0.25), description="which pairs have their prompts rewritten, best first")
     scoring: Scoring = Scoring()
     selection: Selection = Field(
-        Selection(alpha=2.5, keep=Keep(ratio=0.25)), description="what is trained on, of all pairs of an iteration"
+        Selection(alpha=2.5, keep=Keep(ratio=0.25)), description="which pairs of an iteration are trained on"
     )
     training: Training = Training()
     iterations: int = Field(1, ge=1)
     fresh_responses: bool = Field(
         True,
-        description="false: every iteration ranks the first one's responses, so that only the policy scores them again",
+        description="false: every iteration ranks the responses of the first, so only the policy scores them again",
     )
     execution: Execution = Execution()
-    max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends a run")
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that stops a run")
 
     @model_validator(mode="after")
     def _possible(self) -> "SelfPlayConfig":
         if self.generation.engine == "openai" and self.iterations > 1:
-            raise ValueError("a server serves one model: engine openai takes iterations: 1; then serve the trained one")
+            raise ValueError("a server serves one model: engine openai takes iterations: 1; serve the trained one then")
         if trusted := self.models.with_own_code:
             raise ValueError(
                 f"{', '.join(trusted)}: only `mapjob run` lets a model run code of its own (trust_remote_code)"

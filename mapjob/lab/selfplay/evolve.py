@@ -1,7 +1,7 @@
-"""Prompt evolution: a model rewrites a prompt in five directions, and what a rewrite has to be like to be kept.
+"""Prompt evolution: a model rewrites a prompt in one of five directions, and which rewrites are kept.
 
 The five are those of self-play by MAP (Huang et al. 2025, arXiv 2503.01864), which go back to Evol-Instruct (Xu et al.
-2023, arXiv 2304.12244); the wording is ours.
+2023, arXiv 2304.12244); the wording is our own.
 """
 
 import re
@@ -20,7 +20,7 @@ DIRECTIONS: dict[Rewrite, str] = {
 }
 OPENING, CLOSING = "<<<", ">>>"
 INSTRUCTION = (
-    "Below, between {opening} and {closing}, stands a request that somebody made. Write another request in its place.\n"
+    "Between {opening} and {closing} is a user's request. Rewrite it as follows.\n"
     "{direction}\n"
     "The new request must make sense to somebody who never saw the old one, and must be possible to answer in text "
     "alone. Do not answer it. Write the new request and nothing else.\n\n"
@@ -29,7 +29,7 @@ INSTRUCTION = (
 
 
 class Fault(StrEnum):
-    """Why a rewrite is left out."""
+    """Why a rewrite is dropped."""
 
     EMPTY = "empty_rewrite"
     UNFINISHED = "unfinished_rewrite"  # the model was cut off at max_new_tokens
@@ -47,7 +47,7 @@ _REFUSAL = re.compile(
 )
 # Pieces of the instruction that no request has by chance.
 _COPIED = re.compile(
-    r"<<<|>>>|(?:the|a|this) new request\b|(?:the )?(?:old|original|rewritten) request\b|another request in its place",
+    r"<<<|>>>|(?:the|a|this) new request\b|(?:the )?(?:old|original|rewritten) request\b|rewrite it as follows",
     re.I,
 )
 _QUOTES = {'"': '"', "“": "”", "'": "'"}
@@ -58,9 +58,9 @@ def instruction(request: str, rewrite: Rewrite) -> str:
     return INSTRUCTION.format(opening=OPENING, closing=CLOSING, direction=DIRECTIONS[rewrite], request=request)
 
 
-def rewritten(original: str, response: Response, evolution: Evolution) -> str | Fault:
-    """The rewrite that a response holds, or why it is left out."""
-    text = _unquoted(response.text.strip())
+def read_rewrite(original: str, response: Response, evolution: Evolution) -> str | Fault:
+    """The rewrite that a response holds, or why it is dropped."""
+    text = _unquote(response.text.strip())
     if not text:
         return Fault.EMPTY
     if not response.finished:
@@ -78,7 +78,7 @@ def rewritten(original: str, response: Response, evolution: Evolution) -> str | 
     return text
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     """Without a pair of quotation marks around the whole."""
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         return text[1:-1].strip()

@@ -1,4 +1,4 @@
-"""A folder of generated rows: a file a unit, each put once and whole, and generation.json, which is put last."""
+"""A folder of generated rows: one file per unit, put once and whole, and generation.json, which is put last."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mapjob.errors import ConfigError, MapjobError
-from mapjob.lab.selfplay.tasks import Done
+from mapjob.lab.selfplay.tasks import UnitResult
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 
@@ -18,9 +18,9 @@ Kind = Literal["candidates", "prompts"]
 
 
 class GeneratedFolder:
-    """`<output>/<kind>/<name>/`. The name covers model, sampling and prompts, so that no two of them ever meet here.
+    """`<output>/<kind>/<name>/`. The name covers model, sampling and prompts, so a folder never mixes two of them.
 
-    A unit without a single row left still has its file: that it was done is not asked twice.
+    A unit without any rows still has its file, so that it is not done again.
     """
 
     def __init__(self, output_url: str, kind: Kind, name: str):
@@ -34,22 +34,22 @@ class GeneratedFolder:
         data = self._storage.read(MANIFEST)
         return None if data is None else json.loads(data)
 
-    def done(self) -> set[str]:
-        """Ids of the units that have their file."""
+    def unit_ids(self) -> set[str]:
+        """Ids of the units that have a file."""
         return {name.removesuffix(".parquet") for name in self._storage.names() if name.endswith(".parquet")}
 
-    def commit(self, unit_id: str, done: Done) -> None:
-        """Put a unit's rows, once; where another writer was first, its rows stand. What is left out is put before."""
-        counts = json.dumps(dict(sorted(done.counts.items())))
-        if done.refused:
-            columns = zip(("prompt_id", "reason", "detail"), zip(*done.refused))
+    def commit(self, unit_id: str, result: UnitResult) -> None:
+        """Put a unit's rows, once; if another writer was first, its rows stay. What is left out is put before."""
+        counts = json.dumps(dict(sorted(result.counts.items())))
+        if result.refused:
+            columns = zip(("prompt_id", "reason", "detail"), zip(*result.refused))
             refused = pa.table({name: pa.array(values, pa.string()) for name, values in columns})
-            # Hidden from readers of a corpus, who take every Parquet file that they find.
+            # Hidden from readers of a corpus, who read every Parquet file that they find.
             self._storage.create(f"_left_out/{unit_id}.parquet", to_parquet(refused))
-        self._storage.create(f"{unit_id}.parquet", to_parquet(done.table.replace_schema_metadata({COUNTS: counts})))
+        self._storage.create(f"{unit_id}.parquet", to_parquet(result.table.replace_schema_metadata({COUNTS: counts})))
 
-    def counted(self, unit_ids: list[str]) -> dict[str, Any]:
-        """What the units hold: `rows`, `left_out` by reason, and the tasks' own counts. Raises where one is missing."""
+    def count(self, unit_ids: list[str]) -> dict[str, Any]:
+        """What the units hold: `rows`, `left_out` by reason, and the counts of the task. Raises if one is missing."""
         counts, left_out = Counter[str](), Counter[str]()
         for unit_id in unit_ids:
             table = self._read(f"{unit_id}.parquet")
@@ -70,16 +70,16 @@ class GeneratedFolder:
             raise MapjobError(f"a file is damaged: {error}", where, do) from None
 
     def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Put generation.json, once. Returns what stands."""
+        """Put generation.json, once. Returns the manifest that is stored."""
         manifest = {**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}
         self._storage.create(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-        stands = self.manifest
-        assert stands is not None
-        return stands
+        stored = self.manifest
+        assert stored is not None
+        return stored
 
 
 def check_output(output_url: str, content_names: bool) -> None:
-    """Raises ConfigError for a store where one writer could overwrite another."""
+    """Raises ConfigError for a store in which one writer could overwrite another."""
     if content_names:
         do = "leave output.unconditional away, and give a store with conditional puts"
         raise ConfigError("what is generated is only ever put create-only", f"output.path: {output_url}", do)

@@ -13,7 +13,7 @@ from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
 from mapjob.lab.selfplay.config import GenerateConfig, Prompts
 from mapjob.lab.selfplay.folder import GeneratedFolder, check_output
-from mapjob.lab.selfplay.prompts import Found, Prompt, read_prompts
+from mapjob.lab.selfplay.prompts import Prompt, count_text, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.progress import Events
 from mapjob.say import Say, silent
@@ -33,9 +33,9 @@ def generate(
         return answered(config, limit, say, verbose)
     rewrites = evolved(config, limit, say, verbose)
     if not rewrites["counts"]["rows"]:
-        left_out = ", ".join(f"{number:,} {reason}" for reason, number in rewrites["counts"]["left_out"].items())
         do = "use a model that follows instructions, or loosen evolve"
-        raise InputError(f"no rewrite is fit to be a prompt ({left_out})", rewrites["path"], do)
+        reasons = count_text(rewrites["counts"]["left_out"])
+        raise InputError(f"no rewrite can be a prompt ({reasons})", rewrites["path"], do)
     return answered(of_rewrites(config, rewrites), None, say, verbose)
 
 
@@ -65,17 +65,19 @@ def _carried_out(
     spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int | None, say: Say, verbose: bool
 ) -> dict[str, Any]:
     start = time.monotonic()
-    found = read_prompts(config.prompts, spec.style, limit)
-    units = cut(found.prompts, config.generation.prompts_per_unit)
-    folder = GeneratedFolder(config.output.path, kind, _name(spec, found.prompts, config))
-    say(f"prompts: {len(found.prompts):,} of {found.rows:,} rows{_in_words(found)}, {len(units)} units")
+    source = read_prompts(config.prompts, spec.style, limit)
+    prompts = source.prompts
+    units = cut(prompts, config.generation.prompts_per_unit)
+    folder = GeneratedFolder(config.output.path, kind, _name(spec, prompts, config))
+    reasons = f" ({count_text(source.left_out)})" if source.left_out else ""
+    say(f"prompts: {len(prompts):,} of {source.rows:,} rows{reasons}, {len(units)} units")
     say(f"read as: {spec.style}; {kind}: {folder.url}")
     if (finished := folder.manifest) is not None:
         say(f"this is finished already: {folder.url}")
         return finished
     check_output(config.output.path, config.output.content_names)
-    done = folder.done()
-    todo = [(unit, prompts) for unit, prompts in units if unit.id not in done]
+    done = folder.unit_ids()
+    todo = [unit for unit in units if unit[0].id not in done]
     tokens = _work(spec, kind, folder, todo, config, say, verbose) if todo else 0
     body = {
         "kind": kind,
@@ -86,9 +88,9 @@ def _carried_out(
         "limit": limit,
         "covers": spec.covers,
         "commit": spec.files.commit if spec.files else None,
-        "prompts": {"rows": found.rows, "prompts": len(found.prompts), "left_out": dict(found.left_out)},
+        "prompts": {"rows": source.rows, "prompts": len(prompts), "left_out": dict(source.left_out)},
         "units": len(units),
-        "counts": folder.counted([unit.id for unit, _ in units]),
+        "counts": folder.count([unit.id for unit, _ in units]),
         "spent": {"seconds": round(time.monotonic() - start, 3), "tokens": tokens, "units": len(todo)},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     }
@@ -146,8 +148,3 @@ def _name(spec: TaskSpec, prompts: Sequence[Prompt], config: GenerateConfig) -> 
         digest.update(repr((prompt.id, prompt.group, prompt.source_id, prompt.rewrite, prompt.generation)).encode())
     per_unit = config.generation.prompts_per_unit
     return fingerprint({"task": spec.covers, "prompts": digest.hexdigest(), "prompts_per_unit": per_unit})
-
-
-def _in_words(found: Found) -> str:
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.items())
-    return f" ({reasons})" if reasons else ""

@@ -1,4 +1,4 @@
-"""Units of prompts through a pool of engines on Ray: each is answered, put, and comes back as a receipt."""
+"""Units of prompts through a pool of engines on Ray: an actor answers a unit, puts its rows and returns a receipt."""
 
 import json
 import time
@@ -29,7 +29,7 @@ NAME = "policy"
 
 
 class Worker:
-    """unit of prompts -> receipt; its rows are put by then."""
+    """Unit of prompts -> receipt; the unit's rows are stored by then."""
 
     def __init__(self, spec: TaskSpec, folder: GeneratedFolder, num_gpus: float):
         keep_to_share(num_gpus)
@@ -38,10 +38,10 @@ class Worker:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         unit, start = Todo.of(block).unit, time.monotonic()
-        done = self._spec.do(self._engine(), prompts_of(from_ipc(block["prompts"][0].as_buffer())))
-        self._folder.commit(unit.id, done)
-        reasons = dict(Counter(reason for _, reason, _ in done.refused))
-        tokens, seconds = {NAME: done.counts["tokens"]}, {NAME: time.monotonic() - start}
+        result = self._spec.do(self._engine(), prompts_of(from_ipc(block["prompts"][0].as_buffer())))
+        self._folder.commit(unit.id, result)
+        reasons = dict(Counter(reason for _, reason, _ in result.refused))
+        tokens, seconds = {NAME: result.counts["tokens"]}, {NAME: time.monotonic() - start}
         engines = {NAME: str(self._engine())}
         receipt = Receipt(unit.id, unit.num_rows, {NAME: reasons}, tokens, seconds, engines)
         return pa.table({"receipt": [json.dumps(asdict(receipt))]})
@@ -63,7 +63,7 @@ def work_through(
     cpus: float,
     gpus: float,
 ) -> Iterator[Receipt]:
-    """A receipt as each unit is put. Safe to run again, and beside another run of the same. Raises as `score` does."""
+    """A receipt per unit, as it is stored. Safe to run again, and beside another run. Raises as `score` does."""
     items = [Todo(unit, (NAME,)) for unit, _ in todo]
     rows = [{**i.row, "prompts": to_ipc(prompt_table(p, spec.style))} for i, (_, p) in zip(items, todo)]
     pool = _pool(spec, execution, cpus, gpus, len(rows))

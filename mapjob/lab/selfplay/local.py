@@ -20,7 +20,7 @@ from mapjob.scoring.spec import EncodingSpec, ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer, special_tokens
 
 CPU_ROWS, CUDA_ROWS = 32, 512
-SHARE_OF_MEMORY = 0.7  # of what is free beside the weights, for keys and values; the rest is for logits
+SHARE_OF_MEMORY = 0.7  # of the memory that is free beside the weights, for keys and values; the rest is for logits
 PROBE = (5, 9, 3), 4  # prompts of so many tokens, and the tokens that are written behind each
 TOLERANCE = {"float32": 1e-2, "float16": 0.5, "bfloat16": 1.0}  # nats, over the tokens of a probe
 
@@ -28,7 +28,7 @@ TOLERANCE = {"float32": 1e-2, "float16": 0.5, "bfloat16": 1.0}  # nats, over the
 class LocalEngine:
     """A response ends at the first special token that the model writes: its end of turn, or a turn it should not open.
 
-    Raises ModelError for a model that cannot be loaded, or whose cache is not one of keys and values: seen by trying.
+    Raises ModelError for a model that cannot be loaded, or whose cache does not hold keys and values: a probe tests it.
     """
 
     def __init__(self, files: ModelFiles, generation: Generation, style: Style, device: torch.device | None = None):
@@ -50,11 +50,13 @@ class LocalEngine:
         return f"policy: {self.num_rows} responses side by side on {self._device.type}"
 
     def answer(self, requests: Sequence[Request], num_samples: int) -> list[list[Response] | RowError]:
-        encoded = [self._encoded(request.prompt) for request in requests]
-        asked = [index for index, ids in enumerate(encoded) if not isinstance(ids, RowError)]
+        encoded = [self._encode(request.prompt) for request in requests]
+        answerable = [index for index, ids in enumerate(encoded) if not isinstance(ids, RowError)]
         with wearing(self._model, self._spec):
-            written = self._write([encoded[i] for i in asked], [requests[i].key for i in asked], num_samples)
-        answers = dict(zip(asked, written))
+            responses = self._write(
+                [encoded[i] for i in answerable], [requests[i].key for i in answerable], num_samples
+            )
+        answers = dict(zip(answerable, responses))
         return [answers.get(index, refused) for index, refused in enumerate(encoded)]
 
     def _write(self, prompts: list[list[int]], keys: list[str], num_samples: int) -> list[list[Response]]:
@@ -74,11 +76,11 @@ class LocalEngine:
         self.num_rows //= 2
         return self._write(prompts, keys, num_samples)
 
-    def _encoded(self, prompt: Text) -> list[int] | RowError:
+    def _encode(self, prompt: Text) -> list[int] | RowError:
         """Token ids up to where the response starts. Control tokens in a prompt would open turns of their own."""
         for text in [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]:
-            if found := self._control.search(text):
-                return RowError(Reason.CONTROL_TOKENS, f"holds {found.group()!r}")
+            if match := self._control.search(text):
+                return RowError(Reason.CONTROL_TOKENS, f"holds {match.group()!r}")
         if isinstance(prompt, str):
             ids = self._tokenizer(prompt)["input_ids"]
         else:
@@ -125,7 +127,7 @@ class LocalEngine:
 
 
 def _stops(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = own if isinstance(own, list) else [own]
+    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = eos if isinstance(eos, list) else [eos]
     special = tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))
     return frozenset(token for token in (*ends, *special) if token is not None)

@@ -1,8 +1,9 @@
-"""Prompts: read from Parquet, each once, with where they come from; and as Arrow tables."""
+"""Prompts: read from Parquet without repeats, with their lineage; and as Arrow tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from mapjob.corpus.records import Record, Text, messages
 from mapjob.errors import ConfigError, InputError, Reason, RowError
 from mapjob.lab.selfplay.config import Prompts
 
-ROWS = 2000  # that are read at a time
+ROWS = 2000  # read at a time
 REPEATED = "repeated"  # rows whose prompt an earlier row has
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 LINEAGE = ("source_id", "rewrite", "generation")
@@ -41,7 +42,8 @@ class Prompt:
         """What was asked last: the part of a prompt that is rewritten."""
         return self.text if isinstance(self.text, str) else self.text[-1]["content"]
 
-    def rewritten(self, last_turn: str, rewrite: str) -> "Prompt":
+    def replace_last_turn(self, last_turn: str, rewrite: str) -> "Prompt":
+        """The prompt that a rewrite of the last turn makes."""
         text: Text = last_turn
         if not isinstance(self.text, str):
             text = [*self.text[:-1], {**self.text[-1], "content": last_turn}]
@@ -49,32 +51,36 @@ class Prompt:
 
 
 @dataclass
-class Found:
-    """The prompts of a source, each once and in order, and its rows by what became of them."""
+class PromptSet:
+    """The prompts of a source, without repeats and in order; how many rows it has, and why rows are left out."""
 
     prompts: list[Prompt]
     rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)  # by reason
 
 
-def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> Found:
-    """Raises ConfigError for a column that is not there, InputError when no row holds a prompt."""
-    found, seen = Found([]), set()
-    for row in _limited(_rows(source), limit):
-        found.rows += 1
+def count_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
+
+
+def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> PromptSet:
+    """Raises ConfigError for a missing column, InputError if no row holds a prompt. limit: read the first rows only."""
+    prompts, seen = PromptSet([]), set()
+    for row in islice(_rows(source), limit):
+        prompts.rows += 1
         prompt = _prompt(row, source, style)
         if isinstance(prompt, RowError):
-            found.left_out[prompt.reason.value] += 1
+            prompts.left_out[prompt.reason.value] += 1
         elif prompt.id in seen:
-            found.left_out[REPEATED] += 1
+            prompts.left_out[REPEATED] += 1
         else:
             seen.add(prompt.id)
-            found.prompts.append(prompt)
-    if not found.prompts:
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.items()) or "there are no rows"
+            prompts.prompts.append(prompt)
+    if not prompts.prompts:
+        reasons = count_text(prompts.left_out) or "there are no rows"
         do = "check prompts.path and prompts.column"
         raise InputError(f"no row holds a prompt ({reasons})", f"prompts.path: {source.path}", do)
-    return found
+    return prompts
 
 
 def first_prompt(source: Prompts) -> Any:
@@ -89,17 +95,10 @@ def _rows(source: Prompts) -> Iterator[dict[str, Any] | None]:
                 key = "prompts.column" if name == source.column else "prompts.group"
                 do = f"its columns are: {', '.join(file.schema.names)}"
                 raise ConfigError(f"there is no column {name!r}, which {key} names", file.path, do)
-        wanted = [source.column, source.group, *LINEAGE]
-        columns = list(dict.fromkeys(name for name in wanted if name in file.schema.names))
+        names = dict.fromkeys([source.column, source.group, *LINEAGE])
+        columns = [name for name in names if name in file.schema.names]
         for start in range(0, file.num_rows, ROWS):
             yield from python_rows(read_rows(file.path, start, min(file.num_rows, start + ROWS), columns))
-
-
-def _limited(rows: Iterable[Any], limit: int | None) -> Iterator[Any]:
-    for number, row in enumerate(rows):
-        if number == limit:
-            return
-        yield row
 
 
 def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt | RowError:
@@ -127,7 +126,7 @@ def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt
 
 
 def prompt_table(prompts: Sequence[Prompt], style: Style) -> pa.Table:
-    """One row a prompt: prompt, prompt_id, group, source_id, rewrite, generation."""
+    """One row per prompt: prompt, prompt_id, group, source_id, rewrite, generation."""
     columns = {name: [asdict(prompt)[name] for prompt in prompts] for name in ("group", *LINEAGE)}
     return pa.table(
         {

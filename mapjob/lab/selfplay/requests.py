@@ -1,4 +1,4 @@
-"""What goes into an engine, what comes out of it, and what every engine can do."""
+"""Requests to an engine, its responses, and the protocol of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mapjob.errors import RowError
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to answer: messages, or a plain string that is continued. key: what its random numbers hang on."""
+    """A prompt to answer: messages, or a plain string that is continued. key: its random numbers depend on it."""
 
     key: str
     prompt: Text
@@ -21,7 +21,7 @@ class Response:
     """One answer. num_tokens: its end-of-turn token included. finished: by the model, not by max_new_tokens.
 
     logps: sum over its tokens of the log-probability in nats that the model gave them, without temperature and top_p;
-    None where the engine does not say.
+    None if the engine does not say.
     """
 
     text: str
@@ -32,8 +32,8 @@ class Response:
 
 class Engine(Protocol):
     def answer(self, requests: Sequence[Request], num_samples: int) -> list[list[Response] | RowError]:
-        """`num_samples` responses to each request, in order; where it cannot be answered, the RowError that says why.
+        """`num_samples` responses to each request, in order; the RowError for a request that cannot be answered.
 
-        The same request gets the same responses from the same engine, whatever is asked beside it.
+        The same request gets the same responses from the same engine, whatever other requests there are.
         """
         ...

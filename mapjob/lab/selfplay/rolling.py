@@ -1,4 +1,4 @@
-"""Responses written side by side by one causal model: a batch that rows leave as they end and new prompts join.
+"""Responses written side by side by one causal model: rows leave the batch as they end, and new prompts join it.
 
 A prompt is computed once for all its samples. Rows are padded on the left; positions count a row's own tokens.
 """
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 from mapjob.lab.selfplay.config import Generation
 
-# Sampling by named random numbers: what is drawn hangs on the seed, the prompt, the sample and the step, nothing
-# else. One uniform number decides a token: the first in the order of the vocabulary whose cumulative probability
-# exceeds it. So neither batch-mates nor an earlier call move what a response is made of; only rounding of the
-# probabilities could.
+# Sampling by named random numbers: a token depends on the seed, the prompt, the sample and the step, nothing else. One
+# uniform number decides it: the first token in the order of the vocabulary whose cumulative probability exceeds it. So
+# neither batch-mates nor an earlier call change a response; only rounding of the probabilities could.
 
 CANDIDATES = 256  # tokens that top_p looks at first; nearly always they hold that much probability
 
 
 def uniforms(seed: int, key: str, num: int) -> npt.NDArray[np.float64]:
-    """`num` numbers in [0, 1) that hang on seed and key alone, the same on every machine. Shape (num,)."""
+    """`num` numbers in [0, 1) that depend on seed and key alone, the same on every machine. Shape (num,)."""
     digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()
     raw = np.random.Philox(key=int.from_bytes(digest, "little")).random_raw(num)
     return (raw >> np.uint64(11)) * 2.0**-53
@@ -42,8 +42,8 @@ def draw(logits_BV: torch.Tensor, uniform_B: torch.Tensor, generation: Generatio
         kept_BK, tokens_BK = _nucleus(probs_BV, generation.top_p, generation.top_k)
         cumulative_BK = kept_BK.double().cumsum(1)
         target_B1 = uniform_B[:, None] * cumulative_BK[:, -1:]
-        place_B1 = torch.searchsorted(cumulative_BK, target_B1, right=True).clamp(max=kept_BK.shape[1] - 1)
-        token_B = (place_B1 if tokens_BK is None else tokens_BK.gather(1, place_B1))[:, 0]
+        index_B1 = torch.searchsorted(cumulative_BK, target_B1, right=True).clamp(max=kept_BK.shape[1] - 1)
+        token_B = (index_B1 if tokens_BK is None else tokens_BK.gather(1, index_B1))[:, 0]
     return token_B, logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(1)
 
 
@@ -98,36 +98,35 @@ class RollingBatch:
             free = (self._num_rows - len(batch.rows)) // num_samples
             if waiting and (not batch.rows or free * num_samples >= JOIN_SHARE * self._num_rows):
                 indices = [waiting.popleft() for _ in range(min(max(1, free), len(waiting)))]
-                rows = [
-                    Row(index, sample, uniforms(self._generation.seed, f"{keys[index]}\0{sample}", self._most))
-                    for index in indices
-                    for sample in range(num_samples)
-                ]
+                rows = [self._begin(index, sample, keys[index]) for index in indices for sample in range(num_samples)]
                 logits_BV = batch.join([prompts[index] for index in indices], rows, num_samples)
                 yield from self._extend(batch, rows, logits_BV, len(batch.rows) - len(rows))
             else:
                 yield from self._extend(batch, batch.rows, batch.step(), 0)
 
-    @property
-    def _most(self) -> int:
-        return self._generation.max_new_tokens
+    def _begin(self, index: int, sample: int, key: str) -> Row:
+        generation = self._generation
+        return Row(index, sample, uniforms(generation.seed, f"{key}\0{sample}", generation.max_new_tokens))
 
     def _extend(self, batch: "_Batch", rows: list[Row], logits_BV: torch.Tensor, start: int) -> list[Row]:
-        """Give each of `rows`, which stand in the batch from `start` on, its next token; those that end leave it."""
+        """Give each of `rows`, which are in the batch from `start` on, its next token; rows that end leave it."""
         uniform_B = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], device=logits_BV.device)
         token_B, logp_B = draw(logits_BV.float(), uniform_B, self._generation)
         for row, token, logp in zip(rows, token_B.tolist(), logp_B.tolist()):
             row.tokens.append(token)
             row.logps.append(logp)
             row.finished = token in self._stops
-        ended = [row for row in rows if row.finished or len(row.tokens) == self._most]
+        ended = [row for row in rows if self._has_ended(row)]
         if ended:
-            batch.keep([i for i, row in enumerate(batch.rows) if not (row.finished or len(row.tokens) == self._most)])
+            batch.keep([index for index, row in enumerate(batch.rows) if not self._has_ended(row)])
         return ended
+
+    def _has_ended(self, row: Row) -> bool:
+        return row.finished or len(row.tokens) == self._generation.max_new_tokens
 
 
 class _Batch:
-    """The rows that are written now, and their keys and values: of each the last token is not in the cache yet."""
+    """The rows that are being written, with their keys and values; the last token of a row is not in the cache yet."""
 
     def __init__(self, model: PreTrainedModel):
         self.rows: list[Row] = []
@@ -148,10 +147,10 @@ class _Batch:
             self._cache, self._mask_BL = cache, mask_BL
         else:
             width = max(self._mask_BL.shape[1], mask_BL.shape[1])
-            for own, new in zip(self._cache.layers, cache.layers):
-                own.keys = torch.cat([_widened(own.keys, width, -2), _widened(new.keys, width, -2)])
-                own.values = torch.cat([_widened(own.values, width, -2), _widened(new.values, width, -2)])
-            self._mask_BL = torch.cat([_widened(self._mask_BL, width, -1), _widened(mask_BL, width, -1)])
+            for layer, new in zip(self._cache.layers, cache.layers):
+                layer.keys = torch.cat([_pad_front(layer.keys, width, -2), _pad_front(new.keys, width, -2)])
+                layer.values = torch.cat([_pad_front(layer.values, width, -2), _pad_front(new.values, width, -2)])
+            self._mask_BL = torch.cat([_pad_front(self._mask_BL, width, -1), _pad_front(mask_BL, width, -1)])
         self.rows = self.rows + rows
         return logits_PV.repeat_interleave(num_samples, 0)
 
@@ -162,14 +161,14 @@ class _Batch:
         assert self._cache is not None, "rows have joined"
         return self._forward(last_B1, self._mask_BL, self._cache)
 
-    def keep(self, places: list[int]) -> None:
+    def keep(self, indices: list[int]) -> None:
         """Drop the other rows, and the padding that none of the rest needs."""
-        self.rows = [self.rows[place] for place in places]
-        if not places:
+        self.rows = [self.rows[index] for index in indices]
+        if not indices:
             self._cache = None
             return
         assert self._cache is not None, "rows have joined"
-        index_B = torch.tensor(places, device=self._mask_BL.device)
+        index_B = torch.tensor(indices, device=self._mask_BL.device)
         self._cache.batch_select_indices(index_B)
         self._mask_BL = self._mask_BL[index_B]
         padding = int(self._mask_BL.argmax(1).min())
@@ -190,11 +189,6 @@ class _Batch:
         ).logits[:, -1]
 
 
-def _widened(values: torch.Tensor, width: int, dim: int) -> torch.Tensor:
-    """The tensor with zeros in front along a dimension, so that it is `width` long there."""
-    missing = width - values.shape[dim]
-    if not missing:
-        return values
-    shape = list(values.shape)
-    shape[dim] = missing
-    return torch.cat([values.new_zeros(shape), values], dim)
+def _pad_front(values: torch.Tensor, width: int, dim: int) -> torch.Tensor:
+    """The tensor with zeros in front along a dimension (-1 or -2), so that it is `width` long there."""
+    return pad(values, [0, 0] * (-1 - dim) + [width - values.shape[dim], 0])

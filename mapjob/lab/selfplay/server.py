@@ -1,4 +1,4 @@
-"""The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI, `transformers serve`), one request a sample."""
+"""The engine `openai`: a server of the OpenAI API (vLLM, SGLang, TGI, `transformers serve`), one request per sample."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from mapjob.lab.selfplay.requests import Request, Response
 from mapjob.store.remote import ATTEMPTS, retried
 
 KEY = "OPENAI_API_KEY"
-OF_THE_REQUEST = {400, 413, 422}  # what the server has against this prompt, not against all of them
+OF_THE_REQUEST = {400, 413, 422}  # the server rejects this prompt, not all of them
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
@@ -31,9 +31,9 @@ class ServerEngine:
         self._url = self._server.url.rstrip("/")
         if redacted(self._url) != self._url or not _is_plain(self._url):
             raise ConfigError(
-                "this is no plain http(s) URL, or it holds a password",
+                "this is not a plain http(s) URL, or it holds a password",
                 f"generation.server.url: {redacted(self._url)}",
-                f"give http(s)://host:port/v1, and the server's key, where it wants one, as {KEY} in the environment",
+                f"give http(s)://host:port/v1, and the server's key, if it needs one, as {KEY} in the environment",
             )
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class ServerEngine:
         ):
             answers = list(threads.map(lambda item: self._answer(client, *item), samples))
         per_request = [answers[start : start + num_samples] for start in range(0, len(answers), num_samples)]
-        return [next((a for a in own if isinstance(a, RowError)), own) for own in per_request]
+        return [next((a for a in answers if isinstance(a, RowError)), answers) for answers in per_request]
 
     def _answer(self, client: httpx2.Client, request: Request, sample: int) -> Response | RowError:
         g = self._generation
@@ -70,7 +70,7 @@ class ServerEngine:
         except RowError as error:
             return error
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise self._failed(f"the server's answer is not that of the OpenAI API ({type(error).__name__})") from None
+            raise self._failure(f"the server's answer is not that of the OpenAI API ({type(error).__name__})") from None
 
     def _post(self, client: httpx2.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         def ask() -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ServerEngine:
             if reply.status_code in BUSY:
                 raise ConnectionError(f"HTTP {reply.status_code}")
             if not reply.is_success:
-                raise self._refused(reply.status_code, reply.text)
+                raise self._refusal(reply.status_code, reply.text)
             return reply.json()
 
         try:
@@ -87,19 +87,19 @@ class ServerEngine:
             raise IncompleteError(
                 f"the server did not answer in {ATTEMPTS} attempts ({redacted(str(error))})",
                 f"generation.server.url: {self._url}",
-                "when it is well, run the same command again: it goes on from what is committed",
+                "when the server answers, run the same command again: it resumes from what is committed",
             ) from None
 
-    def _refused(self, status: int, said: str) -> Exception:
-        """What it said may repeat the prompt or the key, so none of it is passed on."""
+    def _refusal(self, status: int, reply: str) -> Exception:
+        """The reply may repeat the prompt or the key, so none of it is passed on."""
         if status in OF_THE_REQUEST:
-            is_long = status == 413 or "context length" in said or "too long" in said
+            is_long = status == 413 or "context length" in reply or "too long" in reply
             return RowError(Reason.OVERLENGTH if is_long else Reason.TEMPLATE_ERROR, f"the server says HTTP {status}")
         if status in (401, 403):
-            return self._failed(f"the server refuses the key, or asks for one (HTTP {status})", f"set {KEY}")
-        return self._failed(f"the server says HTTP {status}", "check the URL and the model's name on the server")
+            return self._failure(f"the server rejects the key, or needs one (HTTP {status})", f"set {KEY}")
+        return self._failure(f"the server says HTTP {status}", "check the URL and the model's name on the server")
 
-    def _failed(self, what: str, do: str = "give the URL of an OpenAI-compatible server, up to /v1") -> MapjobError:
+    def _failure(self, what: str, do: str = "give the URL of an OpenAI-compatible server, up to /v1") -> MapjobError:
         return ConfigError(what, f"generation.server.url: {self._url}, model {self._server.model}", do)
 
 

@@ -1,4 +1,4 @@
-"""What is done to a unit of prompts: they are answered, or rewritten. No Ray here."""
+"""Tasks on a unit of prompts: answer them, or rewrite them. No Ray here."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mapjob.config import Model
 from mapjob.corpus.plan import Style, style_of
 from mapjob.errors import ConfigError, ModelError, Reason, RowError
 from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Generation
-from mapjob.lab.selfplay.evolve import DIRECTIONS, INSTRUCTION, Fault, instruction, rewritten
+from mapjob.lab.selfplay.evolve import DIRECTIONS, INSTRUCTION, Fault, instruction, read_rewrite
 from mapjob.lab.selfplay.prompts import Prompt, first_prompt, prompt_table
 from mapjob.lab.selfplay.requests import Engine, Request, Response
 from mapjob.scoring.model_files import ModelFiles, model_files
@@ -24,8 +24,8 @@ Refused = tuple[str, str, str]  # prompt_id, reason, detail
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of some prompts: rows of the corpus, what is left out and why, and counts of the rest."""
+class UnitResult:
+    """What a unit of prompts gave: rows of the corpus, the prompts left out and why, and counts of the rest."""
 
     table: pa.Table
     refused: list[Refused]
@@ -62,53 +62,53 @@ class TaskSpec:
             **rewriting,
         }
 
-    def do(self, engine: Engine, prompts: Sequence[Prompt]) -> Done:
+    def do(self, engine: Engine, prompts: Sequence[Prompt]) -> UnitResult:
         return respond(self, engine, prompts) if self.evolution is None else evolve(self, engine, prompts)
 
 
-def respond(spec: TaskSpec, engine: Engine, prompts: Sequence[Prompt]) -> Done:
-    """A row of candidates for each prompt; one with an empty response is left out, since no pair may hold that."""
+def respond(spec: TaskSpec, engine: Engine, prompts: Sequence[Prompt]) -> UnitResult:
+    """A row of candidates per prompt; a prompt with an empty response is left out, since no pair may hold one."""
     answers = engine.answer([Request(prompt.id, prompt.text) for prompt in prompts], spec.generation.num_responses)
-    kept, responses, refused, counts = [], [], [], Counter[str]()
+    answered, responses, refused, counts = [], [], [], Counter[str]()
     for prompt, answer in zip(prompts, answers):
         if isinstance(answer, RowError):
             refused.append((prompt.id, answer.reason.value, answer.detail))
             continue
-        counts.update(_counted(answer))
+        counts.update(_count(answer))
         if empty := sum(not response.text.strip() for response in answer):
             counts["empty_responses"] += empty
             refused.append((prompt.id, Reason.EMPTY_COMPLETION.value, f"{empty} of {len(answer)} responses are empty"))
             continue
-        kept.append(prompt)
+        answered.append(prompt)
         responses.append([vars(response) for response in answer])
-    table = prompt_table(kept, spec.style).append_column("responses", pa.array(responses, pa.list_(RESPONSE)))
-    return Done(table, refused, counts)
+    table = prompt_table(answered, spec.style).append_column("responses", pa.array(responses, pa.list_(RESPONSE)))
+    return UnitResult(table, refused, counts)
 
 
-def evolve(spec: TaskSpec, engine: Engine, prompts: Sequence[Prompt]) -> Done:
-    """The rewrites of each prompt that are fit to be prompts themselves."""
+def evolve(spec: TaskSpec, engine: Engine, prompts: Sequence[Prompt]) -> UnitResult:
+    """The rewrites of the prompts that can be prompts themselves."""
     assert spec.evolution is not None, "a task that rewrites"
-    asked = [(prompt, rewrite) for prompt in prompts for rewrite in spec.evolution.rewrites]
+    tasks = [(prompt, rewrite) for prompt in prompts for rewrite in spec.evolution.rewrites]
     requests = []
-    for prompt, rewrite in asked:
+    for prompt, rewrite in tasks:
         text = instruction(prompt.last_turn, rewrite)
         whole = text if isinstance(prompt.text, str) else [{"role": "user", "content": text}]
         requests.append(Request(f"{prompt.id}:{rewrite}", whole))
-    kept, refused, counts = [], [], Counter[str]()
-    for (prompt, rewrite), answer in zip(asked, engine.answer(requests, 1)):
+    rewrites, refused, counts = [], [], Counter[str]()
+    for (prompt, rewrite), answer in zip(tasks, engine.answer(requests, 1)):
         if isinstance(answer, RowError):
             refused.append((prompt.id, answer.reason.value, f"{rewrite}: {answer.detail}"))
             continue
-        counts.update(_counted(answer))
-        new = rewritten(prompt.last_turn, answer[0], spec.evolution)
+        counts.update(_count(answer))
+        new = read_rewrite(prompt.last_turn, answer[0], spec.evolution)
         if isinstance(new, Fault):
             refused.append((prompt.id, new.value, rewrite))
         else:
-            kept.append(prompt.rewritten(new, rewrite))
-    return Done(prompt_table(kept, spec.style), refused, counts)
+            rewrites.append(prompt.replace_last_turn(new, rewrite))
+    return UnitResult(prompt_table(rewrites, spec.style), refused, counts)
 
 
-def _counted(responses: Sequence[Response]) -> dict[str, int]:
+def _count(responses: Sequence[Response]) -> dict[str, int]:
     return {
         "responses": len(responses),
         "tokens": sum(response.num_tokens for response in responses),
@@ -116,11 +116,11 @@ def _counted(responses: Sequence[Response]) -> dict[str, int]:
     }
 
 
-# From a run file of `mapjob generate` to what its workers need to know, or to what is wrong with it.
-
-
 def task_spec(config: GenerateConfig, evolution: Evolution | None = None) -> TaskSpec:
-    """Answering prompts, or with an evolution rewriting them. Raises MapjobError for a model that cannot do it."""
+    """The task of a run file: answer its prompts, or with an evolution rewrite them.
+
+    Raises MapjobError for a model that cannot do it.
+    """
     files = _files(config)
     return TaskSpec(config.generation, files, _style(config, files), evolution)
 
