@@ -1,10 +1,8 @@
 """`mapjob run` in this process: `job.run` itself, or its scoring alone, with the stages one after the other, no Ray."""
 
 import json
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,14 +16,12 @@ from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
-from mapjob.report import figures
 from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
 
-# What is loaded, scored or drawn once is there for every later run of this process, and of its forks.
+# What is loaded or scored once is there for every later run of this process, and of its forks.
 _stages: dict[tuple[str, ...], list[Any]] = {}
 _scored: dict[tuple[str, ...], pa.Table] = {}
-_drawn: dict[bytes, str] = {}
 
 
 @contextmanager
@@ -34,8 +30,6 @@ def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
         patch.setattr(graph, "score", score)
-        patch.setattr(figures, "draw_density", partial(drawn_once, figures.draw_density))
-        patch.setattr(figures, "draw_histogram", partial(drawn_once, figures.draw_histogram))
         yield
 
 
@@ -78,14 +72,6 @@ def score(
                 block = model(block)
             _scored[name] = block
         yield Receipt(**json.loads(commit(_scored[name])["receipt"][0].as_py()))
-
-
-def drawn_once(draw: Callable[..., str], *arguments: Any) -> str:
-    """The figure of these very bins; the hundreds of runs of a crash test have all the same."""
-    key = pickle.dumps((draw.__name__, arguments))
-    if key not in _drawn:
-        _drawn[key] = draw(*arguments)
-    return _drawn[key]
 
 
 if __name__ == "__main__":  # `python -m tests.without_ray run run.yaml`: the program, in a process of its own

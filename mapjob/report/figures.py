@@ -1,7 +1,8 @@
-"""The figures of a report as SVG for its page: the same bytes for the same bins, colours as the page's style says."""
+"""The figures of a report: pairs are counted in bins, and the bins are drawn, with a sentence on how to read them.
 
-import io
-import re
+The bins are a few thousand numbers for a corpus of any size, and are counted a piece at a time, in constant memory.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,9 @@ import numpy.typing as npt
 from mapjob.arrays import F64
 from mapjob.config import Config
 from mapjob.metrics.map import Scale
-from mapjob.report.markup import Html, figure, note, section
-
-# Pairs counted in bins, for the figures of a report: a few thousand numbers for any corpus. They are counted a
-# piece at a time, so counting costs the same memory for any corpus too.
+from mapjob.report import svg
+from mapjob.report.markup import Html, note, section
+from mapjob.report.svg import Axes
 
 MOST_CELLS = 48  # of the density, each way; fewer for few pairs
 BINS = 40
@@ -79,155 +79,105 @@ def _reach(values: F64) -> float:
 
 
 LEVELS = 6  # shades of the density
-# Drawn in these, shown in the style's variables of these names, which differ in light and dark.
-COLOURS = {"ink": "#010101", "soft": "#020202", "all": "#030303", "some": "#040404", "most": "#050505"}
+SHARES = ("all", "some", "most")  # colours of cells: less than a third selected, up to two thirds, more
 
 
-def draw_density(bins: Density, line: tuple[Scale, float, float] | None) -> str:
+def draw_density(bins: Density, line: tuple[Scale, float, float] | None, unit: str) -> str:
     """Explicit against implicit margin of all pairs; where they are selected, in another colour.
 
-    line: (scale, alpha, cut-off) of MAP, whose cut line is drawn.
+    line: (scale, alpha, cut-off) of MAP, whose cut line is drawn; unit: of the implicit margin.
     """
-    edges = [np.array(axis) for axis in bins.edges]
+    xs, ys = bins.edges
     counts, selected = np.array(bins.counts), np.array(bins.selected)
     share = selected / np.maximum(counts, 1)
+    colour = (share >= 1 / 3).astype(int) + (share > 2 / 3)
     shade = np.ceil(LEVELS * np.log1p(counts) / np.log1p(max(1, counts.max()))).astype(int)
-    figure, axis = _empty(5.2, 4.4, left=0.6, bottom=0.55)
-    for name, where in (("all", share < 1 / 3), ("some", (share >= 1 / 3) & (share <= 2 / 3)), ("most", share > 2 / 3)):
-        for level in range(1, LEVELS + 1):
-            _fill(axis, edges, where & (shade == level), COLOURS[name], 0.1 + 0.85 * (level / LEVELS) ** 1.3)
-    if line is not None:
-        _cut_line(axis, *line, edges[0][-1], edges[1][-1])
-    axis.set_xlim(0, edges[0][-1])
-    axis.set_ylim(0, edges[1][-1])
-    axis.set_xlabel("|reward margin|: what the reward model asks for")
-    axis.set_ylabel("|implicit margin|: what the policy has")
-    return _svg(figure, "density")
+    axes = Axes((0.0, xs[-1]), (0.0, ys[-1]), left=62, top=6, right=366, bottom=262)
+    parts = []
+    for one, level in np.unique(np.stack([colour, shade])[:, counts > 0], axis=1).T:
+        cells = (colour == one) & (shade == level)
+        shape = "".join(
+            axes.box((xs[start], xs[stop]), (ys[row], ys[row + 1]))
+            for row in range(cells.shape[1])
+            for start, stop in _runs(cells[:, row])
+        )
+        parts.append(svg.area(shape, SHARES[one], 0.1 + 0.85 * (level / LEVELS) ** 1.3))
+    if line is not None and (ends := _cut_line(*line, xs[-1], ys[-1])):
+        parts.append(svg.line([axes.at(*end) for end in ends], "ink", 1.4, "cut"))
+    middle = (axes.top + axes.bottom) / 2
+    parts += [
+        *axes.x_axis(),
+        *axes.y_axis(),
+        svg.text("how strongly the reward model separates the two answers", (214, 294), 11, colour="ink"),
+        svg.text("(|reward margin|)", (214, 309)),
+        svg.text("how strongly the policy already separates", (10, middle), 11, colour="ink", upward=True),
+        svg.text(f"the two answers (|implicit margin|, {unit})", (24, middle), upward=True),
+    ]
+    return svg.svg(375, 316, "Density of the margins, selected pairs in colour", parts)
 
 
 def draw_histogram(name: str, bins: Histogram) -> str:
     """A number of every pair, and of it the selected part."""
-    figure, axis = _empty(3.6, 1.9, left=0.06, bottom=0.27)
-    axis.stairs(bins.counts, bins.edges, fill=True, color=COLOURS["all"], alpha=0.45, linewidth=0)
-    axis.stairs(bins.selected, bins.edges, fill=True, color=COLOURS["most"], linewidth=0)
-    axis.set_xlim(bins.edges[0], bins.edges[-1])
-    axis.set_ylim(0, max(1, *bins.counts) * 1.04)
-    axis.yaxis.set_visible(False)
-    axis.spines["left"].set_visible(False)
-    return _svg(figure, name)
+    top = 1.04 * max(1, *bins.counts)
+    axes = Axes((bins.edges[0], bins.edges[-1]), (0.0, top), left=10, top=4, right=230, bottom=106)
+    bars = [_bars(axes, bins.edges, bins.counts, "all", 0.45), _bars(axes, bins.edges, bins.selected, "most", 1.0)]
+    return svg.svg(240, 126, f"Histogram of {name}, selected pairs in colour", [*bars, *axes.x_axis()])
 
 
-def _empty(width: float, height: float, left: float, bottom: float) -> tuple[Any, Any]:
-    """(figure, its axes). In inches; at the left and at the bottom there is room for labels."""
-    from matplotlib.figure import Figure  # slow to import, and nothing else here draws
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(width, height), frameon=False)
-    # Where the axes are is said, since matplotlib would draw everything twice to find it out.
-    margin = 0.06
-    inner = (left, bottom, width - left - margin, height - bottom - margin)
-    axis = figure.add_axes([part / whole for part, whole in zip(inner, (width, height) * 2)], facecolor="none")
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(COLOURS["soft"])
-        spine.set_linewidth(0.6)
-    axis.tick_params(length=0, pad=5, labelsize=10, labelcolor=COLOURS["soft"])
-    axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.yaxis.set_major_locator(MaxNLocator(5))
-    for one in (axis.xaxis, axis.yaxis):
-        one.label.set_color(COLOURS["ink"])
-        one.label.set_size(11)
-        one.labelpad = 8
-    return figure, axis
+def _bars(axes: Axes, edges: list[float], counts: list[int], colour: str, opacity: float) -> str:
+    bars = zip(edges, edges[1:], counts)
+    return svg.area("".join(axes.box((low, high), (0, count)) for low, high, count in bars if count), colour, opacity)
 
 
-def _fill(axis: Any, edges: list[F64], where: Bools, colour: str, opacity: float) -> None:
-    """One path over all these cells; those beside each other in a row are one rectangle."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
-
-    corners = []
-    for row in range(where.shape[1]):
-        turns = np.flatnonzero(np.diff(where[:, row], prepend=False, append=False))
-        bottom, top = edges[1][row], edges[1][row + 1]
-        for left, right in edges[0][turns].reshape(-1, 2):
-            corners.append([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)])
-    if corners:
-        codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(corners)
-        path = Path(np.concatenate(corners), codes)
-        axis.add_patch(PathPatch(path, facecolor=colour, alpha=opacity, linewidth=0, gid="cells", clip_on=False))
+def _runs(cells: Bools) -> npt.NDArray[np.int64]:
+    """(runs, 2): the first index of each run of true cells, and the one behind its last."""
+    return np.flatnonzero(np.diff(cells, prepend=False, append=False)).reshape(-1, 2)
 
 
-def _cut_line(axis: Any, scale: Scale, alpha: float, cut_off: float, right: float, top: float) -> None:
-    """Where S_r x - alpha S_i y is the cut-off, as far as the axes reach."""
+def _cut_line(scale: Scale, alpha: float, cut_off: float, right: float, top: float) -> list[tuple[float, float]]:
+    """Both ends, within the axes, of the line on which S_r x - alpha S_i y is the cut-off; [] if it is outside them."""
     a, b = scale.reward, alpha * scale.implicit
-    if a > 0:
-        y = np.array([0.0, top])
-        x = (cut_off + b * y) / a
-    elif b > 0:
-        x, y = np.array([0.0, right]), np.full(2, -cut_off / b)
-    else:
-        return
-    axis.plot(x, y, color=COLOURS["ink"], linewidth=1.4, gid="cut")
+    ends = [((cut_off + b * y) / a, y) for y in (0.0, top)] if a > 0 else []
+    ends += [(x, (a * x - cut_off) / b) for x in (0.0, right)] if b > 0 else []
+    inside = sorted((x, y) for x, y in ends if 0 <= x <= right and 0 <= y <= top)
+    return [inside[0], inside[-1]] if inside else []
 
-
-def _svg(figure: Any, name: str) -> str:
-    """The svg element alone: what matplotlib puts around it, its ids and its styles would meet others in a page."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    for unwanted in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->", r' xmlns(:\w+)?="[^"]*"'):
-        svg = re.sub(unwanted, "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="(cells|cut)">', r'<g class="\1">', svg)
-    svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg).replace("<g/>", "")
-    svg = re.sub(r"font-family: [^;]*; ", "", svg)
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), svg)
-    svg = re.sub(r'<svg width="[^"]*" height="[^"]*"', '<svg aria-hidden="true"', svg)
-    for variable, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return re.sub(r"\s*\n\s*", "\n", svg)
-
-
-# The figures of a report with what they say: the picture that explains MAP, and how scores and lengths are spread.
 
 LEGEND = """<p class="legend"><span class="most">more than two thirds selected</span>
 <span class="some">a third to two thirds</span> <span class="all">less than a third</span></p>"""
 
 
 def picture(manifest: dict[str, Any], config: Config, bins: Density) -> Html:
-    """Explicit against implicit margin of all ranked pairs."""
+    """The section that explains MAP: explicit against implicit margin of all ranked pairs."""
     selection, statistics = config.selection, manifest["statistics"]
     cut_off = statistics["cut_off"]
-    drawn_line = selection.metric == "map" and cut_off is not None
-    line = (Scale(**statistics["scale"]), selection.alpha, cut_off) if drawn_line else None
     words = [
-        "Every ranked pair by its margins without sign. A stronger colour is more pairs, on a logarithmic scale.",
-        "To the right, the reward model tells the two sides further apart; at the bottom, the policy does not.",
-        "What lies at the bottom right is left to learn.",
+        "Every ranked pair by the size of its two margins. A stronger colour means more pairs (log scale).",
+        "At the bottom right, the reward model separates the two answers and the policy does not yet: this is what is "
+        "left to learn.",
     ]
-    if drawn_line:
-        words.append(f"On the line map_score is the cut-off, {cut_off:.4g}; it is larger on the right of it.")
-        if sum(manifest["counts"]["passed_over"].values()):
-            words.append("Some pairs on the right of it are passed over by the rules of the selection.")
-    elif selection.metric != "map":
+    line = None
+    if selection.metric != "map":
         words.append(f"The selection goes by {selection.metric}, so its edge need not be a line here.")
-    svg = draw_density(bins, line)
-    label = f'<div class="picture" role="img" aria-label="Density of the margins, selected pairs in colour">{svg}</div>'
-    caption = " ".join([*words, _beyond(bins.num_beyond)])
-    return section("picture", "What is left to learn", Html(f"<figure>{LEGEND}{label}</figure>"), note(caption))
+    elif cut_off is not None:
+        line = Scale(**statistics["scale"]), selection.alpha, cut_off
+        skipped = ", except those that the rules of the selection skip" * any(
+            manifest["counts"]["passed_over"].values()
+        )
+        words.append(f"Pairs to the right of the line score above the cut-off {cut_off:.3g} and are selected{skipped}.")
+    words.append(_outliers(bins.num_beyond))
+    drawing = draw_density(bins, line, "nats per token" if selection.implicit == "simpo" else "nats")
+    shown = Html(f'<figure class="picture">{LEGEND}{drawing}</figure>')
+    return section("picture", "What is left to learn", shown, note(" ".join(words)))
 
 
 def distributions(histograms: Mapping[str, Histogram]) -> Html:
-    """Score, margins and lengths, of all ranked pairs and of those that are selected."""
-    figures = []
-    for name, bins in histograms.items():
-        svg = draw_histogram(name, bins)
-        label = f'<div role="img" aria-label="Histogram of {name}, selected pairs in colour">{svg}</div>'
-        figures.append(figure(label, name, _beyond(bins.num_beyond)))
+    """The section of scores, margins and lengths, of all ranked pairs and of those that are selected."""
+    figures = [
+        f"<figure>\n<h3>{name}</h3>\n{draw_histogram(name, bins)}\n"
+        f"<figcaption>{_outliers(bins.num_beyond)}</figcaption>\n</figure>"
+        for name, bins in histograms.items()
+    ]
     return section(
         "distributions",
         "Score, margins and lengths",
@@ -237,7 +187,7 @@ def distributions(histograms: Mapping[str, Histogram]) -> Html:
     )
 
 
-def _beyond(number: int) -> str:
+def _outliers(number: int) -> str:
     if not number:
         return ""
-    return f"{number:,} pair{'s lie' if number > 1 else ' lies'} beyond the axes."
+    return f"{number:,} outlier{'s are' if number > 1 else ' is'} not shown."

@@ -60,11 +60,6 @@ def facts(rows: Iterable[tuple[str, object]]) -> Html:
     return Html(f'<dl class="facts">\n{lines}\n</dl>')
 
 
-def figure(svg: str, title: str, caption: str) -> Html:
-    """title and caption: our own words, where values are escaped already."""
-    return Html(f"<figure>\n<h3>{title}</h3>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>")
-
-
 def listed(values: Sequence[object], most: int) -> Html:
     """Values one below the other, and how many more there are."""
     lines = [text(value) for value in values[:most]]
@@ -75,7 +70,7 @@ def listed(values: Sequence[object], most: int) -> Html:
 
 # How a report looks: one column, two colours beside the ink, light and dark, and no wider than a phone.
 
-STYLE = """
+COLOURS = """
 :root {
   color-scheme: light dark;
   --page: #fcfcfa; --panel: #f3f3ef; --ink: #1b1d20; --soft: #62666d; --rule: #dddcd6;
@@ -87,7 +82,10 @@ STYLE = """
     --all: #7d828b; --some: #6d9fba; --most: #5cbdec;
   }
 }
-* { box-sizing: border-box; }
+"""
+STYLE = (
+    COLOURS
+    + """* { box-sizing: border-box; }
 body {
   margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 56rem; background: var(--page); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
@@ -135,10 +133,9 @@ tbody th { font-weight: 400; white-space: normal; overflow-wrap: anywhere; min-w
 figure { margin: 0; }
 figure h3 { margin: 0; font-weight: 500; font-size: 0.92rem; }
 figcaption:empty { display: none; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-family: inherit; font-variant-numeric: tabular-nums; }
-svg * { stroke-linejoin: round; }
-svg .cells path { shape-rendering: crispEdges; }
+svg path { shape-rendering: crispEdges; }
 .picture { max-width: 36rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 2rem 1.75rem; }
 .grid { margin-bottom: 1rem; }
@@ -164,3 +161,4 @@ svg .cells path { shape-rendering: crispEdges; }
   .facts div { grid-template-columns: 1fr; padding: 0.35rem 0; }
 }
 """
+)

@@ -1,11 +1,11 @@
 """A sweep for people: a table of what every choice selects, and a figure of how much the choices agree."""
 
-import io
 from typing import Any
 
 from mapjob.escaping import in_line
 from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.ranking.sweep import Sweep
+from mapjob.report import svg
 
 WIDTHS = {"keep": 6, "pairs": 9, "against": 9, "tokens": 12, "groups": 8, "h": 9, "implicit": 10, "same": 7}
 HEADER = f"{'selection':<28}" + "".join(f"{name:>{width}}" for name, width in WIDTHS.items())
@@ -46,31 +46,26 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
     }
 
 
+CELL = 26
+
+
 def overlap_figure(sweep: Sweep) -> bytes:
-    """SVG: for each share that is kept, the Jaccard overlap of every two choices."""
-    import matplotlib  # slow to import, and nothing else here draws
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    # Text as text, and the same bytes for the same sweep.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mapjob", "font.size": 8}):
-        ratios = list(dict.fromkeys(outcome.choice.ratio for outcome in sweep.outcomes))
-        places = [[i for i, o in enumerate(sweep.outcomes) if o.choice.ratio == ratio] for ratio in ratios]
-        side = 1.2 + 0.32 * max(map(len, places))
-        figure, axes = pyplot.subplots(1, len(ratios), figsize=(side * len(ratios), side), squeeze=False)
-        for ratio, own, axis in zip(ratios, places, axes[0]):
-            overlap = sweep.jaccard[own][:, own]
-            axis.imshow(overlap, vmin=0, vmax=1, cmap="Blues")
-            names = [sweep.outcomes[i].choice.name for i in own]
-            axis.set_xticks(range(len(own)), names, rotation=90)
-            axis.set_yticks(range(len(own)), names)
-            axis.set_title(f"Jaccard overlap, keep {ratio:g}")
-            for (row, column), value in zip(((i, j) for i in range(len(own)) for j in range(len(own))), overlap.flat):
-                color = "white" if value > 0.6 else "black"
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=6)
-        figure.tight_layout()
-        out = io.BytesIO()
-        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-        pyplot.close(figure)
-    return out.getvalue()
+    """SVG of its own: for each share that is kept, the Jaccard overlap of every two choices."""
+    ratios = list(dict.fromkeys(outcome.choice.ratio for outcome in sweep.outcomes))
+    labels = 12 + 5.5 * max(len(outcome.choice.name) for outcome in sweep.outcomes)
+    parts, left, height = [], 0.0, 0.0
+    for ratio in ratios:
+        indices = [i for i, outcome in enumerate(sweep.outcomes) if outcome.choice.ratio == ratio]
+        overlap, left = sweep.jaccard[indices][:, indices], left + labels
+        bottom = 24 + CELL * len(indices)
+        parts.append(svg.text(f"Jaccard overlap, keep {ratio:g}", (left + CELL * len(indices) / 2, 14), colour="ink"))
+        for row, index in enumerate(indices):
+            name, middle = sweep.outcomes[index].choice.name, CELL * (row + 0.5)
+            parts.append(svg.text(name, (left - 6, 24 + middle + 3.5), anchor="end"))
+            parts.append(svg.text(name, (left + middle + 3.5, bottom + 6), anchor="end", upward=True))
+            for column, value in enumerate(overlap[row].tolist()):
+                x, y = left + CELL * column, 24 + CELL * row
+                parts.append(svg.area(svg.box(x, y, x + CELL, y + CELL), "most", value / 2))
+                parts.append(svg.text(f"{value:.2f}", (x + CELL / 2, y + CELL / 2 + 3), 9, colour="ink"))
+        left, height = left + CELL * len(indices) + 12, max(height, bottom + labels)
+    return svg.svg_file(left, height, "Jaccard overlap of every two choices", parts)

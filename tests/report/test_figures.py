@@ -8,6 +8,7 @@ import pytest
 
 from mapjob.metrics.map import Scale, map_score
 from mapjob.report.figures import density, draw_density, draw_histogram, histogram
+from mapjob.report.svg import ticks
 
 NUM = 300_000
 
@@ -20,7 +21,7 @@ def margins() -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_same_bytes_again(margins):
     kept = margins[0] > 1
-    drawn = [draw_density(density(*margins, kept), None) for _ in range(2)]
+    drawn = [draw_density(density(*margins, kept), None, "nats") for _ in range(2)]
     assert drawn[0] == drawn[1]
     drawn = [draw_histogram("x", histogram(margins[0], kept)) for _ in range(2)]
     assert drawn[0] == drawn[1]
@@ -39,34 +40,60 @@ def test_few_different_values(values):
     bins = histogram(values, values > 0)
     assert bins.num_beyond == 0
     assert "nan" not in draw_histogram("x", bins)
-    assert "nan" not in draw_density(density(values, values, values > 0), (Scale(1.0, 0.0), 1.0, 0.5))
+    assert "nan" not in draw_density(density(values, values, values > 0), (Scale(1.0, 0.0), 1.0, 0.5), "nats")
 
 
 def test_the_cut_line_is_where_the_score_is_the_cut_off():
     """Both ends of the line, taken from the figure and brought back to margins by its axes, have the score."""
     x, y = np.linspace(0, 10, 1000), np.linspace(0, 5, 1000)
     scale, alpha = Scale(0.5, 2.0), 0.7
-    svg = draw_density(density(x, y, map_score(x, y, scale, alpha) > 1.5), (scale, alpha, 1.5))
-    line = re.search(r'<g class="cut">\s*<path d="([^"]*)"', svg).group(1)
-    points = np.array(re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", line), float)
-    left, top, right, bottom = frame(svg)
+    svg = draw_density(density(x, y, map_score(x, y, scale, alpha) > 1.5), (scale, alpha, 1.5), "nats")
+    points = points_of(svg, "cut")
+    (left, bottom), (right, _), (_, top), _ = points_of(svg, "axis")
     at_x = (points[:, 0] - left) / (right - left) * 10 * 1.02
     at_y = (bottom - points[:, 1]) / (bottom - top) * 5 * 1.02
     assert map_score(at_x, at_y, scale, alpha) == pytest.approx(1.5, abs=0.01)
 
 
-def frame(svg: str) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the axes: the rectangle that the line is clipped to."""
-    x, y, width, height = map(float, re.search(r'<rect x="(.*?)" y="(.*?)" width="(.*?)" height="(.*?)"', svg).groups())
-    return x, y, x + width, y + height
+@pytest.mark.parametrize(
+    ("scale", "cut_off", "num_ends"),
+    [(Scale(1, 1), -3, 2), (Scale(0, 1), -3, 2), (Scale(1, 0), 9, 2), (Scale(1, 1), 11, 0), (Scale(0, 0), 1, 0)],
+    ids=str,
+)
+def test_the_cut_line_stays_within_the_axes(scale, cut_off, num_ends):
+    x = np.linspace(0, 10, 100)
+    svg = draw_density(density(x, x, x > 5), (scale, 1.0, cut_off), "nats")
+    ends, axes = points_of(svg, "cut"), points_of(svg, "axis")
+    assert len(ends) == num_ends
+    assert all((axes.min(0) <= end).all() and (end <= axes.max(0)).all() for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-3.1, 7, [-2.5, 0, 2.5, 5]), (0.5, 20_000, range(5000, 20_001, 5000))],
+)
+def test_ticks_are_round(low, high, expected):
+    assert ticks(low, high) == pytest.approx(list(expected))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-9, 0.7, 3.3, 1e12])
+def test_there_are_two_to_six_ticks(size):
+    for low, high in [(0, size), (-size, size), (-0.3 * size, 2.9 * size)]:
+        assert 2 <= len(ticks(low, high)) <= 6
+
+
+def points_of(svg: str, name: str) -> np.ndarray:
+    """(points, 2) of all lines of this class."""
+    lines = re.findall(rf'<polyline class="{name}"[^>]* points="([^"]*)"', svg)
+    return np.array([point.split(",") for line in lines for point in line.split()], float)
 
 
 def test_many_pairs_cost_few_bytes(margins):
     generator = np.random.default_rng(1)
     worst = density(generator.random(NUM), generator.random(NUM), generator.random(NUM) < 0.5)
     scattered = density(*margins, generator.random(NUM) < generator.random(NUM))
-    assert len(draw_density(worst, None)) < 200_000
-    assert len(draw_density(scattered, None)) < 200_000
+    assert len(draw_density(worst, None, "nats")) < 60_000
+    assert len(draw_density(scattered, None, "nats")) < 60_000
     tracemalloc.start()
     density(*margins, margins[0] > 0)
     peak = tracemalloc.get_traced_memory()[1]
