@@ -1,6 +1,7 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from mapjob.selection.publish import Texts, check_complete, publish_errors, publ
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
+
+# A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
+UNITS_PER_PASS = 2_000
 
 
 def run_job(
@@ -137,8 +141,10 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say,
     for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
         title = " + ".join(s.name for s in scorers) or "reading"
         num_rows = sum(item.unit.num_rows for item in share)
+        slices = [share[start : start + UNITS_PER_PASS] for start in range(0, len(share), UNITS_PER_PASS)]
+        graphs = (score(job.config, job.plan.corpus, job.readers, scorers, part, cpus, spent.gpus) for part in slices)
         with ScoringProgress(title, len(share), num_rows, log) as progress:
-            for receipt in score(job.config, job.plan.corpus, job.readers, scorers, share, cpus, spent.gpus):
+            for receipt in chain.from_iterable(graphs):
                 for name in receipt.engines.keys() - spent.engines.keys():
                     say(receipt.engines[name])
                 progress.add(receipt)

@@ -1,19 +1,11 @@
 """The Ray Data graph, top to bottom: units in, receipts out."""
 
-import ctypes
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.data import DataContext
-from ray.data._internal.execution.backpressure_policy import (
-    ENABLED_BACKPRESSURE_POLICIES,
-    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
-    BackpressurePolicy,
-)
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError, RayTaskError
 
 from mapjob.config import Config
@@ -29,53 +21,6 @@ from mapjob.pipeline.watchdog import Watchdog
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
-
-# What Ray Data holds in the driver for each unit, bounded, so that a corpus of many units needs no larger driver.
-
-# Blocks that the units begin in. Ray Data keeps each to the end, 10 kB, and makes all of them before the first starts.
-MAX_INPUT_BLOCKS = 2000
-# Units that wait for one stage. The driver holds about 10 kB for each, and Ray Data itself bounds only their bytes in
-# the object store, where small units would all wait at once.
-MAX_WAITING = 1000
-GIVE_BACK_EVERY = 4000  # blocks that have been forgotten
-
-
-def keep_driver_small(context: DataContext) -> None:
-    """For the graph of this context alone."""
-    policies = context.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, ENABLED_BACKPRESSURE_POLICIES)
-    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*policies, FewWait])
-    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, ForgetBlocks]
-
-
-class FewWait(BackpressurePolicy):
-    """A stage takes on nothing while MAX_WAITING units wait for the stage after it."""
-
-    def can_add_input(self, op: Any) -> bool:
-        return all(
-            self._topology[later].total_enqueued_input_blocks() < MAX_WAITING for later in op.output_dependencies
-        )
-
-
-class ForgetBlocks(ExecutionCallback):
-    """Drops the statistics of finished blocks, which are 1 kB for each unit and stage, and which nobody reads."""
-
-    _forgotten = 0
-
-    def on_execution_step(self, executor: Any) -> None:
-        for operator in executor._topology:
-            for blocks in operator.get_stats().values():
-                self._forgotten += len(blocks)
-                blocks.clear()
-        if self._forgotten >= GIVE_BACK_EVERY:
-            self._forgotten = 0
-            _give_back()
-
-
-def _give_back() -> None:
-    """glibc's malloc keeps what was freed in small pieces, 3 kB for each unit, until it is asked."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def score(
@@ -135,14 +80,15 @@ def received(
 
 
 def begin(rows: Sequence[dict[str, Any]]) -> ray.data.Dataset:
-    """The units, one a row, for the first stage. What is set here holds for this graph alone: a notebook has others."""
-    units = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_INPUT_BLOCKS))
+    """The units, one per block, for the first stage: a few thousand at most, since Ray Data's driver keeps some memory
+    per unit until the graph ends. What is set here holds for this graph alone: a notebook has others.
+    """
+    units = ray.data.from_items(list(rows), override_num_blocks=len(rows))
     context = units.context
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # byte: what comes out of a stage is a block for each row
     context.raise_original_map_exception = True  # so that a worker's MapjobError arrives whole
     context.execution_no_progress_timeout_s = -1  # waiting for nodes is no failure
-    keep_driver_small(context)
     return units
 
 

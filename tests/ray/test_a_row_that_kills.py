@@ -18,7 +18,6 @@ ROWS = {1: POISONS_REWARD, 2: KILLS_ENCODER}
 
 
 def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The units are of one block, so that an encoder that dies leaves units that it has passed on already."""
     rows = make_pairs(4)
     for row, text in ROWS.items():
         rows[row]["chosen"] = text
@@ -26,7 +25,6 @@ def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypa
     config = world.config(
         tmp_path / "out", input={"path": str(corpus)}, execution={"rows_per_unit": 2}, max_error_rate=0.5
     )
-    monkeypatch.setattr(graph, "MAX_INPUT_BLOCKS", 1)
     monkeypatch.setattr(graph, "ReadAndEncode", DeadlyEncoder)
     monkeypatch.setattr(graph, "ScorerActor", DeadlyScorer)
     run = open_run(path_of(run_job(config)))

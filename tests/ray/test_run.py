@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from ray.data import DataContext
-from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
 from mapjob.job.run import rank_job, run_job
@@ -59,8 +58,6 @@ def test_other_graphs_of_the_process_are_left_alone(finished: tuple[Path, dict])
     ours, own = DataContext.get_current(), DataContext()
     assert ours.target_max_block_size == own.target_max_block_size > 1
     assert ours.raise_original_map_exception == own.raise_original_map_exception
-    assert ours.custom_execution_callback_classes == own.custom_execution_callback_classes
-    assert ours.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY) is None
 
 
 def test_selection_is_in_rank_order_with_the_users_columns(finished: tuple[Path, dict]) -> None:
@@ -121,6 +118,18 @@ def test_numbers_do_not_depend_on_actors_batches_units_or_schedule(
     assert other["pair_id"].to_pylist() == table["pair_id"].to_pylist()
     for name in ("chosen_logps", "rejected_logps", "chosen_reward", "rejected_reward"):
         assert np.abs(other[name].to_numpy() - table[name].to_numpy()).max() <= 1e-4
+
+
+def test_many_units_are_scored_in_slices_with_one_progress(
+    world: World, finished: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapjob.job.run.UNITS_PER_PASS", 3)
+    events = tmp_path / "events.jsonl"
+    manifest = run_job(world.config(tmp_path / "out", **SMALL_UNITS), events=str(events))
+    assert selected(manifest).equals(selected(finished[1]))
+    log = [json.loads(line) for line in events.read_text().splitlines()]
+    (scoring,) = (event for event in log if event["event"] == "pass")
+    assert scoring["units"] == sum(event["event"] == "unit" for event in log) > 3
 
 
 def test_dpo_scores_a_reference_and_nothing_else_again(world: World, finished: tuple[Path, dict]) -> None:
