@@ -81,7 +81,7 @@ def test_a_policy_with_an_adapter_goes_on_from_there(tree, tmp_path):
         torch.testing.assert_close(trained[name], weight)
 
 
-def test_columns_of_the_corpus_with_the_names_of_trls_own_are_not_taken(without_reference, output):
+def test_columns_named_like_trls_own_are_ignored(without_reference, output):
     done = train(without_reference, "--objective", "simpo", "--output", output, "--max-steps", 1)
     assert done.exit_code == 0, done.output
     assert "pairs                40" in done.stdout

@@ -47,7 +47,7 @@ def no_reference(monkeypatch):
 
 
 @pytest.mark.parametrize("objective", COLUMNS)
-def test_every_objective_learns_a_batch_that_it_sees_again_and_again(eight, output, objective):
+def test_every_objective_learns_one_batch(eight, output, objective):
     said = []
     result = train(eight, how(objective, max_steps=20), output, say=said.append)
     losses = [float(line.rpartition("loss ")[2]) for line in said if "loss" in line]
@@ -151,7 +151,7 @@ def test_none_is_left(chat, output):
     assert list(output.parent.iterdir()) == []
 
 
-def test_what_was_scored_cut_off_is_trained_on_as_far_as_it_was_scored(cut, tree, tmp_path):
+def test_pairs_cut_while_scoring_are_trained_on_as_cut(cut, tree, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tree["models"]["policy"]["path"])
     were_cut = sum(max(pair) > 60 for pair in num_tokens(cut, tokenizer))
     selected = cut.manifest["counts"]["selected"]

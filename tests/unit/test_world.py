@@ -184,7 +184,7 @@ def test_prompt_is_a_prefix_of_the_dialogue_in_text_and_tokens(world: World, rol
     assert whole_ids[-1] == tokenizer.eos_token_id
 
 
-def test_tokenizer_marks_its_five_tokens_as_special_and_splits_digits(world: World):
+def test_tokenizer_has_five_special_tokens_and_splits_digits(world: World):
     tokenizer = AutoTokenizer.from_pretrained(world.policy)
     assert set(tokenizer.all_special_tokens) == {"<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"}
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|pad|>", "<|end|>")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mapjob.lab.validation.labels import disturbed, label_noise
+from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.ranking.sweep import Choice
 
@@ -17,20 +17,19 @@ def test_map_is_the_same_to_the_last_bit_for_any_labels(validation, corpus):
     flipped = np.zeros(corpus.job.plan.num_rows, bool)
     flipped[corpus.pairs.position[corpus.column("flipped")]] = True
     for swap in (flipped, ~flipped, np.random.default_rng(0).random(len(flipped)) < 0.5):
-        other = corpus.changed(lambda pairs, swap=swap: pairs.swapped(swap[pairs.position]))
+        other = corpus.change(lambda pairs, swap=swap: pairs.swapped(swap[pairs.position]))
         assert (other.everything.reward_margin != corpus.everything.reward_margin).any()
         for alpha in (0.25, 1.0, 2.5):
-            before, after = (
-                each.ranking(Choice("map", alpha, 0.4), validation.run.selection) for each in (corpus, other)
-            )
+            choice = Choice("map", alpha, 0.4)
+            before, after = (pairs.ranking(choice, validation.run.selection) for pairs in (corpus, other))
             for part in (swap, ~swap):
-                own = part[corpus.pairs.position]
-                assert np.sort(before.score[own]).tobytes() == np.sort(after.score[own]).tobytes()
+                rows = part[corpus.pairs.position]
+                assert np.sort(before.score[rows]).tobytes() == np.sort(after.score[rows]).tobytes()
             assert before.score.tobytes() == after.score.tobytes()
             assert (before.kept == after.kept).all()
 
 
-def test_map_signed_finds_wrong_labels_with_a_reward_model_that_is_right_on_three_of_four(validation, result, corpus):
+def test_map_signed_finds_wrong_labels(validation, result, corpus):
     margin, flipped = corpus.everything.reward_margin, corpus.column("flipped")
     assert ((margin > 0) != flipped).mean() >= 0.75
     rows = {(row["metric"], row["alpha"]): row for row in result["label_noise"]}
@@ -50,7 +49,7 @@ def test_labels_that_are_swapped_anew_are_found_too(validation, corpus):
     assert blind["moved"] == 0.0
 
 
-def test_only_rewards_are_disturbed_and_a_bias_for_length_is_followed(validation, result, corpus):
+def test_selections_follow_disturbed_rewards(validation, result, corpus):
     rows = {(row["metric"], row["alpha"], row["disturbance"]): row for row in result["disturbed"]}
     for metric, alpha in (("map", 1.0), ("map_signed", 1.0), ("random", None)):
         plain, scaled, biased = (rows[metric, alpha, name] for name in ("none", "scale 10", "length 1"))
@@ -62,4 +61,4 @@ def test_only_rewards_are_disturbed_and_a_bias_for_length_is_followed(validation
     assert 0 < rows["map", 1.0, "noise 0.5"]["same"] < 1
     alone = validation.model_copy(update={"metrics": {}})
     at_random = [row for row in result["disturbed"] if row["metric"] == "random"]
-    assert disturbed(alone, Selections(alone, corpus, None)) == at_random
+    assert disturb_rewards(alone, Selections(alone, corpus, None)) == at_random

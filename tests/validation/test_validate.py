@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config import parse_config
 from mapjob.job.run import rank_job
-from mapjob.lab.validation.arms import Bench
+from mapjob.lab.validation.arms import Evaluation
 from mapjob.lab.validation.config import parse_validation
 from mapjob.lab.validation.held_out import read_held_out
 from mapjob.lab.validation.selections import Corpus, Selections
@@ -91,7 +91,7 @@ def test_random_subsets_differ_by_seed_alone(validation, corpus):
     assert 0 < len(np.intersect1d(one, other)) < len(one) == len(other)
 
 
-def test_no_prompt_is_trained_on_and_tested_on_and_none_is_in_both_tests(run):
+def test_training_and_both_tests_share_no_prompt(run):
     tested, developed = (
         {str(r.prompt) for r in read_held_out(run, 0.5, which, None, None).records} for which in (0, 1)
     )
@@ -117,7 +117,7 @@ def test_it_goes_on_where_it_was_stopped(tree, result, monkeypatch):
     """Another number of seeds has the arms of the first run; stopped after one of its own, it has that one too."""
     before = {name: path.stat().st_mtime_ns for name, path in arms_in(result).items()}
     more = parse_validation({**tree, "random": 4, "metrics": {"map": [1]}, "label_noise": None, "disturb": None})
-    trained = Bench.trained
+    trained = Evaluation.train
     calls = []
 
     def stopped(self, arm, rows):
@@ -127,7 +127,7 @@ def test_it_goes_on_where_it_was_stopped(tree, result, monkeypatch):
         return trained(self, arm, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bench, "trained", stopped)
+        patch.setattr(Evaluation, "train", stopped)
         with pytest.raises(KeyboardInterrupt):
             validate(more)
     assert calls == ["random-keep-0.4-steps-2-seed-2", "random-keep-0.4-steps-2-seed-3"]
@@ -143,7 +143,7 @@ def test_it_goes_on_where_it_was_stopped(tree, result, monkeypatch):
     assert not list((arms_in(result)["start"].parents[3] / "models").glob("arm-*"))
 
 
-def test_the_command_prints_the_table_and_an_object_for_each_row(tree, result, tmp_path):
+def test_the_command_prints_the_table_and_json_rows(tree, result, tmp_path):
     file = tmp_path / "validate.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
     done = CliRunner().invoke(app, ["validate", str(file), "--json"])

@@ -1,4 +1,4 @@
-"""What a policy answers to held-out prompts, and how it scores completions; what reward models say of answers."""
+"""A policy's answers to held-out prompts, its scores of completions, and the rewards of answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward, scorer_styl
 
 @dataclass(frozen=True)
 class Answers:
-    """One answer to each prompt, greedy; "" where the policy cannot be asked, such as a prompt that is too long for it.
+    """One greedy answer per prompt; "" if the policy cannot answer, for example because the prompt is too long for it.
 
-    num_tokens: (P,), end of turn not counted. unfinished: cut at the limit.
+    num_tokens: (P,), without the end of turn. unfinished: cut at the limit.
     """
 
     texts: list[str]
@@ -52,7 +52,7 @@ class Scores:
         self._scorer = Scorer(ScorerSpec(name, self._kind, files, encoding, {}))
 
     def of(self, records: Sequence[Record]) -> tuple[F64, F64]:
-        """(rewards or sums of log-probabilities, tokens), each (len(records), completions); NaN where there is none."""
+        """(rewards or sums of log-probabilities, tokens), each (records, completions); NaN for a dropped record."""
         table = self._scorer.score(self._encoder.encode(records)).table
         missing = [None] * len(records[0].completions)
         values = [row or missing for row in table[self._kind].to_pylist()]
@@ -61,7 +61,7 @@ class Scores:
 
 
 def implicit_margins(policy: Scores, held_out: HeldOut, of_reference: bool) -> F64:
-    """How far a policy has the chosen side ahead, (N,): DPO's log-ratio gap, else the difference of mean log p."""
+    """A policy's margins of the held-out pairs, (N,): DPO's log-ratio gap, else the difference of mean log p."""
     (chosen, rejected), (n_chosen, n_rejected) = (column.T for column in policy.of(held_out.records))
     if of_reference:
         return dpo_margin(chosen, rejected, held_out.column("ref_chosen_logps"), held_out.column("ref_rejected_logps"))
@@ -71,14 +71,14 @@ def implicit_margins(policy: Scores, held_out: HeldOut, of_reference: bool) -> F
 def rewards_of(
     config: Config, manifest: dict[str, Any], style: Style, prompts: Sequence[Record], answers: Sequence[str]
 ) -> F64:
-    """The run's reward model on an answer to each prompt, (P,); of several, the mean in standard deviations of each."""
+    """Rewards of one answer per prompt, (P,); of several reward models, the mean in standard deviations."""
     records = [Record(record.prompt, [_turn(record.prompt, text)]) for record, text in zip(prompts, answers)]
     rewards = []
     for name, model in config.scored_models.items():
         if model is not None and is_reward(name):
-            own = Scores(name, model, style, config.scoring).of(records)[0][:, 0]
+            values = Scores(name, model, style, config.scoring).of(records)[0][:, 0]
             moments = manifest["statistics"].get("rewards", {}).get(name.removeprefix("reward."))
-            rewards.append(own if moments is None else (own - moments["mean"]) / moments["std"])
+            rewards.append(values if moments is None else (values - moments["mean"]) / moments["std"])
     return np.mean(rewards, axis=0)
 
 
@@ -87,15 +87,15 @@ def _turn(prompt: Text, text: str) -> Text:
 
 
 def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_tokens: int) -> Answers:
-    """Greedy answers to the prompts of some records, by the engine of `mapjob generate`."""
+    """Greedy answers to the prompts of records, by the engine of `mapjob generate`."""
     greedy = Generation(temperature=0, max_new_tokens=max_new_tokens)
     engine = LocalEngine(model_files(model, "policy"), greedy, style)
-    asked = engine.answer([Request("", record.prompt) for record in prompts], 1)
-    answers = [None if isinstance(own, RowError) else own[0] for own in asked]
+    responses = engine.answer([Request("", record.prompt) for record in prompts], 1)
+    answers = [None if isinstance(response, RowError) else response[0] for response in responses]
     return Answers(
-        [own.text if own else "" for own in answers],
-        [own.num_tokens - own.finished if own else 0 for own in answers],
-        sum(own is not None and not own.finished for own in answers),
+        [answer.text if answer else "" for answer in answers],
+        [answer.num_tokens - answer.finished if answer else 0 for answer in answers],
+        sum(answer is not None and not answer.finished for answer in answers),
         answers.count(None),
     )
 

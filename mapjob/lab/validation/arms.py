@@ -1,4 +1,4 @@
-"""The arms of a validation: one training each, measured on held-out prompts, and kept as one small JSON file."""
+"""The arms of a validation: one training per arm, measured on held-out prompts; the result is plain JSON values."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Arm:
-    """One training. seed: its own, and of a random subset's choice too; max_steps: None where epochs decide."""
+    """One training. seed: of the training, and of the choice of a random subset; max_steps: None if epochs decide."""
 
     choice: Choice
     max_steps: int | None
@@ -40,7 +40,7 @@ class Arm:
 
 
 def arms_of(validation: Validation) -> Iterator[Arm]:
-    """Every training, one of each selection first, so that what is cut off is still a comparison."""
+    """Every training, one per selection first, so that an interrupted validation still compares all of them."""
     lengths = validation.recipe.max_steps or (None,)
     at_random = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
     for seed in range(max(validation.seeds, validation.random)):
@@ -52,8 +52,8 @@ def arms_of(validation: Validation) -> Iterator[Arm]:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every arm is trained from and tested on. run: publishes every pair."""
+class Evaluation:
+    """Trains and measures arms: all start from the policy of `run`, which publishes all pairs."""
 
     validation: Validation
     run: RunFolder
@@ -63,23 +63,23 @@ class Bench:
     def style(self) -> Style:
         return self.run.manifest["corpus"]["style"]
 
-    def trained(self, arm: Arm, rows: I64) -> dict[str, Any]:
-        """Train the policy on these rows of the run, measure it, forget it; returns plain JSON values."""
+    def train(self, arm: Arm, rows: I64) -> dict[str, Any]:
+        """Train the policy on these rows of the run, measure it, delete it; returns plain JSON values."""
         folder = Path(self.validation.models_folder)
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="arm-", dir=folder) as scratch:
             start = time.process_time()
             cost = self._train(arm, rows, Path(scratch) / "model")
             cost["cpu_seconds"] = round(time.process_time() - start, 3)
-            measured = self.measured(Model(path=cost.pop("output"), dtype="float32"))
+            measured = self.measure(Model(path=cost.pop("output"), dtype="float32"))
         return {"arm": asdict(arm), "training": cost, **measured}
 
     def _train(self, arm: Arm, rows: I64, output: Path) -> dict[str, Any]:
-        how = self.validation.recipe.model_dump() | {"max_steps": arm.max_steps, "seed": arm.seed}
-        # In the order of the corpus, not in that of a rank: the trainer's seed is all that shuffles.
-        return train(self.run, Training(**how), output, rows=np.sort(rows))
+        recipe = self.validation.recipe.model_dump() | {"max_steps": arm.max_steps, "seed": arm.seed}
+        # In the order of the corpus, not of a rank: only the trainer's seed shuffles.
+        return train(self.run, Training(**recipe), output, rows=np.sort(rows))
 
-    def measured(self, policy: Model) -> dict[str, Any]:
+    def measure(self, policy: Model) -> dict[str, Any]:
         """A policy on the held-out prompts: implicit margins of pairs, and its answers with their rewards."""
         validation, config, prompts = self.validation, self.validation.everything, self.held_out.prompts
         of_reference = needs_reference(validation.recipe.objective)
@@ -100,5 +100,5 @@ class Bench:
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Six digits; None for NaN, which JSON has not."""
+    """Six digits; None for NaN, which JSON does not have."""
     return [None if np.isnan(value) else float(f"{value:.6g}") for value in values]

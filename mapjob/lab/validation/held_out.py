@@ -26,7 +26,7 @@ class HeldOut:
 
     @property
     def prompts(self) -> list[Record]:
-        """A record of each prompt, (P,)."""
+        """One record per prompt, (P,)."""
         first = np.unique(self.prompt, return_index=True)[1]
         return [self.records[index] for index in first]
 
@@ -41,9 +41,9 @@ class HeldOut:
 def read_held_out(
     run: RunFolder, development: float, of_development: bool, group: str | None, groups: tuple[str, ...] | None
 ) -> HeldOut:
-    """The pairs of a run's held-out prompts: those to test on, or the share to choose a recipe by.
+    """The pairs of a run's held-out prompts: those to test on, or those to choose a recipe by.
 
-    group: the column that `groups` are values of. Raises ConfigError where no pair is left.
+    group: the column that `groups` are values of. Raises ConfigError if no pair is left.
     """
     table = pa.concat_tables([run.read_table(name) for name in run.tables("held_out")])
     rows = table.select(["prompt", "chosen", "rejected"]).to_pylist()
@@ -52,19 +52,19 @@ def read_held_out(
     wanted = np.array([_is_development(key, development) == of_development for key in keys], bool)
     if groups is not None:
         wanted &= np.isin(np.array(table[group].to_pylist(), dtype=object).astype(str), groups)
-    places = np.flatnonzero(wanted)
-    if not len(places):
+    indices = np.flatnonzero(wanted)
+    if not len(indices):
         raise ConfigError("no held-out pair to test on", run.url, "raise run.selection.held_out, or see `groups`")
-    return HeldOut(table.take(pa.array(places)), [records[i] for i in places], _index_of_each(keys[places]))
+    return HeldOut(table.take(pa.array(indices)), [records[i] for i in indices], _number(keys[indices]))
 
 
 def _is_development(prompt_key: bytes, share: float) -> bool:
-    """By the prompt alone, and by other bits of it than it is held out by."""
+    """Depends on the prompt alone, and on other bits of its hash than holding out does."""
     digest = hashlib.sha256(b"development" + prompt_key).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def _index_of_each(keys: npt.NDArray) -> I64:
-    """0 for the first key and all equal to it, 1 for the next other one, and so on."""
+def _number(keys: npt.NDArray) -> I64:
+    """0 for the first key and all equal to it, 1 for the next new one, and so on."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(key, len(seen)) for key in keys], np.int64)

@@ -1,4 +1,4 @@
-"""What selections make of wrong labels and of disturbed rewards. Nothing is trained: scores alone are changed."""
+"""How selections react to wrong labels and to disturbed rewards. Only scores change, nothing is trained."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,76 +23,71 @@ from mapjob.ranking.sweep import Choice
 
 
 def label_noise(validation: Validation, selections: Selections) -> list[dict[str, Any]]:
-    """For each selection: how well its score finds wrong labels, and how many of them it takes.
+    """Per selection: how well its score finds wrong labels, and how many of them it takes.
 
     auroc: chance that a wrong label has a lower score than a right one; selected: share of wrong labels in the
-    selection; moved: largest change of any pair's score when every wrong label is turned round, 0.0 where none of them
-    changes in its last bit.
+    selection; moved: largest change of any pair's score when every wrong label is turned round, 0.0 if all scores stay
+    the same to the last bit.
     """
     corpus = selections.corpus
     wrong = np.zeros(corpus.job.plan.num_rows, bool)
     wrong[corpus.pairs.position[_wrong_labels(validation, corpus)]] = True
     rows = []
     for source, choices in _by_source(validation, selections):
-        turned = source.changed(lambda pairs: pairs.swapped(wrong[pairs.position]))
-        # What is swapped anew is noise on top of the corpus; what a known world has stands in it already.
+        turned = source.change(lambda pairs: pairs.swapped(wrong[pairs.position]))
+        # Labels that are swapped here are noise on top of the corpus; those of a known world are in it already.
         noisy, clean = (turned, source) if validation.label_noise else (source, turned)
         for choice in choices:
-            ranking, other = (_ranked(each, choice, validation) for each in (noisy, clean))
+            ranking, other = _rank(noisy, choice, validation), _rank(clean, choice, validation)
             if ranking is None or other is None:
                 continue
             flipped = wrong[ranking.pairs.position]
-            found = {
-                "auroc": auroc(-ranking.score, flipped),
-                "flipped": float(flipped.mean()),
-                "selected": float(flipped[ranking.kept].mean()),
-                "moved": float(np.abs(ranking.score - other.score).max()),
-            }
-            rows.append(_said(choice) | found)
+            row = _choice_row(choice)
+            row["auroc"] = auroc(-ranking.score, flipped)
+            row["flipped"] = float(flipped.mean())
+            row["selected"] = float(flipped[ranking.kept].mean())
+            row["moved"] = float(np.abs(ranking.score - other.score).max())
+            rows.append(row)
     return rows
 
 
-def disturbed(validation: Validation, selections: Selections) -> list[dict[str, Any]]:
-    """For each selection and disturbance of the rewards: what of the selection is left, and whether it follows.
+def disturb_rewards(validation: Validation, selections: Selections) -> list[dict[str, Any]]:
+    """Per selection and disturbance of the rewards: how much of the selection stays, and whether it follows.
 
     same: Jaccard overlap with the undisturbed selection; length_gap: mean difference in tokens between the two sides of
     a selected pair, whichever is longer; longer_preferred: share of selected pairs whose longer side has the higher
-    reward, as the disturbed model says.
+    disturbed reward.
     """
     rows = []
     for source, choices in _by_source(validation, selections):
-        plain = {choice: _ranked(source, choice, validation) for choice in choices}
+        plain = {choice: _rank(source, choice, validation) for choice in choices}
         for name, change in _disturbances(validation, source):
-            changed = source.changed(change)
+            changed = source.change(change)
             for choice in choices:
-                ranking, undisturbed = _ranked(changed, choice, validation), plain[choice]
+                ranking, undisturbed = _rank(changed, choice, validation), plain[choice]
                 if ranking is None or undisturbed is None:
                     continue
-                kept = [packed(each.kept, len(each.pairs)) for each in (ranking, undisturbed)]
+                kept = [packed(r.kept, len(r.pairs)) for r in (ranking, undisturbed)]
                 same = float(jaccard(kept)[0, 1])
-                rows.append(_said(choice) | {"disturbance": name, "same": same} | _lengths(ranking))
+                rows.append(_choice_row(choice) | {"disturbance": name, "same": same} | _lengths(ranking))
     return rows
 
 
-def _said(choice: Choice) -> dict[str, Any]:
+def _choice_row(choice: Choice) -> dict[str, Any]:
     return {"metric": choice.metric, "alpha": choice.alpha, "ratio": choice.ratio}
 
 
 def _by_source(validation: Validation, selections: Selections) -> list[tuple[Corpus, list[Choice]]]:
-    """The choices that go by the policy's scores, then those that go by the probe's."""
-    choices = _choices(validation)
-    own = [choice for choice in choices if selections.source(choice.metric) is selections.corpus]
-    others = [choice for choice in choices if choice not in own]
-    return [(selections.corpus, own)] + ([(selections.by_probe, others)] if others else [])
+    """The choices that use the policy's scores, then those that use the probe's; at random first, all pairs never."""
+    choices = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
+    choices += [choice for choice in validation.choices if choice.ratio < 1]
+    by_policy = [choice for choice in choices if selections.source(choice.metric) is selections.corpus]
+    by_probe = [choice for choice in choices if choice not in by_policy]
+    return [(selections.corpus, by_policy)] + ([(selections.by_probe, by_probe)] if by_probe else [])
 
 
-def _choices(validation: Validation) -> list[Choice]:
-    at_random = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
-    return at_random + [choice for choice in validation.choices if choice.ratio < 1]
-
-
-def _ranked(corpus: Corpus, choice: Choice, validation: Validation) -> Ranking | None:
-    """None where the choice has no meaning on these scores."""
+def _rank(corpus: Corpus, choice: Choice, validation: Validation) -> Ranking | None:
+    """None if the choice has no meaning on these scores."""
     try:
         return corpus.ranking(choice, validation.run.selection)
     except ConfigError:
@@ -100,7 +95,7 @@ def _ranked(corpus: Corpus, choice: Choice, validation: Validation) -> Ranking |
 
 
 def _wrong_labels(validation: Validation, corpus: Corpus) -> npt.NDArray[np.bool_]:
-    """Of each pair: a known world's own flips, or so many that are drawn anew."""
+    """Which pairs have a wrong label, (N,): the flips of a known world, or this share of the pairs, drawn here."""
     if not validation.label_noise:
         return corpus.column(FLIPPED)
     return np.random.default_rng(validation.run.selection.seed).random(len(corpus.pairs)) < validation.label_noise
@@ -113,8 +108,8 @@ def _disturbances(validation: Validation, corpus: Corpus) -> Iterator[tuple[str,
     slope = rewards.std / lengths.std if lengths.std else 0.0
     yield "none", lambda pairs: pairs
     for size in disturb.noise:
-        own = size * rewards.std * noise
-        yield f"noise {size:g}", lambda pairs, own=own: _with_rewards(pairs, lambda r, _: r + own[pairs.position])
+        added = size * rewards.std * noise
+        yield f"noise {size:g}", lambda pairs, added=added: _with_rewards(pairs, lambda r, _: r + added[pairs.position])
     for factor in disturb.scale:
         yield f"scale {factor:g}", lambda pairs, factor=factor: _with_rewards(pairs, lambda r, _: factor * r)
     for size in disturb.length_bias:
@@ -122,7 +117,7 @@ def _disturbances(validation: Validation, corpus: Corpus) -> Iterator[tuple[str,
 
 
 def _with_rewards(pairs: Pairs, change: Callable[[F64, F64], F64]) -> Pairs:
-    """change: of rewards and lengths of both sides, each (N, 2)."""
+    """change: from rewards and lengths of both sides, each (N, 2), to rewards."""
     rewards, lengths = (np.stack([pairs.columns[name] for name in names], 1) for names in (REWARD, NUM_TOKENS))
     return replace(pairs, columns=pairs.columns | dict(zip(REWARD, change(rewards, lengths).T)))
 

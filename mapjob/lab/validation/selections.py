@@ -1,4 +1,4 @@
-"""What every metric selects from what is scored, as rows of the run that publishes every pair. No model is loaded."""
+"""What every metric selects from a scored corpus, as rows of the run that publishes all pairs. Loads no model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,31 +42,32 @@ class Corpus:
 
     def ranking(self, choice: Choice, selection: Selection, seed: int = 0) -> Ranking:
         """These pairs by a choice and the other rules of a selection. seed: of the metric random."""
-        own = choice.of(selection).model_copy(update={"held_out": 0.0, "seed": seed})
-        return rank_pairs(self.pairs, own, self.scored.units.pair_ids)
+        chosen = choice.of(selection).model_copy(update={"held_out": 0.0, "seed": seed})
+        return rank_pairs(self.pairs, chosen, self.scored.units.pair_ids)
 
     def rows(self, ranking: Ranking) -> I64:
-        """Of what a ranking keeps, the rows in the run that publishes every pair; 0 is its first."""
+        """The pairs that a ranking keeps, as rows of the run that publishes all pairs; 0 is its first."""
         position = ranking.pairs.position[ranking.kept]
         index = np.searchsorted(self.pairs.position, position)
         if not np.array_equal(self.pairs.position[np.minimum(index, len(self.pairs) - 1)], position):
             what = "a pair that the probe scored was refused by the policy"
-            raise MapjobError(what, self.job.config.output.path, "take the metrics that go by the probe out")
+            raise MapjobError(what, self.job.config.output.path, "remove the metrics that use the probe")
         return self.everything.rank[index] - 1
 
     def column(self, name: str) -> npt.NDArray:
-        """A column of the corpus's own files, of each of `pairs`."""
+        """A column of the corpus's files, for `pairs`."""
         units = self.job.plan.units
         table = pa.concat_tables([read_rows(unit.file, unit.start, unit.stop, [name]) for unit in units])
         return table[name].to_numpy()[self.pairs.position]
 
-    def changed(self, change: Callable[[Pairs], Pairs]) -> "Corpus":
-        """The same pairs with other scores or other labels; `change` is called for each unit's."""
-        selection = self.job.config.selection
-        own = self.pairs.position
+    def change(self, change: Callable[[Pairs], Pairs]) -> "Corpus":
+        """The same pairs with other scores or labels; `change` is called with the pairs of one unit."""
+        selection, position = self.job.config.selection, self.pairs.position
 
         def units() -> list[Pairs]:
-            return [change(unit.pairs.take(np.isin(unit.pairs.position, own))) for unit in self.scored.units.read()]
+            return [
+                change(unit.pairs.take(np.isin(unit.pairs.position, position))) for unit in self.scored.units.read()
+            ]
 
         pairs = gathered(units(), self.job.plan.num_rows, selection, self.scored.units.rewards, ALSO)
         return replace(self, everything=replace(self.everything, pairs=pairs))
@@ -74,7 +75,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Selections:
-    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that go by it."""
+    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that use it."""
 
     validation: Validation
     corpus: Corpus
@@ -84,5 +85,5 @@ class Selections:
         return self.by_probe if self.by_probe is not None and metric in self.validation.of_probe else self.corpus
 
     def rows(self, choice: Choice, seed: int) -> I64:
-        """What a choice selects, as rows of the run that publishes every pair."""
+        """What a choice selects, as rows of the run that publishes all pairs."""
         return self.corpus.rows(self.source(choice.metric).ranking(choice, self.validation.run.selection, seed))

@@ -9,14 +9,14 @@ from mapjob.arrays import F64, I64
 from mapjob.metrics.statistics import sigmoid
 
 COVERAGE = 0.95
-# As if each coefficient had been seen at 0 once in a hundred answers' worth of a prior: wins alone have no finite fit.
+# A weak prior that pulls both coefficients to 0: wins alone would have no finite fit.
 RIDGE = 0.01
 
 
 def auroc(score: F64, positive: npt.NDArray[np.bool_]) -> float:
     """Chance that a positive has a larger score than a negative, ties as one half (Mann-Whitney). Shapes (N,).
 
-    NaN where there are no positives or no negatives.
+    NaN without positives or without negatives.
     """
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     if not num_positive or not num_negative:
@@ -33,7 +33,7 @@ def prompt_weights(num_prompts: int, num_draws: int, seed: int) -> F64:
 
 
 def ratio(total: F64, count: F64, weights: F64) -> F64:
-    """Mean over what the prompts hold, in each draw. total, count: of each prompt (P,). Returns (B,)."""
+    """Mean of the prompts' values, per draw, (B,). total, count: sum and number of values per prompt, (P,)."""
     with np.errstate(invalid="ignore"):
         return (weights @ total) / (weights @ count)
 
@@ -43,7 +43,7 @@ def length_controlled(win: F64, longer: F64, weights: F64) -> F64:
 
     win: 1, 0, or 0.5 for a tie, (P,); longer: length of the answer less that of the one it is compared with, (P,);
     weights (B, P). Returns (B,). The length term is that of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475); there
-    is one instruction term less, since every prompt is answered by both. Newton's method; see RIDGE.
+    is no instruction term, since both answer every prompt. Newton's method; see RIDGE.
     """
     spread = longer.std()
     x = np.tanh(longer / spread) if spread > 0 else np.zeros(len(longer))
@@ -56,7 +56,7 @@ def length_controlled(win: F64, longer: F64, weights: F64) -> F64:
         determinant = aa * bb - ab * ab
         step_a = (bb * gradient_a - ab * gradient_b) / determinant
         step_b = (aa * gradient_b - ab * gradient_a) / determinant
-        # A step too long would leave where the curve is known.
+        # A long step would leave the region in which the quadratic approximation holds.
         shorter = np.minimum(1.0, 2.0 / np.maximum(np.maximum(np.abs(step_a), np.abs(step_b)), 1e-12))
         a, b = a + shorter * step_a, b + shorter * step_b
         if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-9:
@@ -65,7 +65,7 @@ def length_controlled(win: F64, longer: F64, weights: F64) -> F64:
 
 
 def over_trainings(values: F64, seed: int) -> F64:
-    """Mean over trainings of a statistic, (S, B) to (B,), every draw but the first taking S of the S trainings anew."""
+    """Mean over trainings of a statistic, (S, B) to (B,), every draw but the first resamples the S trainings."""
     num_trainings, num_draws = values.shape
     taken = np.random.default_rng(seed).integers(num_trainings, size=(num_trainings, num_draws))
     taken[:, 0] = np.arange(num_trainings)
@@ -82,14 +82,14 @@ class Estimate:
 
     @classmethod
     def of(cls, draws: F64) -> "Estimate":
-        """draws: (B,), the first of what was measured, the others of the bootstrap."""
+        """draws: (B,), first the measured value, then those of the bootstrap."""
         tail = (1 - COVERAGE) / 2
         low, high = np.quantile(draws[1:], [tail, 1 - tail])
         return cls(float(draws[0]), float(low), float(high))
 
 
 def sums_by_prompt(values: F64, prompt: I64, num_prompts: int) -> tuple[F64, F64]:
-    """(sum, count) of each prompt's values; NaN counts nowhere. values, prompt: (N,). Returns two of shape (P,)."""
+    """(sum, count) of the values per prompt, without NaN. values, prompt: (N,). Returns two of shape (P,)."""
     known = ~np.isnan(values)
     total = np.bincount(prompt[known], values[known], num_prompts)
     return total, np.bincount(prompt[known], minlength=num_prompts).astype(np.float64)

@@ -28,7 +28,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Table:
-    """start: the policy as it was, as every arm measured on the same held-out pairs."""
+    """start: the policy before any training, measured on the same held-out pairs as every arm."""
 
     held_out: HeldOut
     start: dict[str, Any]
@@ -40,48 +40,48 @@ class Table:
         return prompt_weights(self.held_out.num_prompts, self.num_draws, SEED)
 
     def rows(self, arms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One row for the policy as it was, and one for each selection and number of steps, in the order of arms."""
+        """One row for the untrained policy, and one per selection and number of steps, in the order of arms."""
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for arm in arms:
-            own = arm["arm"]
-            groups.setdefault((*own["choice"].values(), own["max_steps"]), []).append(arm)
-        draws = {key: self._draws(own, repr(key)) for key, own in groups.items()}
+            groups.setdefault((*arm["arm"]["choice"].values(), arm["arm"]["max_steps"]), []).append(arm)
+        draws = {key: self._draws(group, repr(key)) for key, group in groups.items()}
         rows = [{"metric": START, "seeds": 0, "pairs": 0, **_estimates(self._draws([self.start], START))}]
-        for (name, alpha, share, steps), own in groups.items():
-            mine = draws[name, alpha, share, steps]
-            row = {"metric": name if share < 1 else "full", "alpha": alpha, "ratio": share, "seeds": len(own)}
-            row |= {"steps": own[0]["training"]["steps"], "pairs": own[0]["training"]["pairs"]}
-            row |= {cost: round(float(np.mean([a["training"][cost] for a in own])), 1) for cost in COSTS}
-            row |= _estimates(mine)
+        for (name, alpha, share, steps), group in groups.items():
+            values = draws[name, alpha, share, steps]
+            trainings = [arm["training"] for arm in group]
+            row = {"metric": name if share < 1 else "full", "alpha": alpha, "ratio": share, "seeds": len(group)}
+            row |= {"steps": trainings[0]["steps"], "pairs": trainings[0]["pairs"]}
+            row |= {cost: round(float(np.mean([t[cost] for t in trainings])), 1) for cost in COSTS}
+            row |= _estimates(values)
             by_chance = draws.get((RANDOM, None, share, steps))
             if by_chance is not None and name != RANDOM:
-                row["over_random"] = _estimates({each: mine[each] - by_chance[each] for each in mine})
+                row["over_random"] = _estimates({key: values[key] - by_chance[key] for key in values})
             rows.append(row)
         return rows
 
     def _draws(self, arms: Sequence[dict[str, Any]], name: str) -> dict[str, F64]:
-        """Every statistic of some trainings of one selection, in every draw of the bootstrap, (B,).
+        """Every statistic of the trainings of one selection, in every draw of the bootstrap, (B,).
 
-        The name draws the trainings, so that a row is the same whatever stands beside it.
+        The name seeds the draws, so a row does not depend on the other rows.
         """
-        each = [self._of_training(arm) for arm in arms]
+        trainings = [self._of_training(arm) for arm in arms]
         seed = zlib.crc32(name.encode())
-        return {statistic: over_trainings(np.stack([own[statistic] for own in each]), seed) for statistic in each[0]}
+        return {key: over_trainings(np.stack([t[key] for t in trainings]), seed) for key in trainings[0]}
 
     def _of_training(self, arm: dict[str, Any]) -> dict[str, F64]:
         pairs, start = self.held_out, self.start
-        margin = _numbers(arm["implicit_margin"])
+        margin = np.array(arm["implicit_margin"], np.float64)  # None becomes NaN
         draws = {
             "label_accuracy": self._over_pairs(_agreement(margin, np.ones(len(margin)))),
             "reward_model_accuracy": self._over_pairs(_agreement(margin, pairs.column("reward_margin"))),
         }
-        reward, before = _numbers(arm["reward"]), _numbers(start["reward"])
+        reward, before = (np.array(scores["reward"], np.float64) for scores in (arm, start))
         win = _wins(reward, before)
-        longer = np.array(arm["num_tokens"], np.float64) - np.array(start["num_tokens"], np.float64)
+        num_tokens = np.array(arm["num_tokens"], np.float64)
         draws["win_rate"] = self._over_prompts(win)
-        draws["length_controlled_win_rate"] = length_controlled(win, longer, self.weights)
+        draws["length_controlled_win_rate"] = length_controlled(win, num_tokens - start["num_tokens"], self.weights)
         draws["reward"] = self._over_prompts(reward)
-        draws["answer_tokens"] = self._over_prompts(np.array(arm["num_tokens"], np.float64))
+        draws["answer_tokens"] = self._over_prompts(num_tokens)
         if "gold" in arm:
             better, worse = (pairs.column(name) for name in QUALITY)
             draws["gold_accuracy"] = self._over_pairs(_agreement(margin, better - worse))
@@ -100,20 +100,16 @@ COSTS = ("seconds", "cpu_seconds")
 
 
 def _estimates(draws: dict[str, F64]) -> dict[str, Any]:
-    return {name: asdict(Estimate.of(own)) for name, own in draws.items()}
-
-
-def _numbers(values: Sequence[float | None]) -> F64:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+    return {name: asdict(Estimate.of(values)) for name, values in draws.items()}
 
 
 def _agreement(margin: F64, truth: F64) -> F64:
-    """1 where two margins have the same sign, 0.5 where the first is 0, NaN where the second is, or either is NaN."""
+    """1 if two margins have the same sign, 0.5 if the first is 0, else 0; NaN if the second is 0, or either is NaN."""
     agreement = 0.5 + 0.5 * np.sign(margin) * np.sign(truth)
     return np.where(truth == 0, np.nan, agreement)
 
 
 def _wins(reward: F64, before: F64) -> F64:
-    """1, or 0.5 for a tie, or 0. An answer without a reward loses to one that has one."""
+    """1, 0.5 for a tie, or 0. An answer without a reward loses to an answer with one."""
     ours, theirs = np.nan_to_num(reward, nan=-np.inf), np.nan_to_num(before, nan=-np.inf)
     return np.where(ours == theirs, 0.5, (ours > theirs).astype(np.float64))

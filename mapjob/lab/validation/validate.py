@@ -17,10 +17,10 @@ from mapjob.job.run import run_job
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.train import train
 from mapjob.lab.validation.answers import build
-from mapjob.lab.validation.arms import RANDOM, Bench, arms_of
+from mapjob.lab.validation.arms import RANDOM, Evaluation, arms_of
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.held_out import read_held_out
-from mapjob.lab.validation.labels import disturbed, label_noise
+from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.table import START, Table
@@ -50,9 +50,9 @@ def validate(validation: Validation, of_development: bool = False, say: Say = si
         say(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
         storage = _storage(validation, corpus, of_development)
         selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage, say))
-        bench = Bench(validation, run, held_out)
+        evaluation = Evaluation(validation, run, held_out)
         policy = everything.models.policy.model_copy(update={"dtype": "float32"})
-        done = {START: _kept(storage, START, lambda: bench.measured(policy))[0]}
+        done = {START: _kept(storage, START, lambda: evaluation.measure(policy))[0]}
         arms, refused = list(arms_of(validation)), {}
         for number, arm in enumerate(arms, 1):
             try:
@@ -61,7 +61,7 @@ def validate(validation: Validation, of_development: bool = False, say: Say = si
                 refused[arm.choice.name] = error.what
                 continue
             start = time.monotonic()
-            done[arm.name], is_new = _kept(storage, arm.name, lambda arm=arm, rows=rows: bench.trained(arm, rows))
+            done[arm.name], is_new = _kept(storage, arm.name, lambda arm=arm, rows=rows: evaluation.train(arm, rows))
             spent = f"{time.monotonic() - start:.0f} s" if is_new else "there already"
             say(f"{number} of {len(arms)}: {arm.name}, {len(rows):,} pairs, {spent}")
         for name, why in refused.items():
@@ -74,7 +74,7 @@ def validate(validation: Validation, of_development: bool = False, say: Say = si
             "refused": refused,
             "rows": Table(held_out, done.pop(START)).rows(list(done.values())),
             "label_noise": [] if validation.label_noise is None else label_noise(validation, selections),
-            "disturbed": [] if validation.disturb is None else disturbed(validation, selections),
+            "disturbed": [] if validation.disturb is None else disturb_rewards(validation, selections),
         }
     return result | {"path": _published(result, storage)}
 
