@@ -63,7 +63,7 @@ def score(
         _stages[key] = [ReadAndEncode(corpus, readers, scorers, Attempts()), *models]
     read, *models = _stages[key]
     read._attempts = Attempts()  # a run has its own: what broke an earlier one killed nobody
-    commit = Commit(config.output, (*readers, *scorers))
+    commit = Commit(config.output.path, (*readers, *scorers))
     for item in todo:
         block = read(pa.Table.from_pylist([item.row]))
         name = (*key, item.unit.id, *item.missing)

@@ -31,15 +31,6 @@ class Input(Section):
 
 class Output(Section):
     path: str
-    unconditional: Literal["refuse", "content_names"] = Field(
-        "refuse",
-        description="what to do with a store that cannot put create-only; content_names: no name is ever put to twice "
-        "but with the same content, since it holds a hash of it",
-    )
-
-    @property
-    def content_names(self) -> bool:
-        return self.unconditional == "content_names"
 
 
 class Scoring(Section):

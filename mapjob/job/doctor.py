@@ -87,10 +87,8 @@ def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
 
 
 def _storage(config: Config) -> str:
-    if config.output.content_names:
-        return f"{config.output.path}: names hold hashes of what they name (output.unconditional: content_names)"
     Storage(config.output.path).check_conditions()
-    return f"{config.output.path}: creates, and refuses to create twice"
+    return f"{config.output.path}: supports create-only writes"
 
 
 def _alone_and_together(spec: ScorerSpec, job: Job) -> str:

@@ -13,7 +13,6 @@ from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import ReaderSpec, reader_specs
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.selection.manifest import run_id
-from mapjob.selection.scored import Scored
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
@@ -41,20 +40,8 @@ class Job:
 
     @property
     def run_folder(self) -> RunFolder:
-        """Where this run is or will be. Under content_names its name goes on with a hash of its scores."""
-        output = self.config.output
-        if output.content_names:
-            for name in Storage(output.path).names("runs"):
-                folder = RunFolder(output.path, name)
-                if name.startswith(f"{self.run_id}-") and folder.manifest is not None:
-                    return folder
-        return RunFolder(output.path, self.run_id)
-
-    def run_folder_of(self, scored: Scored) -> RunFolder:
-        """The folder to publish these scores to."""
-        if not self.config.output.content_names:
-            return self.run_folder
-        return RunFolder(self.config.output.path, f"{self.run_id}-{scored.digest}", conditional=False)
+        """Where this run is or will be."""
+        return RunFolder(self.config.output.path, self.run_id)
 
     @property
     def control(self) -> re.Pattern[str] | None:
@@ -88,7 +75,7 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
     check_selection(config, plan)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
-    store = ScoreStore(config.output.path, config.output.content_names)
+    store = ScoreStore(config.output.path)
     readers = tuple(reader_specs(plan.corpus, scorers[0], config.selection))
     return Job(config, plan, readers, scorers, store, limit)
 

@@ -60,8 +60,7 @@ def run_job(
         job.run_folder.point_latest()
         say(f"this run is finished already: {job.run_folder.url}")
         return finished
-    if not config.output.content_names:
-        Storage(config.output.path).check_conditions()
+    Storage(config.output.path).check_conditions()
     log = Events(events)
     log.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
     _score(job, spent, say, verbose, log)
@@ -160,7 +159,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         if config.selection.pairs_per_record > 1:
             in_ranking = np.unique(in_ranking)
         check_complete(plan, in_ranking, list(refused.values()))
-    folder = job.run_folder_of(scored)
+    folder = job.run_folder
     for warning in ranking.warnings:
         say(f"warning: {warning}")
     with spent.on("publish"):

@@ -46,7 +46,7 @@ def score(
     for specs in shared:
         pool = pools[specs[0].name]
         units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = stage(units, Commit, (config.output, (*readers, *scorers)), commit_pool(cpus))
+    receipts = stage(units, Commit, (config.output.path, (*readers, *scorers)), commit_pool(cpus))
     yield from received(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config import Output
 from mapjob.corpus.plan import Plan, Unit
 from mapjob.scoring.reader_families import ReaderSpec
 from mapjob.scoring.spec import ScorerSpec
@@ -92,8 +91,8 @@ class Receipt:
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
-    def __init__(self, output: Output, families: Sequence[ReaderSpec | ScorerSpec]):
-        self._store = ScoreStore(output.path, output.content_names)
+    def __init__(self, output_url: str, families: Sequence[ReaderSpec | ScorerSpec]):
+        self._store = ScoreStore(output_url)
         self._fingerprints = {spec.name: spec.fingerprint for spec in families}
 
     def __call__(self, block: pa.Table) -> pa.Table:

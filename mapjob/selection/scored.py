@@ -1,6 +1,5 @@
 """The columns of a plan out of the score store, a unit at a time: scored pairs, and every other row with its reason."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
 from mapjob.store.score_store import ScoreStore
-from mapjob.store.tables import to_ipc
 
 # The completions of a unit, and the pairs made of them, out of its column families.
 
@@ -235,23 +233,18 @@ def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason.
-
-    `digest`: sixteen hex digits that change with any score or reason; another machine's scores give another selection.
-    """
+    """A scored corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason."""
 
     units: ScoredUnits
     pairs: RankedPairs
     refused: dict[Reason, I64]
     flags: dict[str, int]  # over the corpus, as in ScoredUnit
-    digest: str
 
 
 def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = ()) -> Scored:
     """Read every unit once, and keep of it what ranking and the account of rows need. also: as in `gathered`."""
     refused: dict[Reason, list[I64]] = {}
     flags: dict[str, int] = {}
-    digest = hashlib.sha256()
 
     def pairs_by_unit() -> Iterator[Pairs]:
         for unit in units.read():
@@ -260,16 +253,7 @@ def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = 
             reasons = unit.rows["reason"].to_numpy()
             for reason in unit.rows["reason"].drop_null().unique().to_pylist():
                 refused.setdefault(Reason(reason), []).append(np.flatnonzero(reasons == reason) + unit.first_row)
-            digest.update(to_ipc(unit.rows.combine_chunks()))
-            for name, values in unit.pairs.columns.items():
-                digest.update(name.encode() + values.tobytes())
             yield unit.pairs
 
     pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, also)
-    return Scored(
-        units,
-        pairs,
-        {reason: np.concatenate(parts) for reason, parts in refused.items()},
-        flags,
-        digest.hexdigest()[:16],
-    )
+    return Scored(units, pairs, {reason: np.concatenate(parts) for reason, parts in refused.items()}, flags)

@@ -51,14 +51,13 @@ class Output:
         for manifest in manifests:
             for fingerprint in manifest["fingerprints"].values():
                 units.setdefault(fingerprint, set()).update(manifest["units"])
-        store = ScoreStore(self.url, content_names=True)  # which finds files of either kind
+        store = ScoreStore(self.url)
         for fingerprint in self._storage.names("scores"):
             if fingerprint not in units:
                 yield from self._found(f"scores/{fingerprint}", "columns that no run used")
                 continue
-            for unit_id, names in store.files(fingerprint).items():
-                for name in names if unit_id not in units[fingerprint] else []:
-                    yield from self._found(f"scores/{fingerprint}/{name}", "a unit that no run used")
+            for unit_id in sorted(store.done(fingerprint) - units[fingerprint]):
+                yield from self._found(f"scores/{fingerprint}/{unit_id}.parquet", "a unit that no run used")
         yield from self._found(SCRATCH, "left by a writer that was killed")
 
     def remove(self, unnamed: Unnamed) -> None:

@@ -19,14 +19,11 @@ REPORT_DATA = "report.json"
 
 
 class RunFolder:
-    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again.
+    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again."""
 
-    Without `conditional` (see Storage) the run id must hold a hash of what the folder is made from.
-    """
-
-    def __init__(self, output_url: str, run_id: str, conditional: bool = True):
+    def __init__(self, output_url: str, run_id: str):
         self.run_id = run_id
-        self._output = Storage(output_url, conditional=conditional)
+        self._output = Storage(output_url)
         self._storage = self._output.below("runs", run_id)
         self.url = self._storage.url
 

@@ -73,30 +73,24 @@ def _write_scratch(path: PurePosixPath, data: bytes, scratch: str) -> str:
 
 
 SCRATCH = ".writing"
-ELSE = (
-    "use a store that honours conditional puts (AWS S3, GCS, R2, Ceph, Swift) or a disk with hard links, "
-    "or set output.unconditional: content_names"
-)
+ELSE = "use a store with create-only puts (AWS S3, GCS, R2, Ceph, MinIO, Swift) or a disk with hard links"
 
 
 class Storage:
     """Objects below one root URL. Reads and writes whole objects; nothing is streamed into a final name.
 
     On a local disk unfinished files live in `.writing/` of the root, so that a killed writer leaves nothing elsewhere.
-    Without `conditional`, for a store that cannot put create-only, `create` looks and then puts: only for names that
-    hold their content, so that a writer who comes in between can put nothing else there.
     """
 
-    def __init__(self, url: str, scratch: str | None = None, conditional: bool = True):
+    def __init__(self, url: str, scratch: str | None = None):
         self.url = url.rstrip("/")
-        self.conditional = conditional
         self.fs, root = filesystem(self.url)
         self.root = root.rstrip("/")
         self.is_local = "file" in self.fs.protocol
         self._scratch = scratch or f"{self.root}/{SCRATCH}"
 
     def below(self, *parts: str) -> "Storage":
-        return Storage("/".join([self.url, *parts]), self._scratch, self.conditional)
+        return Storage("/".join([self.url, *parts]), self._scratch)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -118,11 +112,6 @@ class Storage:
 
     def create(self, name: str, data: bytes) -> bool:
         """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
-        if not self.conditional:
-            if self.read(name) is not None:
-                return False
-            self.replace(name, data)
-            return True
         try:
             return retried(lambda: self._create_file(name, data) if self.is_local else self._put_if_absent(name, data))
         except NoHardLinks as error:
@@ -160,7 +149,7 @@ class Storage:
             raise
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put an object over whatever has this name, whole. Only for a pointer that moves, or a name of the content."""
+        """Put an object over whatever has this name, whole. Only for a pointer that moves."""
         try:
             retried(lambda: self._replace_file(name, data) if self.is_local else self._put(name, data))
         except STORAGE_ERRORS as error:

@@ -35,7 +35,7 @@ def test_wrong_credentials(
 
 def test_a_store_that_ignores_conditions(mapjob: Mapjob, run_file: RunFile, careless_bucket: str) -> None:
     refused(
-        mapjob("run", run_file(), "--set", f"output.path={careless_bucket}/out"), 2, "If-None-Match", "content_names"
+        mapjob("run", run_file(), "--set", f"output.path={careless_bucket}/out"), 2, "If-None-Match", "create-only puts"
     )
 
 

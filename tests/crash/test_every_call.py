@@ -34,13 +34,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture
 def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Outputs]:
     """Each call gives the run file with another empty output of one kind."""
-    place, _, unconditional = request.param.partition(" ")
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        root = folder if place == "disk" else request.getfixturevalue("swift_bucket")
+        root = folder if request.param == "disk" else request.getfixturevalue("swift_bucket")
         paths = (f"{root}/{number}" for number in range(10_000))
-        yield lambda: parse_config(
-            {**tree, "output": {"path": next(paths), "unconditional": unconditional or "refuse"}}
-        )
+        yield lambda: parse_config({**tree, "output": {"path": next(paths)}})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +47,6 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
         ("swift", "lost"),
         pytest.param("swift", "kill", marks=pytest.mark.slow),
         pytest.param("swift", "broken", marks=pytest.mark.slow),
-        pytest.param("disk content_names", "broken", marks=pytest.mark.slow),
         pytest.param("disk", "busy", marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py
     ],
     indirect=["outputs"],

@@ -88,7 +88,7 @@ def test_an_expired_token_is_resumable(proxy, bucket):
 
 def test_a_store_that_does_not_know_conditions_says_so_at_once(proxy, bucket):
     proxy.always = "501"
-    with pytest.raises(ConfigError, match="content_names"):
+    with pytest.raises(ConfigError, match="does not know If-None-Match"):
         Storage(f"{bucket}/out").check_conditions()
     assert proxy.num_requests <= 4
 

@@ -10,7 +10,7 @@ import pytest
 import mapjob.store.storage as disk_puts
 from mapjob.config import Config, parse_config
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
-from mapjob.store.storage import SCRATCH
+from mapjob.store.storage import SCRATCH, Storage
 from tests.conftest import SmallDisk, forget_filesystems
 from tests.crash.standing import standing
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
@@ -94,16 +94,19 @@ def test_a_read_only_disk(tree: dict[str, Any], small_disk: SmallDisk) -> None:
         assert str(folder) in error.where
 
 
-def test_a_disk_without_hard_links_takes_content_names(
-    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_store_that_ignores_conditions(tree: dict[str, Any], careless_bucket: str) -> None:
+    error = refused(into(tree, f"{careless_bucket}/out"), ConfigError, "ignores If-None-Match")
+    assert "create-only puts" in error.do
+    assert Storage(f"{careless_bucket}/out").files("") == [], "nothing was written"
+
+
+def test_a_disk_without_hard_links(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def link(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(disk_puts.os, "link", link)
     error = refused(into(tree, tmp_path / "out"), ConfigError, "no hard links")
-    assert "content_names" in error.do
-    run(parse_config({**tree, "output": {"path": str(tmp_path / "out"), "unconditional": "content_names"}}))
+    assert "a disk with hard links" in error.do
 
 
 def test_a_file_where_the_output_should_be(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from mapjob.errors import ConfigError, MapjobError
+from mapjob.errors import MapjobError
 from mapjob.lab.selfplay.tasks import UnitResult
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
@@ -76,11 +76,3 @@ class GeneratedFolder:
         stored = self.manifest
         assert stored is not None
         return stored
-
-
-def check_output(output_url: str, content_names: bool) -> None:
-    """Raises ConfigError for a store in which one writer could overwrite another."""
-    if content_names:
-        do = "leave output.unconditional away, and give a store with conditional puts"
-        raise ConfigError("what is generated is only ever put create-only", f"output.path: {output_url}", do)
-    Storage(output_url).check_conditions()

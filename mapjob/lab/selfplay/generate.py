@@ -12,11 +12,12 @@ from mapjob.config import fingerprint
 from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
 from mapjob.lab.selfplay.config import GenerateConfig, Prompts
-from mapjob.lab.selfplay.folder import GeneratedFolder, check_output
+from mapjob.lab.selfplay.folder import GeneratedFolder
 from mapjob.lab.selfplay.prompts import Prompt, count_text, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.progress import Events
 from mapjob.say import Say, silent
+from mapjob.store.storage import Storage
 
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
@@ -75,7 +76,7 @@ def _carried_out(
     if (finished := folder.manifest) is not None:
         say(f"this is finished already: {folder.url}")
         return finished
-    check_output(config.output.path, config.output.content_names)
+    Storage(config.output.path).check_conditions()
     done = folder.unit_ids()
     todo = [unit for unit in units if unit[0].id not in done]
     tokens = _work(spec, kind, folder, todo, config, say, verbose) if todo else 0
