@@ -22,7 +22,7 @@ from mapjob.lab.world.corpus import describe, draw_pair, make_rows
 from mapjob.lab.world.kinds import KINDS
 from mapjob.lab.world.settings import Training
 from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, split_of, stream, write_answer
-from mapjob.lab.world.tokenizer import bucketed, encode, pad
+from mapjob.lab.world.tokenizer import bucket, encode, pad
 from mapjob.lab.world.train import train_policy
 
 KNOWN = {
@@ -226,7 +226,7 @@ def test_right_padding_changes_no_score_without_a_mask(world: World):
 def test_batches_hold_every_example_once_and_waste_little():
     rng = random.Random(0)
     lengths = [rng.randint(10, 60) for _ in range(1000)]
-    batches = bucketed(lengths, 20, rng)
+    batches = bucket(lengths, 20, rng)
     assert sorted(i for batch in batches for i in batch) == list(range(1000))
     assert {len(batch) for batch in batches} == {20}
     assert sum(20 * max(lengths[i] for i in batch) for batch in batches) < 1.15 * sum(lengths)

@@ -23,7 +23,7 @@ from mapjob.metrics.columns import REFERENCE
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs as an objective sees them, each column of shape (B,); None where the objective does not need it."""
+    """A batch of pairs, each column of shape (B,); None if the objective does not need it."""
 
     chosen_logps: Tensor
     rejected_logps: Tensor
@@ -158,22 +158,20 @@ LOSSES: dict[Objective, Callable[..., Tensor]] = {
 }
 
 
-def all_parameters(objective: Objective, given: Mapping[str, float]) -> dict[str, Any]:
-    """What is given of an objective's parameters, the rest at its default. Raises ConfigError for one it has not."""
+def all_parameters(objective: Objective, overrides: Mapping[str, float]) -> dict[str, Any]:
+    """An objective's parameters: its defaults and what overrides them. Raises ConfigError for an unknown parameter."""
     if objective == "dpo":
         known: dict[str, Any] = {"beta": 0.1}
     else:
         parameters = inspect.signature(LOSSES[objective]).parameters.values()
-        known = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-    for name in given.keys() - known.keys():
-        has = ", ".join(f"{each}={value}" for each, value in known.items())
+        known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for name in overrides.keys() - known.keys():
+        has = ", ".join(f"{key}={value}" for key, value in known.items())
         raise ConfigError(f"{objective} has no parameter {name!r}", f"the parameters of {objective}", f"it has {has}")
-    return known | dict(given)
+    return known | dict(overrides)
 
 
-# The columns of a selection that each objective is computed from.
-
-# Beside the pair itself. An objective without any needs nothing but the model that is trained.
+# The columns of a selection that an objective needs beside the pair; without any, the trained model is enough.
 COLUMNS: dict[Objective, tuple[str, ...]] = {
     "dpo": REFERENCE,
     "simpo": (),
@@ -191,18 +189,18 @@ def needs_reference(objective: Objective) -> bool:
 
 
 def check_run(manifest: dict[str, Any], objective: Objective, where: str) -> None:
-    """Raises ConfigError when a run holds no pairs, not in TRL's layout, or without the columns of the objective."""
+    """Raises ConfigError for a run without pairs, in another layout than TRL's, or without the objective's columns."""
     layout = manifest["config"]["output_format"]
     if layout != "trl":
         do = "`mapjob rank` the run file with --set output_format=trl, then train on that run"
         raise ConfigError(f"the selection is in the layout of {layout}, and TRL trains on its own", where, do)
     if not manifest["counts"]["selected"]:
         raise ConfigError("no pair is selected, so there is nothing to train on", where, "raise selection.keep")
-    # By the scorer, not by the names of columns: the corpus may have brought columns of these names itself.
+    # Ask for the scorer, not for the columns: the corpus may have columns of these names.
     if needs_reference(objective) and "reference" not in manifest["fingerprints"]:
-        free = ", ".join(name for name, columns in COLUMNS.items() if not columns)
+        others = ", ".join(name for name, columns in COLUMNS.items() if not columns)
         raise ConfigError(
             f"{objective} needs {' and '.join(REFERENCE)}, and this run scored no reference",
             where,
-            f"set models.reference and selection.implicit: dpo in the run file and run it again; or take {free}",
+            f"set models.reference and selection.implicit: dpo in the run file and run it again; or take {others}",
         )

@@ -1,4 +1,4 @@
-"""TRL's DPO trainer on a selection: another loss, and nothing computed again that the selection holds already."""
+"""TRL's DPO trainer on a selection: with other losses, and with the reference's log-probabilities from the columns."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,14 +21,14 @@ OTHER_TOKENS = "other_tokens"
 
 
 class SelectionTrainer(DPOTrainer):
-    """DPOTrainer that takes the reference's log-probabilities from the selection, so that no reference is ever loaded.
+    """DPOTrainer that takes the reference's log-probabilities from the selection, so no reference is loaded.
 
     loss: of the pairs of a batch, (B,); None is TRL's own. columns: what the loss needs beside the model (COLUMNS).
-    The data set holds prompt, chosen, rejected, both `*_num_tokens` and those columns.
+    The dataset holds prompt, chosen, rejected, both `*_num_tokens` and those columns.
 
-    Stored sums are right for the tokens that were scored and no others. So pairs of which `max_length` leaves other
-    tokens than scoring did are dropped (`overlength`); and where the loss needs the reference, all pairs that this
-    tokenizer writes in another number of tokens (`other_tokens`). `dropped` counts both.
+    Stored sums hold for the tokens that were scored, and no others. So a pair is dropped if `max_length` cuts it
+    elsewhere than scoring did (`overlength`) and, if the loss needs the reference, if this tokenizer gives it another
+    number of tokens (`other_tokens`). `dropped` counts both.
     """
 
     def __init__(self, loss: Callable[[Batch], Tensor] | None, columns: tuple[str, ...], args: DPOConfig, **trl: Any):
@@ -40,10 +40,10 @@ class SelectionTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: DPOConfig, dataset_name: str) -> Dataset:
         tokenised = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-        overlength, other = _unlike_scored(tokenised, args.max_length)
+        overlength, other = _find_unlike_scored(tokenised, args.max_length)
         if not set(REFERENCE) <= set(self.columns):
             other[:] = False
-        # TRL has left out pairs whose prompt alone is too long.
+        # TRL has dropped pairs whose prompt alone is too long.
         self.dropped[OVERLENGTH] = len(dataset) - len(tokenised) + int(overlength.sum())
         self.dropped[OTHER_TOKENS] = int(other.sum())
         kept = tokenised.select(np.flatnonzero(~(overlength | other)))
@@ -57,7 +57,7 @@ class SelectionTrainer(DPOTrainer):
         return kept
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        return dataset  # which has them, or does not need them
+        return dataset  # it has them, or does not need them
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -86,13 +86,13 @@ class SelectionTrainer(DPOTrainer):
         return loss + self.router_aux_loss_coef * outputs.aux_loss if routing else loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        # A share of the steps is rounded down here. Rounded up, a training of one step has a learning rate of 0.
+        # Round a share of the steps down: rounded up, a training of one step has a learning rate of 0.
         if self.args.warmup_steps < 1:
             self.args.warmup_steps = int(self.args.warmup_steps * num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
 
-def _unlike_scored(tokenised: Dataset, max_length: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _find_unlike_scored(tokenised: Dataset, max_length: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Pairs with other numbers of tokens than were scored: because max_length cuts them, or for another reason."""
     table = tokenised.with_format("arrow")[:]
     prompt = pc.list_value_length(table["prompt_ids"]).to_numpy()

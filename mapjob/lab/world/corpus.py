@@ -16,7 +16,7 @@ from mapjob.lab.world.tasks import QUALITY, Task, stream, write_answer
 REPEATED_SHARE = 0.005
 IDENTICAL_SHARE = 0.005
 
-# (better answer, worse answer) -> weight: nine in ten pairs hold a right answer, as a useful corpus does.
+# (better answer, worse answer) -> weight. Nine in ten pairs hold a right answer, as in a useful corpus.
 _MIX = {
     ("helpful", "terse"): 12,
     ("helpful", "near_miss"): 14,
@@ -33,7 +33,7 @@ _MIX = {
 
 @dataclass(frozen=True)
 class Row:
-    """One pair; the fields are the corpus's columns. `flipped`: the worse answer stands as `chosen`."""
+    """One pair; the fields are the corpus's columns. `flipped`: the worse answer is `chosen`."""
 
     prompt: str
     chosen: str
@@ -53,14 +53,14 @@ def draw_pair(task: Task, rng: random.Random) -> Row:
 
 
 def tasks_of(num_pairs: int, seed: int) -> Iterator[Task]:
-    """The tasks of a corpus: with them any answer to one of its prompts can be graded."""
+    """The tasks of a corpus; they grade any answer to its prompts."""
     return islice(stream("corpus", "corpus", seed), num_pairs - int(REPEATED_SHARE * num_pairs))
 
 
 def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
     """`num_pairs` rows in random order, of which exactly `int(flipped_share * num_pairs)` are flipped.
 
-    Among them are repeats of other rows and rows with identical sides, by the shares above; neither is ever flipped.
+    REPEATED_SHARE of them repeat another row, IDENTICAL_SHARE have identical sides; neither kind is flipped.
     """
     rng = random.Random(f"corpus {seed}")
     repeated, identical = int(REPEATED_SHARE * num_pairs), int(IDENTICAL_SHARE * num_pairs)
@@ -88,7 +88,7 @@ def _flip(row: Row) -> Row:
 
 
 def describe(rows: list[Row]) -> dict:
-    """Facts of the corpus, counted on the finished rows."""
+    """Counts and means of the finished rows."""
     texts = Counter((row.prompt, row.chosen, row.rejected) for row in rows)
     return {
         "pairs": len(rows),

@@ -18,20 +18,20 @@ TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")
 TEMPLATE = """\
 # The demo's run: rank the made pairs by alignment potential and keep the best 40 %.
-# Try another selection from the same scores:  mapjob rank {folder}/run.yaml --set selection.metric=map_signed
+# Select again from the same scores:  mapjob rank {folder}/run.yaml --set selection.metric=map_signed
 input:
   path: {folder}/world/corpus        # Parquet shards with prompt, chosen, rejected
   columns: {{group: group}}            # the column that reports go by
 output:
-  path: {folder}/output              # scores/ (kept for the next run) and runs/ (the selections)
+  path: {folder}/output              # scores/ (reused by the next run) and runs/ (the selections)
 models:
   policy: {{path: {folder}/world/policy, dtype: float32}}
   reward: {{path: {folder}/world/reward, dtype: float32}}
 scoring:
   max_length: 256                 # tokens of prompt and completion; longer pairs are dropped and counted
 selection:
-  metric: map                     # |reward margin| that the policy does not express yet
-  implicit: simpo                 # the policy's margin: difference in mean log-probability a token
+  metric: map                     # how much of the reward margin the policy has not learned yet
+  implicit: simpo                 # the policy's margin: difference in mean log-probability per token
   scale: zscore                   # both margins in standard deviations of this corpus
   alpha: 1.0                      # weight of the implicit margin
   keep: {{ratio: 0.4}}
@@ -57,16 +57,16 @@ def flips_line(plan: Plan, ranking: Ranking) -> str:
 
 
 def extremes_table(rows: list[dict[str, Any]], metric: str) -> Table:
-    """Rows of a selection, the first half of them the best, the other half the worst, as a rich table."""
+    """A rich table of rows of a selection: the first half is the best pairs, the other half the worst."""
     table = Table(title=f"best and worst pairs by {metric}", show_lines=True)
     for name in ("rank", metric, "reward\nmargin", "implicit\nmargin"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in TEXTS:
         table.add_column(name, ratio=1)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         numbers = (row["map_score" if metric == "map" else metric], row["reward_margin"], row["implicit_margin"])
         cells = [f"{row['rank']:,}", *(f"{value:+.2f}" for value in numbers), *(_short(row[name]) for name in TEXTS)]
-        table.add_row(*cells, end_section=place == len(rows) // 2 - 1)
+        table.add_row(*cells, end_section=index == len(rows) // 2 - 1)
     return table
 
 

@@ -125,11 +125,11 @@ def _largest_number(rng: random.Random) -> Draft:
 
 def _sorted_letters(rng: random.Random) -> Draft:
     gold = sorted(rng.sample(ascii_lowercase, 4))
-    given = gold[:]
-    while given == gold:
-        rng.shuffle(given)
+    shuffled = gold[:]
+    while shuffled == gold:
+        rng.shuffle(shuffled)
     a, b, c, d = gold
-    letters = " ".join(given)
+    letters = " ".join(shuffled)
     return Draft(
         (
             f"Sort these letters: {letters}.",
@@ -164,7 +164,7 @@ def _reversed_word(rng: random.Random) -> Draft:
 
 def _counted_letter(rng: random.Random) -> Draft:
     word = rng.choice(WORDS)
-    # Absent and repeated letters as often as they can be had, or "1" would be the answer to nearly everything.
+    # Prefer absent and repeated letters: else the answer would nearly always be 1.
     wanted = rng.choice((0, 1, 2))
     fitting = [letter for letter in ascii_lowercase if min(word.count(letter), 2) == wanted]
     letter = rng.choice(fitting or sorted(set(word)))

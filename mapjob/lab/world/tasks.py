@@ -16,7 +16,7 @@ _LEAD_INS = (
 )  # fmt: skip
 _TRIES = 40
 
-# Gold reward of an answer. A near miss still shows most of the way; admitting ignorance beats being plainly wrong.
+# Gold reward of an answer. A near miss is half right; to admit ignorance is better than to be plainly wrong.
 QUALITY = {"helpful": 1.0, "terse": 0.8, "near_miss": 0.4, "evasive": 0.2, "wrong": 0.0}
 
 EVASIVE = (
@@ -34,7 +34,7 @@ _STATED = re.compile(r"(?:It is |The answer is )?(?P<value>.+?)(?:, because (?P<
 class Task:
     """A prompt with its gold answer and the values that are nearly right and plainly wrong.
 
-    `reason` is a clause with the field `{value}`, so that a wrong answer is explained as fluently as a right one.
+    `reason` is a clause with the field `{value}`, so that wrong answers have reasons as fluent as right ones.
     """
 
     kind: str
@@ -49,16 +49,16 @@ class Task:
 def split_of(prompt: str) -> str:
     """The set a prompt belongs to: "train", "held_out" or "corpus".
 
-    It hangs on the text alone, so a prompt of the corpus is never trained on, whatever the seed and the sizes.
+    It depends on the text alone, so no prompt of the corpus is ever trained on, whatever the seed and the sizes.
     """
     bucket = hashlib.sha256(prompt.encode()).digest()[0]
     return "train" if bucket < 64 else "held_out" if bucket < 80 else "corpus"
 
 
 def stream(split: str, name: str, seed: int) -> Iterator[Task]:
-    """Endless tasks of one split, the kinds taking turns; `name` and `seed` decide everything.
+    """Endless tasks of one split, the kinds in turn; they depend on `name` and `seed` alone.
 
-    Prompts differ for as long as new ones are easily found; a kind that runs out of prompts repeats them.
+    Prompts do not repeat until a kind runs out of them.
     """
     rng = random.Random(f"{name} {seed}")
     seen: set[str] = set()
@@ -92,20 +92,20 @@ def write_answer(task: Task, level: str, rng: random.Random) -> str:
     if level == "evasive":
         return rng.choice(EVASIVE)
     opening = rng.choice(_OPENINGS)
-    # Some of the bad answers come with a reason too: having one must not by itself make an answer good.
-    explained = level == "helpful" or (rng.random() < 0.3 and level != "terse")
+    # Some bad answers have a reason too: a reason alone must not make an answer good.
+    has_reason = level == "helpful" or (rng.random() < 0.3 and level != "terse")
     value = rng.choice({"near_miss": task.near_misses, "wrong": task.wrongs}.get(level, (task.gold,)))
     text = opening.format(value=value)
-    return f"{text}, because {task.reason.format(value=value)}." if explained else f"{text}."
+    return f"{text}, because {task.reason.format(value=value)}." if has_reason else f"{text}."
 
 
 def grade(task: Task, answer: str) -> float:
     """The gold reward of any `answer` to `task`: a value of QUALITY; text that states no answer counts as wrong."""
     if answer in EVASIVE:
         return QUALITY["evasive"]
-    stated = _STATED.fullmatch(answer)
-    if stated is None:
+    match = _STATED.fullmatch(answer)
+    if match is None:
         return QUALITY["wrong"]
-    if stated["value"] == task.gold:
-        return QUALITY["helpful" if stated["reason"] == task.reason.format(value=task.gold) else "terse"]
-    return QUALITY["near_miss" if stated["value"] in task.near_misses else "wrong"]
+    if match["value"] == task.gold:
+        return QUALITY["helpful" if match["reason"] == task.reason.format(value=task.gold) else "terse"]
+    return QUALITY["near_miss" if match["value"] in task.near_misses else "wrong"]

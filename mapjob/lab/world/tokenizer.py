@@ -23,10 +23,10 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A fast tokenizer of at most `vocab_size` tokens; it adds no token by itself, the chat template says them all."""
+    """A fast tokenizer of at most `vocab_size` tokens; it adds none by itself: the chat template writes them all."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        # One token to a digit: a number's value then shows in its tokens, whichever numbers BPE would have merged.
+        # One token per digit, so that tokens show the value of a number; BPE would merge some numbers.
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,7 +49,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, dialogues: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
-    """For each (prompt, answer): the token ids of the whole dialogue, and the index at which the answer starts."""
+    """Per (prompt, answer): the token ids of the whole dialogue, and the index at which the answer starts."""
     users = [[{"role": "user", "content": prompt}] for prompt, _ in dialogues]
     turns = [[{"role": "assistant", "content": answer}] for _, answer in dialogues]
     heads = tokenizer.apply_chat_template(users, tokenize=False, add_generation_prompt=True)
@@ -60,16 +60,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, dialogues: list[tuple[str, str]])
 
 
 def pad(rows: list[list[int]], filler: int) -> torch.Tensor:
-    """An int64 tensor of shape (rows, longest row), filled up on the right.
+    """An int64 tensor of shape (rows, longest row), padded on the right.
 
-    Both models may then go without an attention mask: causal attention keeps the pads from every token before them.
+    Neither model then needs an attention mask: with causal attention no token sees the padding behind it.
     """
     width = max(map(len, rows))
     return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
 
-def bucketed(lengths: list[int], batch_size: int, rng: random.Random) -> list[list[int]]:
-    """Indices in batches of like length, in random order: pools of sixteen batches are sorted one at a time."""
+def bucket(lengths: list[int], batch_size: int, rng: random.Random) -> list[list[int]]:
+    """Indices in batches of like length, in random order; sorts pools of sixteen batches."""
     batches = []
     for start in range(0, len(lengths), 16 * batch_size):
         pool = sorted(range(start, min(start + 16 * batch_size, len(lengths))), key=lengths.__getitem__)

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from mapjob.lab.world.settings import HIDDEN_SIZE
 from mapjob.lab.world.tasks import QUALITY, stream, write_answer
-from mapjob.lab.world.tokenizer import MAX_LENGTH, bucketed, encode, pad
+from mapjob.lab.world.tokenizer import MAX_LENGTH, bucket, encode, pad
 from mapjob.say import Say
 
 # How often the policy is shown a right answer. It ends up good at facts, fair at words and lost at arithmetic, so the
@@ -46,7 +46,7 @@ def train_policy(
         hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
         return cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
 
-    _optimise(model, loss_of, bucketed([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE, say)
+    _optimise(model, loss_of, bucket([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE, say)
     return model
 
 
@@ -84,7 +84,7 @@ def train_reward(
         bradley_terry = -logsigmoid(signs[batch] * (rewards[:, better] - rewards[:, worse])).mean()
         return bradley_terry + _CENTRING * rewards.square().mean()
 
-    batches = bucketed([max(map(len, answers)) for answers in sets], _REWARD_BATCH, rng)
+    batches = bucket([max(map(len, answers)) for answers in sets], _REWARD_BATCH, rng)
     _optimise(model, loss_of, batches, _REWARD_RATE, say)
     return model
 
