@@ -6,7 +6,7 @@ A `Reason` never ends a run: the row goes to `errors/` under that reason.
 
 from enum import StrEnum
 
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 
 
 class MapjobError(Exception):
@@ -19,7 +19,7 @@ class MapjobError(Exception):
         self.what, self.where, self.do = what, where, do
 
     def __str__(self) -> str:
-        where = in_line(self.where)  # paths and values of the corpus, which must not pose as another line
+        where = one_line(self.where)  # paths and values of the corpus, which must not pose as another line
         lines = [self.what, f"  where: {where}" if where else "", f"  to do: {self.do}" if self.do else ""]
         return "\n".join(line for line in lines if line)
 

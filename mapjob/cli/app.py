@@ -27,7 +27,7 @@ from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.cli.validate import validate
 from mapjob.errors import MapjobError
-from mapjob.escaping import on_terminal, redacted
+from mapjob.escaping import for_terminal, redact
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
@@ -66,4 +66,4 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def _printable(text: str) -> str:
-    return on_terminal(redacted(text))
+    return for_terminal(redact(text))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mapjob.cli.options import Verbose
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.store.output import Output
 
 
@@ -26,7 +26,7 @@ def clean(
     found = [unnamed for unnamed in folder.unnamed() if unnamed.age_days >= days]
     for unnamed in found:
         size = f"{unnamed.num_bytes / 1e6:,.1f} MB"
-        print(f"{size:>14}  {unnamed.age_days:>6.1f} days  {in_line(unnamed.name)}  ({unnamed.why})")
+        print(f"{size:>14}  {unnamed.age_days:>6.1f} days  {one_line(unnamed.name)}  ({unnamed.why})")
     if not found:
         print(f"nothing that no run names is older than {days:g} days")
         return

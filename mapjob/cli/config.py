@@ -10,7 +10,7 @@ from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, parse_config, read_tree
 from mapjob.config.models import Section
 from mapjob.errors import ConfigError
-from mapjob.escaping import redacted
+from mapjob.escaping import redact
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.validation.config import Validation, load_validation
 
@@ -33,7 +33,7 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
         checked = parse_config(tree, config, SelfPlayConfig if "models" in tree else GenerateConfig)
     else:
         checked = parse_config(tree, config)
-    print(redacted(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False)), end="")
+    print(redact(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False)), end="")
 
 
 @config_app.command()

@@ -6,7 +6,7 @@ import typer
 
 from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode, Verbose
 from mapjob.config import load_config
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 
 UNHEALTHY = 2
 
@@ -27,7 +27,7 @@ def doctor(
     findings = []
     for finding in examine(load_config(config, overrides or ()), trust_remote_code):
         findings.append(finding)
-        print(f"{'ok ' if finding.is_good else 'BAD'} {finding.subject}: {in_line(finding.says)}", flush=True)
+        print(f"{'ok ' if finding.is_good else 'BAD'} {finding.subject}: {one_line(finding.says)}", flush=True)
         if finding.error is not None:
             print("\n".join(f"    {line.strip()}" for line in str(finding.error).splitlines()[1:]))
     if json:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import load_config
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.lab.selfplay.config import GenerateConfig
 
 
@@ -44,4 +44,4 @@ def print_generated(manifest: dict[str, Any]) -> None:
     print(f"responses             {counts.get('responses', 0):>12,}")
     print(f"  cut at max_new_tokens       {counts.get('cut_at_max_new_tokens', 0):>12,}")
     print(f"tokens                {counts.get('tokens', 0):>12,}")
-    print(f"{manifest['kind']}: {in_line(manifest['path'])}")
+    print(f"{manifest['kind']}: {one_line(manifest['path'])}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
 Overrides = Annotated[
@@ -27,7 +27,7 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output,
 
 def say(line: str) -> None:
     """A line for people: on stderr, so that stdout holds results alone."""
-    print(in_line(line), file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None:
@@ -48,7 +48,7 @@ def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None
     for flag, number in manifest["flags"].items():
         if number:
             print(f"{flag}: {number:,} rows")
-    print(f"run folder: {in_line(run_path)}")
+    print(f"run folder: {one_line(run_path)}")
     if as_json:
         result = {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}
         print(json.dumps(result))

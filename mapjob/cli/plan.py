@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose
 from mapjob.config import load_config
 from mapjob.errors import ConfigError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, prepare
 
 Seconds = Annotated[
@@ -43,13 +43,13 @@ def plan(
     """
     prepared = prepare(load_config(config, overrides or ()), limit, trust_remote_code)
     for line in describe(prepared):
-        print(in_line(line))
+        print(one_line(line))
     lacking = prepared.lacking()
     units = len(prepared.plan.units)
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
     finished = prepared.run_folder.manifest is not None
-    print(f"run folder: {in_line(prepared.run_folder.url)} ({'finished' if finished else 'not there yet'})")
+    print(f"run folder: {one_line(prepared.run_folder.url)} ({'finished' if finished else 'not there yet'})")
     result = {
         "run_id": prepared.run_folder.run_id,
         "run_path": prepared.run_folder.url,

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HTTPError
 
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
-from mapjob.escaping import first_line, in_line
+from mapjob.escaping import first_line, one_line
 from mapjob.store.run_folder import open_run
 
 
@@ -49,4 +49,4 @@ def push(
         raise ConfigError(
             f"the hub does not take it: {what}", name, "log in (`hf auth login`) with a token that may write there"
         ) from error
-    print(f"pushed {in_line(folder.run_id)} to {url}")
+    print(f"pushed {one_line(folder.run_id)} to {url}")

@@ -7,7 +7,7 @@ import typer
 
 from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.run import render_report
 from mapjob.store.run_folder import open_run
 
@@ -34,4 +34,4 @@ def report(
     except OSError as error:
         do = "give a file in a folder that is there and can be written to"
         raise ConfigError(f"the report cannot be written: {error.strerror}", f"--output {output}", do) from None
-    print(f"report: {in_line(output)}")
+    print(f"report: {one_line(output)}")

@@ -7,7 +7,7 @@ from typing import Any
 from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
 from mapjob.cli.train import check_trl
 from mapjob.config import load_config
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import SelfPlayConfig
 
@@ -27,8 +27,8 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False
         load_config(config, overrides or (), SelfPlayConfig), partial(run_job, say=say, verbose=verbose), say, verbose
     )
     print_iterations(played["iterations"])
-    print(f"policy: {in_line(played['policy'])}")
-    print(f"what every iteration did: {in_line(played['path'])}/selfplay.json")
+    print(f"policy: {one_line(played['policy'])}")
+    print(f"what every iteration did: {one_line(played['path'])}/selfplay.json")
     if json:
         print(json_lines.dumps(played))
 

@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import Json, Verbose
 from mapjob.config import parse_config
 from mapjob.errors import MapjobError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
 
@@ -27,15 +27,15 @@ def status(
     for manifest in manifests:
         counts = manifest["counts"]
         print(
-            f"{manifest['finished_at'][:19]}Z  {in_line(manifest['run_id']):<36}{counts['rows']:>12,} rows"
+            f"{manifest['finished_at'][:19]}Z  {one_line(manifest['run_id']):<36}{counts['rows']:>12,} rows"
             f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
         )
     unfinished = [run.run_id for run in runs if run.manifest is None]
     for run_id in unfinished:
-        print(f"unfinished            {in_line(run_id)}: its run file, run again, completes or replaces it")
+        print(f"unfinished            {one_line(run_id)}: its run file, run again, completes or replaces it")
     now = _since(manifests[-1]) if manifests else {}
     for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
-        print(in_line(line))
+        print(one_line(line))
     if json:
         print(json_module.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
 

@@ -7,7 +7,7 @@ import typer
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, say
 from mapjob.config import load_config
-from mapjob.escaping import on_terminal, redacted
+from mapjob.escaping import for_terminal, redact
 
 
 def submit(
@@ -60,7 +60,7 @@ def submit(
         say(f"stop it:   {submit.command('stop', client, name)}")
         return
     try:
-        exit_code = submit.follow(client, name, lambda text: print(on_terminal(redacted(text)), end="", flush=True))
+        exit_code = submit.follow(client, name, lambda text: print(for_terminal(redact(text)), end="", flush=True))
     except KeyboardInterrupt:
         say(f"no longer followed; the job goes on. Follow it: {submit.command('logs', client, name)}")
         say(f"stop it: {submit.command('stop', client, name)}")

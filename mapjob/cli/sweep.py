@@ -8,7 +8,7 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.rank import sweep_job
 from mapjob.ranking.sweep import CALIBRATED, choices
 from mapjob.report.sweep import as_json, sweep_text
@@ -35,7 +35,7 @@ def sweep(
     wanted = choices(_metrics(metric), [_alpha(part) for part in alpha.split(",")], _ratios(ratio))
     swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit, say)
     print(sweep_text(swept))
-    print(f"sweep: {in_line(url)} (sweep.json, overlap.svg)")
+    print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
     if json:
         print(json_module.dumps({"sweep_path": url, **as_json(swept)}))
 

@@ -10,7 +10,7 @@ import typer
 from mapjob.cli.options import Json, Verbose, say
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.lab.training.config import Objective, Training
 from mapjob.store.run_folder import open_run
 
@@ -85,7 +85,7 @@ def train(
     print(f"steps      {result['steps']:>12,}")
     print(f"first loss {result['first_loss']:>12.4f}")
     print(f"last loss  {result['last_loss']:>12.4f}")
-    print(f"model: {in_line(result['output'])}")
+    print(f"model: {one_line(result['output'])}")
     if json:
         print(json_lines.dumps(result))
 

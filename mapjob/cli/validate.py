@@ -8,7 +8,7 @@ import typer
 
 from mapjob.cli.options import Overrides, Verbose, say
 from mapjob.errors import ConfigError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 
 
 def validate(
@@ -37,7 +37,7 @@ def validate(
 
     result = carry_out(load_validation(config, overrides or ()), development, say)
     print(as_text(result))
-    print(f"validation: {in_line(result['path'])}")
+    print(f"validation: {one_line(result['path'])}")
     if json:
         for row in result["rows"]:
             print(json_lines.dumps(row))

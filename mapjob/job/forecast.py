@@ -14,7 +14,7 @@ from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import RowError
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.job.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token, tokens_that_fit
 from mapjob.scoring.costs import GPUS, ModelCost, model_config, model_cost, peak_flop_per_s
@@ -234,8 +234,8 @@ def forecast_text(found: Forecast, job: Job, gpu: str, price: float) -> Iterator
         encodings.setdefault(load.spec.encoding.key, []).append(name)
     for names in encodings.values():
         for prompt, *completions in found.loads[names[0]].shown:
-            ends = "".join(f"\n    ‖{in_line(_start(text))}" for text in completions)
-            yield f"{' and '.join(names)} read: {in_line(_end(prompt))}{ends}"
+            ends = "".join(f"\n    ‖{one_line(_start(text))}" for text in completions)
+            yield f"{' and '.join(names)} read: {one_line(_end(prompt))}{ends}"
     hours = gpu_hours(found, total, gpu)
     yield (
         f"{gpu}: {hours:.3g} GPU hours at {UTILISATION:.0%} of {GPUS[gpu].bfloat16:g} TFLOP/s"

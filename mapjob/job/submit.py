@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import mapjob
 from mapjob.config import Config, Model, fingerprint
 from mapjob.errors import ConfigError, IncompleteError
-from mapjob.escaping import first_line, redacted
+from mapjob.escaping import first_line, redact
 
 RUN_FILE = "run.yaml"
 
@@ -71,8 +71,8 @@ def pack(config: Config, folder: Path) -> None:
     Raises ConfigError for a run file that holds a secret.
     """
     text = yaml.safe_dump(portable(config).model_dump(mode="json"), sort_keys=False)
-    if redacted(text) != text:
-        found = (redacted(line.strip()) for line in text.splitlines() if redacted(line) != line)
+    if redact(text) != text:
+        found = (redact(line.strip()) for line in text.splitlines() if redact(line) != line)
         raise ConfigError(
             "a URL of the run file holds a password, key or token, which would reach the cluster's dashboard and logs",
             next(found, "the run file"),
@@ -93,8 +93,8 @@ def connect(address: str) -> JobSubmissionClient:
     Raises ConfigError when none answers there, or it refuses the token that Ray found for it.
     """
     url = address if "://" in address else f"http://{address}"
-    if redacted(url) != url:
-        raise ConfigError("this URL holds a password", f"--address {redacted(url)}", "give the cluster's token to Ray")
+    if redact(url) != url:
+        raise ConfigError("this URL holds a password", f"--address {redact(url)}", "give the cluster's token to Ray")
     if not url.startswith(("http://", "https://")):
         raise ConfigError(
             "jobs are submitted to a cluster's dashboard", f"--address {address}", "give http://<head>:8265"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mapjob.arrays import I64
-from mapjob.escaping import on_terminal
+from mapjob.escaping import for_terminal
 from mapjob.store.run_folder import RunFolder
 
 # A selection a page at a time: row groups that are shown are read, and of the rest what filters go by.
@@ -259,4 +259,4 @@ def _said(text: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return escape(on_terminal(str(value)))
+    return escape(for_terminal(str(value)))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mapjob.escaping import in_markdown
+from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS
 
 FRONT_MATTER = """---
@@ -110,7 +110,7 @@ def card(manifest: dict[str, Any]) -> str:
     selection = config["selection"]
     scale = statistics["scale"]
     output_format, style = config["output_format"], manifest["corpus"]["style"]
-    models = "\n".join(f"| {name} | {in_markdown(m['path'])} | {m['dtype']} |" for name, m in _models(config))
+    models = "\n".join(f"| {name} | {markdown_code(m['path'])} | {m['dtype']} |" for name, m in _models(config))
     reasons = (
         "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
     )

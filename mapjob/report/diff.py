@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.store.run_folder import RunFolder
 
 LISTED = 5  # pairs that are named for each kind of change
@@ -68,11 +68,11 @@ def diff_text(diff: Diff) -> str:
         f"left       {len(diff.left):>10,}    {_named(diff.left)}",
         f"moved      {len(diff.moved):>10,}    (median {np.median(shifts):,.0f} ranks, at most {shifts.max():,.0f})",
     ]
-    lines += [f"  {in_line(pair)}: {old:,} -> {new:,}" for pair, old, new in diff.moved[:LISTED]]
+    lines += [f"  {one_line(pair)}: {old:,} -> {new:,}" for pair, old, new in diff.moved[:LISTED]]
     for name, (before, after) in diff.groups.items():
-        lines.append(f"group {in_line(name)}: {before:,} -> {after:,} ({after - before:+,})")
+        lines.append(f"group {one_line(name)}: {before:,} -> {after:,} ({after - before:+,})")
     return "\n".join(lines)
 
 
 def _named(pairs: list[str]) -> str:
-    return ", ".join(map(in_line, pairs[:LISTED])) + (", …" if len(pairs) > LISTED else "")
+    return ", ".join(map(one_line, pairs[:LISTED])) + (", …" if len(pairs) > LISTED else "")

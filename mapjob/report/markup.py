@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from mapjob.escaping import in_html
+from mapjob.escaping import html_text, one_line
 
 LONGEST = 200  # characters of a value from the corpus or the run file
 
@@ -17,8 +17,8 @@ def text(value: object) -> Html:
         return value
     whole = str(value)
     if len(whole) > LONGEST:
-        return Html(f"{in_html(whole[:LONGEST])}… <i>({len(whole):,} characters)</i>")
-    return Html(in_html(whole))
+        return Html(f"{html_text(one_line(whole[:LONGEST]))}… <i>({len(whole):,} characters)</i>")
+    return Html(html_text(one_line(whole)))
 
 
 def code(value: object) -> Html:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mapjob.config import Config, parse_config
 from mapjob.errors import Reason
-from mapjob.escaping import text_in_html
+from mapjob.escaping import html_text
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.report.card import LOADING, formula
@@ -171,7 +171,7 @@ def training(manifest: dict[str, Any]) -> Html:
     blocks = ours + re.findall(r"```\w+\n(.*?)\n```", of_card, re.DOTALL)
     if config["selection"]["held_out"]:
         blocks.append('load_dataset("this folder", "held_out")  # pairs of the prompts that were held out')
-    shown = [f'<pre tabindex="0"><code>{text_in_html(block)}</code></pre>' for block in blocks]
+    shown = [f'<pre tabindex="0"><code>{html_text(block)}</code></pre>' for block in blocks]
     return section("training", "Train on it", *shown)
 
 

@@ -11,7 +11,7 @@ from mapjob.config import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.records import Text
 from mapjob.errors import ConfigError, Reason
-from mapjob.escaping import in_line, on_terminal, text_in_html
+from mapjob.escaping import for_terminal, html_text, one_line
 from mapjob.report.browse import Pages
 from mapjob.report.markup import Html, code, note, section
 from mapjob.selection.formats import read_pair
@@ -53,7 +53,7 @@ def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
     manifest = run.manifest or {}
     kept = "selected" if is_selected else "not selected"
     lines = [
-        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {in_line(row['pair_id'])}",
+        f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {one_line(row['pair_id'])}",
         *_section("prompt", row["prompt"]),
         *_section("chosen", row["chosen"]),
         *_section("rejected", row["rejected"]),
@@ -67,8 +67,8 @@ def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
 
 def _section(title: str, text: str | list[dict[str, str]]) -> list[str]:
     if isinstance(text, str):
-        return ["", f"--- {title}", on_terminal(text)]
-    turns = [on_terminal(f"[{turn['role']}] {turn['content']}") for turn in text]
+        return ["", f"--- {title}", for_terminal(text)]
+    turns = [for_terminal(f"[{turn['role']}] {turn['content']}") for turn in text]
     return ["", f"--- {title}", *turns]
 
 
@@ -148,5 +148,5 @@ def _pair(row: dict[str, Any]) -> str:
 def _short(words: Text) -> str:
     whole = words if isinstance(words, str) else "\n".join(f"[{turn['role']}] {turn['content']}" for turn in words)
     if len(whole) <= CHARACTERS:
-        return text_in_html(whole)
-    return f"{text_in_html(whole[:CHARACTERS])}… <i>({len(whole):,} characters)</i>"
+        return html_text(whole)
+    return f"{html_text(whole[:CHARACTERS])}… <i>({len(whole):,} characters)</i>"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mapjob.escaping import in_html
+from mapjob.escaping import html_text
 from mapjob.report.markup import COLOURS
 
 Point = tuple[float, float]
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 def svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
     """An svg element; label: what a screen reader says of it."""
-    head = f'<svg viewBox="0 0 {_px(width)} {_px(height)}" role="img" aria-label="{in_html(label)}">'
+    head = f'<svg viewBox="0 0 {_px(width)} {_px(height)}" role="img" aria-label="{html_text(label)}">'
     return "\n".join([head, *parts, "</svg>"])
 
 
@@ -50,7 +50,7 @@ def text(
     x, y = map(_px, at)
     turn = f' transform="rotate(-90 {x} {y})"' if upward else ""
     style = f'font-size="{size:g}" text-anchor="{anchor}" fill="var(--{colour})"'
-    return f'<text x="{x}" y="{y}" {style}{turn}>{in_html(words)}</text>'
+    return f'<text x="{x}" y="{y}" {style}{turn}>{html_text(words)}</text>'
 
 
 def ticks(low: float, high: float, at_most: int = 5) -> list[float]:

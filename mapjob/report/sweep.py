@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.ranking.sweep import Sweep
 from mapjob.report import svg
@@ -22,7 +22,7 @@ def sweep_text(sweep: Sweep) -> str:
     for place, outcome in enumerate(sweep.outcomes):
         start = first.setdefault(outcome.choice.ratio, place)
         same = f"{sweep.jaccard[place, start]:.3f}"
-        name = in_line(outcome.choice.name)
+        name = one_line(outcome.choice.name)
         lines.append(_line(name, f"{outcome.choice.ratio:g}", outcome.profile, outcome.group_drift, same))
     return "\n".join([*lines, LEGEND])
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from mapjob.errors import ConfigError
-from mapjob.escaping import redacted
+from mapjob.escaping import redact
 from mapjob.store.run_folder import RunFolder, open_run
 
 Tracker = Literal["wandb", "trackio"]
@@ -37,7 +37,7 @@ def log_run(run_path: str, tracker: Tracker, say: Callable[[str], None], longest
     except subprocess.TimeoutExpired:
         failed = f"no end after {longest_s:g} s"
     if failed:
-        say(redacted(f"warning: the run is committed, but {tracker} did not take it ({failed})"))
+        say(redact(f"warning: the run is committed, but {tracker} did not take it ({failed})"))
     else:
         say(f"logged to {tracker}")
 

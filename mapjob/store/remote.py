@@ -13,7 +13,7 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
-from mapjob.escaping import first_line, redacted
+from mapjob.escaping import first_line, redact
 
 T = TypeVar("T")
 
@@ -41,15 +41,15 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises ConfigError for a URL that carries a secret: those belong into the environment, or an instance's role.
     """
-    if redacted(url) != url:
+    if redact(url) != url:
         raise ConfigError(
             "this URL holds a password, key or token, which would reach manifests and logs",
-            redacted(url),
+            redact(url),
             "put credentials into the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
         )
     is_s3 = url.startswith(("s3://", "s3a://"))
     endpoints = {name: os.environ.get(name, "") for name in ENDPOINTS}
-    if is_s3 and (named := [name for name, endpoint in endpoints.items() if redacted(endpoint) != endpoint]):
+    if is_s3 and (named := [name for name, endpoint in endpoints.items() if redact(endpoint) != endpoint]):
         raise ConfigError(
             "the endpoint's URL holds a password, which S3 has no use for and logs would repeat",
             named[0],
@@ -129,7 +129,7 @@ def explained(error: Exception, url: str, verb: str) -> MapjobError:
 
     A ConfigError where the same command would fail again; an IncompleteError where it goes on once the storage is well.
     """
-    url = redacted(url)
+    url = redact(url)
     what = first_line(getattr(error, "strerror", None) or error)
     status, code = answer(error)
     number = getattr(error, "errno", None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mapjob.config import parse_config
-from mapjob.escaping import in_line, in_markdown, on_terminal
+from mapjob.escaping import for_terminal, markdown_code, one_line
 from mapjob.job.run import rank_job
 from mapjob.report.card import card
 from mapjob.store.run_folder import open_run, path_of
@@ -155,11 +155,11 @@ def structure(tokens: list) -> list[str]:
 
 @given(st.text(min_size=1, alphabet=st.one_of(st.sampled_from("|`\\<>[]()*_ \n\r\t\x1b\x9b\u202e-"), st.characters())))
 def test_any_value_is_one_cell_of_code(value: str) -> None:
-    table = f"| a | b |\n| --- | --- |\n| {in_markdown(value)} | end |\n"
+    table = f"| a | b |\n| --- | --- |\n| {markdown_code(value)} | end |\n"
     inline = [token for token in MarkdownIt("gfm-like", {"linkify": False}).parse(table) if token.type == "inline"]
     cell, end = inline[2:]
     assert [child.type for child in cell.children] == ["code_inline"]
     assert end.content == "end"
-    assert "\n" not in in_line(value)
-    assert not [character for character in UNSEEN if character in on_terminal(value)]
-    on_terminal(value).encode()
+    assert "\n" not in one_line(value)
+    assert not [character for character in UNSEEN if character in for_terminal(value)]
+    for_terminal(value).encode()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, Reason, RowError
-from mapjob.escaping import redacted
+from mapjob.escaping import redact
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.requests import Request, Response
 from mapjob.store.remote import ATTEMPTS, retried
@@ -29,10 +29,10 @@ class ServerEngine:
         assert generation.server is not None, "the run file names one"
         self._generation, self._server = generation, generation.server
         self._url = self._server.url.rstrip("/")
-        if redacted(self._url) != self._url or not _is_plain(self._url):
+        if redact(self._url) != self._url or not _is_plain(self._url):
             raise ConfigError(
                 "this is not a plain http(s) URL, or it holds a password",
-                f"generation.server.url: {redacted(self._url)}",
+                f"generation.server.url: {redact(self._url)}",
                 f"give http(s)://host:port/v1, and the server's key, if it needs one, as {KEY} in the environment",
             )
 
@@ -85,7 +85,7 @@ class ServerEngine:
             return retried(ask)
         except (ConnectionError, httpx2.RequestError) as error:
             raise IncompleteError(
-                f"the server did not answer in {ATTEMPTS} attempts ({redacted(str(error))})",
+                f"the server did not answer in {ATTEMPTS} attempts ({redact(str(error))})",
                 f"generation.server.url: {self._url}",
                 "when the server answers, run the same command again: it resumes from what is committed",
             ) from None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mapjob.escaping import in_line
+from mapjob.escaping import one_line
 
 Rows = list[dict[str, Any]]
 Columns = tuple[tuple[str, str, str, str], ...]  # title, alignment and width, key of the value, its format
@@ -64,7 +64,7 @@ def _table(rows: Rows, columns: Columns) -> str:
     lines = ["".join(f"{title:{width}}" for title, width, _, _ in columns)]
     for row in rows:
         alpha = "" if row.get("alpha") is None else f" {row['alpha']}"
-        named = row | {"name": in_line(f"{row['metric']}{alpha}")}
+        named = row | {"name": one_line(f"{row['metric']}{alpha}")}
         lines.append("".join(f"{_cell(named.get(key), form):{width}}" for _, width, key, form in columns))
     return "\n".join(lines)
 

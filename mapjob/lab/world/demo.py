@@ -10,7 +10,7 @@ from rich.table import Table
 from mapjob.corpus.plan import Plan
 from mapjob.corpus.reader import read_rows
 from mapjob.corpus.records import Text
-from mapjob.escaping import on_terminal
+from mapjob.escaping import for_terminal
 from mapjob.ranking.rank import Ranking
 
 FLIPPED = "flipped"
@@ -78,6 +78,6 @@ def print_extremes(rows: list[dict[str, Any]], metric: str) -> None:
 
 def _short(text: Text) -> str:
     flat = text if isinstance(text, str) else " ".join(turn["content"] for turn in text)
-    flat = on_terminal(flat if len(flat) <= TEXT_CHARACTERS else flat[: TEXT_CHARACTERS - 1] + "…")
+    flat = for_terminal(flat if len(flat) <= TEXT_CHARACTERS else flat[: TEXT_CHARACTERS - 1] + "…")
     # Square brackets would be read as rich's markup.
     return flat.replace("[", r"\[")
