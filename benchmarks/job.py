@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.models import make_models
+from mapjob.cli.options import log_to_stderr
 from mapjob.config import Config, parse_config
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.job.prepare import prepare
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--output", help="keep the scores here; a finished output is only ranked again")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    log_to_stderr()
     with tempfile.TemporaryDirectory(prefix="mapjob-benchmark-") as folder:
         if arguments.policy is None:
             arguments.policy, arguments.reward = make_models(Path(folder) / "models")
@@ -56,7 +58,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     config = run_file(arguments, output)
     start = time.monotonic()
-    manifest = run_job(config, arguments.limit, print)
+    manifest = run_job(config, arguments.limit)
     wall_s = time.monotonic() - start
     rows, cores = manifest["counts"]["rows"], os.cpu_count() or 1
     engine, one_by_one = bare_engine(config, arguments.limit)

@@ -8,13 +8,12 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from mapjob.cli.options import say
+from mapjob.cli.options import log_to_stderr
 from mapjob.cli.selfplay import print_iterations
 from mapjob.config import Model, parse_config, read_tree
 from mapjob.job.run import run_job
@@ -52,11 +51,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    build_world(Path(options.folder) / "world", say=say)
+    log_to_stderr()
+    build_world(Path(options.folder) / "world")
     tree = json.loads(json.dumps(read_tree(RUN_FILE, options.overrides)).replace('"demo/', f'"{options.folder}/'))
     config = parse_config(tree, str(RUN_FILE), SelfPlayConfig)
     start = time.monotonic()
-    played = play(config, partial(run_job, say=say), say)
+    played = play(config, run_job)
     seconds = time.monotonic() - start
     print_iterations(played["iterations"])
     tasks = list(islice(stream("held_out", "self-play", 0), PROMPTS))

@@ -1,7 +1,10 @@
 """mapjob: score preference corpora on Ray, rank them globally by alignment potential, publish what to train on."""
 
+import logging
 from importlib import import_module
 from typing import Any
+
+logging.getLogger("mapjob").addHandler(logging.NullHandler())  # silent where nobody configures logging
 
 __version__ = "0.1.0"
 __all__ = ["load_scores", "rank", "run"]

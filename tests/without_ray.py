@@ -28,7 +28,7 @@ _scored: dict[tuple[str, ...], pa.Table] = {}
 def without_ray() -> Iterator[None]:
     """Inside, `job.run` scores in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(cluster, "connect", lambda address: (1.0, 0.0))
         patch.setattr(graph, "score", score)
         yield
 

@@ -14,6 +14,7 @@ from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
 from mapjob.cli.generate import generate
+from mapjob.cli.options import Verbose, is_verbose, log_to_stderr, takes_verbose
 from mapjob.cli.plan import plan
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
@@ -40,8 +41,13 @@ app = typer.Typer(
 COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push)
 COMMANDS += (train, generate, selfplay, validate)
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(takes_verbose(command))
 app.add_typer(config_app, name="config")
+
+
+@app.callback()
+def start(verbose: Verbose = False) -> None:
+    log_to_stderr(verbose)
 
 
 def main() -> None:
@@ -52,7 +58,7 @@ def main() -> None:
     try:
         app()
     except MapjobError as error:
-        if {"-v", "--verbose"} & set(sys.argv):
+        if is_verbose():
             _print_exception(type(error), error, error.__traceback__)
         print(_printable(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)

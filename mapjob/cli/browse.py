@@ -1,14 +1,16 @@
 """`mapjob browse`: page through a selection in a browser, from a server that only this machine reaches."""
 
+import logging
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from mapjob.cli.options import Verbose, say
 from mapjob.report.browse import Filter, Pages, page_html
 from mapjob.store.run_folder import open_run
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
@@ -18,7 +20,6 @@ def browse(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
     against: Annotated[str | None, typer.Option(metavar="RUN", help="Another run: each pair's rank there too.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
-    verbose: Verbose = False,
 ) -> None:
     """Page through a selection by rank, group or disagreement, and search it. Ctrl-C ends it.
 
@@ -27,7 +28,7 @@ def browse(
     pages = Pages(open_run(run))
     other = Pages(open_run(against)) if against else None
     with server(pages, other, port) as listening:
-        say(f"http://{LOOPBACK}:{listening.server_port}/ (Ctrl-C ends it)")
+        log.info(f"http://{LOOPBACK}:{listening.server_port}/ (Ctrl-C ends it)")
         listening.serve_forever()
 
 

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Verbose
 from mapjob.escaping import one_line
 from mapjob.store.output import Output
 
@@ -13,7 +12,6 @@ def clean(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
     days: Annotated[float, typer.Option("--days", min=0, help="Only what has not changed for so many days.")] = 30.0,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
-    verbose: Verbose = False,
 ) -> None:
     """List what no manifest names and has not changed for some days, then remove it when you agree.
 

@@ -1,24 +1,27 @@
 """`mapjob demo`: a world of its own, the whole job on it, and what came out."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from mapjob.cli.options import Json, Verbose, print_result, say
+from mapjob.cli.options import Json, print_result
 from mapjob.config import load_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.job.run import run_job
 from mapjob.store.run_folder import path_of
 
+log = logging.getLogger(__name__)
+
 EXTREMES = 6  # pairs of each end of the ranking that are shown
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
 
-def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = False) -> None:
+def demo(folder: Folder = Path("demo"), json: Json = False) -> None:
     """Make a small preference world, train a policy and a reward model on it, and run the whole job. Needs no network.
 
     Example: mapjob demo
@@ -26,10 +29,10 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     from mapjob.lab.world.build import build_world
     from mapjob.lab.world.demo import flips_line, print_extremes, write_run_file
 
-    build_world(folder / "world", say=say)
+    build_world(folder / "world")
     run_file = write_run_file(folder)
     config = load_config(run_file)
-    manifest = run_job(config, say=say, verbose=verbose)
+    manifest = run_job(config)
     prepared = prepare(config)
     scored, ranking = rank_scored(prepared)
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
@@ -37,5 +40,5 @@ def demo(folder: Folder = Path("demo"), json: Json = False, verbose: Verbose = F
     print(flips_line(prepared.plan, ranking))
     run_path = path_of(manifest)
     print_result(manifest, run_path, json)
-    say(f"next: mapjob show {run_path} 1")
-    say(f"      mapjob rank {run_file} --set selection.metric=map_signed")
+    log.info(f"next: mapjob show {run_path} 1")
+    log.info(f"      mapjob rank {run_file} --set selection.metric=map_signed")

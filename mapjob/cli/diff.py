@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Json, Verbose
+from mapjob.cli.options import Json
 from mapjob.report.diff import compare, diff_text
 from mapjob.store.run_folder import open_run
 
@@ -15,7 +15,6 @@ def diff(
     old: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
     new: Annotated[str, typer.Argument(metavar="RUN", help="The other one.")],
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Say how two selections differ: pairs that entered, left and moved, and what that did to each group.
 

@@ -4,7 +4,7 @@ import json as json_module
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode, Verbose
+from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode
 from mapjob.config import load_config
 from mapjob.escaping import one_line
 
@@ -16,7 +16,6 @@ def doctor(
     overrides: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Check devices, Ray, corpus, models and storage, and score eight rows alone and in a batch. Exit code 2: not fit.
 

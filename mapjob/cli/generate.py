@@ -3,7 +3,7 @@
 import json as json_lines
 from typing import Any
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides
 from mapjob.config import load_config
 from mapjob.escaping import one_line
 from mapjob.lab.selfplay.config import GenerateConfig
@@ -14,7 +14,6 @@ def generate(
     overrides: Overrides = None,
     limit: Limit = None,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Answer every prompt several times, by a model here or by a server; `mapjob run` reads what comes out.
 
@@ -24,7 +23,7 @@ def generate(
     """
     from mapjob.lab.selfplay import generate as generation  # slow to import, and needed by few commands
 
-    manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit, say, verbose)
+    manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit)
     print_generated(manifest)
     if json:
         names = ("kind", "path", "prompts", "counts", "spent")

@@ -1,7 +1,11 @@
 """Arguments that several commands share, and how results are printed."""
 
+import inspect
 import json
+import logging
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -25,9 +29,41 @@ TrustRemoteCode = Annotated[
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
 
 
-def say(line: str) -> None:
-    """A line for people: on stderr, so that stdout holds results alone."""
-    print(one_line(line), file=sys.stderr, flush=True)
+class _Terminal(logging.Handler):
+    """What is logged, as lines for people: on stderr, so that stdout holds results alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "warning: " if record.levelno >= logging.WARNING else ""
+        print(warning + one_line(record.getMessage()), file=sys.stderr, flush=True)
+
+
+_TERMINAL = _Terminal()
+
+
+def log_to_stderr(verbose: bool = False) -> None:
+    """From here on mapjob says on stderr what it does; verbose: with the workers' output, and tracebacks of errors."""
+    log = logging.getLogger("mapjob")
+    log.addHandler(_TERMINAL)  # once, however often it is called
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def is_verbose() -> bool:
+    return logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
+
+
+def takes_verbose(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with -v behind its name too, where people type it."""
+    signature = inspect.signature(command)
+    flag = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+
+    @wraps(command)
+    def run(verbose: bool, **arguments: Any) -> None:
+        log_to_stderr(verbose or is_verbose())
+        command(**arguments)
+
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), flag])  # what typer reads
+    run.__annotations__ = command.__annotations__ | {"verbose": Verbose}
+    return run
 
 
 def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode
 from mapjob.config import load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
-from mapjob.job.prepare import describe, prepare
+from mapjob.job.prepare import describe, find_warnings, prepare
 
 Seconds = Annotated[
     float, typer.Option("--sample-s", min=0, help="Seconds of reading and encoding a sample; 0 looks at none.")
@@ -35,14 +35,13 @@ def plan(
     price: Price = 0.0,
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Say what `mapjob run` would do, meet, take and cost, from a sample of the corpus. Writes nothing.
 
     Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
     """
     prepared = prepare(load_config(config, overrides or ()), limit, trust_remote_code)
-    for line in describe(prepared):
+    for line in [*describe(prepared), *(f"warning: {text}" for text in find_warnings(prepared))]:
         print(one_line(line))
     lacking = prepared.lacking()
     units = len(prepared.plan.units)

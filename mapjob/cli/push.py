@@ -8,7 +8,6 @@ import typer
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 
-from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
 from mapjob.escaping import first_line, one_line
 from mapjob.store.run_folder import open_run
@@ -20,7 +19,6 @@ def push(
     public: Annotated[
         bool, typer.Option("--public", help="Everyone may read it. Without it the data set is private.")
     ] = False,
-    verbose: Verbose = False,
 ) -> None:
     """Upload a finished run folder to the hub as a data set, every file of it. Private by default.
 

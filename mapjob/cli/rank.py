@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, print_result
 from mapjob.config import load_config
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import PAIRINGS, SIGNALS
@@ -37,11 +37,10 @@ def rank(
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Rank and publish from the score store alone, as a new run. No model is loaded.
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    manifest = rank_job(load_config(config, overrides or ()), limit, say, trust_remote_code)
+    manifest = rank_job(load_config(config, overrides or ()), limit, trust_remote_code)
     print_result(manifest, path_of(manifest), json)

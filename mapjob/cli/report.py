@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Verbose
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.run import render_report
@@ -19,7 +18,6 @@ def report(
         typer.Option("--examples", min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted."),
     ] = 0,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A local file.")] = Path("report.html"),
-    verbose: Verbose = False,
 ) -> None:
     """Write the report of a finished run once more, from the run folder alone.
 

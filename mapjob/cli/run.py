@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, print_result, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, print_result
 from mapjob.config import load_config
 from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, check_tracker, log_run
@@ -32,7 +32,6 @@ def run(
     events: Events = None,
     log_to: LogTo = None,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Score what is missing, rank the whole corpus, publish the selection.
 
@@ -42,7 +41,7 @@ def run(
     """
     if log_to is not None:
         check_tracker(log_to)
-    manifest = run_job(load_config(config, overrides or ()), limit, say, verbose, trust_remote_code, events)
+    manifest = run_job(load_config(config, overrides or ()), limit, trust_remote_code, events)
     if log_to is not None:
-        log_run(path_of(manifest), log_to, say)
+        log_run(path_of(manifest), log_to)
     print_result(manifest, path_of(manifest), json)

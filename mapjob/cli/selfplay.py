@@ -1,10 +1,9 @@
 """`mapjob selfplay`: the loop of generation, scoring, selection and training."""
 
 import json as json_lines
-from functools import partial
 from typing import Any
 
-from mapjob.cli.options import ConfigFile, Json, Overrides, Verbose, say
+from mapjob.cli.options import ConfigFile, Json, Overrides
 from mapjob.cli.train import check_trl
 from mapjob.config import load_config
 from mapjob.escaping import one_line
@@ -12,7 +11,7 @@ from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import SelfPlayConfig
 
 
-def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False, verbose: Verbose = False) -> None:
+def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False) -> None:
     """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
 
     Run the same command again after any interruption: it goes on with the stage that was not finished. Needs TRL, which
@@ -23,9 +22,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False
     check_trl("mapjob selfplay")
     from mapjob.lab.selfplay.iterate import play  # slow to import, and needed by no other command
 
-    played = play(
-        load_config(config, overrides or (), SelfPlayConfig), partial(run_job, say=say, verbose=verbose), say, verbose
-    )
+    played = play(load_config(config, overrides or (), SelfPlayConfig), run_job)
     print_iterations(played["iterations"])
     print(f"policy: {one_line(played['policy'])}")
     print(f"what every iteration did: {one_line(played['path'])}/selfplay.json")

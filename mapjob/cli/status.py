@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mapjob.cli.options import Json, Verbose
+from mapjob.cli.options import Json
 from mapjob.config import parse_config
 from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
@@ -16,7 +16,6 @@ from mapjob.store.output import Output
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """List the runs of an output folder, those that never finished, and what the newest run file would do now.
 

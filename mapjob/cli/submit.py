@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, Verbose, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, is_verbose
 from mapjob.config import load_config
 from mapjob.escaping import for_terminal, redact
+
+log = logging.getLogger(__name__)
 
 
 def submit(
@@ -30,7 +32,6 @@ def submit(
     ] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Run on a Ray cluster: ship the run file and this package, follow the log, end with the job's exit code.
 
@@ -48,21 +49,22 @@ def submit(
     """
     from mapjob.job import submit  # with ray
 
-    logging.disable(logging.INFO)  # Ray's client tells of every package and socket
-    flags = {"--trust-remote-code": trust_remote_code, "--json": json, "--verbose": verbose}
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)  # Ray's client tells of every package and socket
+    flags = {"--trust-remote-code": trust_remote_code, "--json": json, "--verbose": is_verbose()}
     options = tuple(flag for flag, given in flags.items() if given)
     tree = load_config(config, overrides or ())
     client = submit.connect(address)
     name = submit.submit(client, tree, limit, options, num_cpus)
-    say(f"submitted as {name}")
+    log.info(f"submitted as {name}")
     if no_wait:
-        say(f"follow it: {submit.command('logs', client, name)}")
-        say(f"stop it:   {submit.command('stop', client, name)}")
+        log.info(f"follow it: {submit.command('logs', client, name)}")
+        log.info(f"stop it:   {submit.command('stop', client, name)}")
         return
     try:
         exit_code = submit.follow(client, name, lambda text: print(for_terminal(redact(text)), end="", flush=True))
     except KeyboardInterrupt:
-        say(f"no longer followed; the job goes on. Follow it: {submit.command('logs', client, name)}")
-        say(f"stop it: {submit.command('stop', client, name)}")
+        log.info(f"no longer followed; the job goes on. Follow it: {submit.command('logs', client, name)}")
+        log.info(f"stop it: {submit.command('stop', client, name)}")
         raise typer.Exit(130)
     raise typer.Exit(exit_code)

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, Verbose, say
+from mapjob.cli.options import ConfigFile, Json, Limit, Overrides
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -26,14 +26,13 @@ def sweep(
     overrides: Overrides = None,
     limit: Limit = None,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Compare selections from the score store alone: overlap, labels, lengths, groups and margins. No model is loaded.
 
     Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
     """
     wanted = choices(_metrics(metric), [_alpha(part) for part in alpha.split(",")], _ratios(ratio))
-    swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit, say)
+    swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit)
     print(sweep_text(swept))
     print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Json, Verbose, say
+from mapjob.cli.options import Json
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -52,7 +52,6 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Train a model on the selection of a finished run. No reference model is loaded.
 
@@ -75,7 +74,7 @@ def train(
     folder = open_run(run)
     where = output or Path("trained") / f"{objective}-{folder.run_id}"
     start = None if model is None else Model(path=model)
-    result = training.train(folder, how, where, start, say)
+    result = training.train(folder, how, where, start)
     values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
     print(f"objective  {objective} ({values})")
     print(f"pairs      {result['pairs']:>12,}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Overrides, Verbose, say
+from mapjob.cli.options import Overrides
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 
@@ -18,7 +18,6 @@ def validate(
         bool, typer.Option("--development", help="Test on the prompts that are set aside to choose a recipe by.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each row of the table, last.")] = False,
-    verbose: Verbose = False,
 ) -> None:
     """Train the same recipe on each selection, on everything and on random subsets, and compare on held-out prompts.
 
@@ -35,7 +34,7 @@ def validate(
     from mapjob.lab.validation.report import as_text
     from mapjob.lab.validation.validate import validate as carry_out
 
-    result = carry_out(load_validation(config, overrides or ()), development, say)
+    result = carry_out(load_validation(config, overrides or ()), development)
     print(as_text(result))
     print(f"validation: {one_line(result['path'])}")
     if json:

@@ -105,7 +105,7 @@ def check_selection(config: Config, plan: Plan) -> None:
 
 def describe(job: Job) -> Iterator[str]:
     """What was recognised and what is to be done, in a few lines."""
-    plan, config = job.plan, job.config
+    plan = job.plan
     yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
     yield f"layout: {plan.corpus.layout}, {plan.why[0]}"
     yield f"read as: {plan.corpus.style}, {plan.why[1]}"
@@ -113,9 +113,14 @@ def describe(job: Job) -> Iterator[str]:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
         if scorer.files.code:
             yield f"{scorer.name}: code that comes with the model runs in the workers ({scorer.files.code[:16]})"
-    for name in sorted({"margin", "label"} & set(plan.schema.names)):
-        yield f"warning: the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
+
+
+def find_warnings(job: Job) -> Iterator[str]:
+    """What may not be meant as the run file has it."""
+    config = job.config
+    for name in sorted({"margin", "label"} & set(job.plan.schema.names)):
+        yield f"the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
     if config.output_format == "columns" and config.scoring.control_tokens == "sanitize":
-        yield "warning: output_format columns writes the texts as the corpus has them, not as sanitize had them scored"
+        yield "output_format columns writes the texts as the corpus has them, not as sanitize had them scored"
     if config.selection.metric not in WITH_ALPHA and config.selection.alpha != 1.0:
-        yield f"warning: selection.alpha is ignored by metric: {config.selection.metric}"
+        yield f"selection.alpha is ignored by metric: {config.selection.metric}"

@@ -1,6 +1,7 @@
 """Rankings from the score store, without a model: the whole of one, a pair of one, or many side by side."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,14 @@ from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice, Sweep
 from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.sweep import as_json, overlap_figure
-from mapjob.say import Say, silent
 from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
 from mapjob.selection.scored import Scored, ScoredUnits, load_scored
 from mapjob.store.run_folder import path_of
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 def rank_scored(job: Job) -> tuple[Scored, Ranking]:
@@ -103,9 +105,7 @@ def pick_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[d
     ]
 
 
-def sweep_job(
-    config: Config, wanted: Sequence[Choice], limit: int | None = None, say: Say = silent
-) -> tuple[Sweep, str]:
+def sweep_job(config: Config, wanted: Sequence[Choice], limit: int | None = None) -> tuple[Sweep, str]:
     """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
 
     Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.
@@ -119,7 +119,7 @@ def sweep_job(
     check_error_rate(job, scored)
     swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
     for name, why in swept.refused.items():
-        say(f"left out: {name}: {why}")
+        log.info(f"left out: {name}: {why}")
     folder = Storage(config.output.path).below("sweeps", fingerprint({"run": job.run_id, "choices": repr(wanted)}))
     folder.create("sweep.json", (json.dumps(as_json(swept), indent=2) + "\n").encode())
     folder.create("overlap.svg", overlap_figure(swept))

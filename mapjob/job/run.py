@@ -1,5 +1,6 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
+import logging
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from mapjob.config import Config, load_config, parse_config
 from mapjob.errors import ConfigError
-from mapjob.job.prepare import Job, describe, prepare
+from mapjob.job.prepare import Job, describe, find_warnings, prepare
 from mapjob.job.rank import check_scored, rank_scored
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.stages import Todo, passes
@@ -18,13 +19,14 @@ from mapjob.report.card import card
 from mapjob.report.page import page
 from mapjob.report.pair import examples_of
 from mapjob.report.summary import Summary, summary
-from mapjob.say import Say, silent
 from mapjob.selection.formats import extra_files
 from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
 
 # A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
 UNITS_PER_PASS = 2_000
@@ -33,8 +35,6 @@ UNITS_PER_PASS = 2_000
 def run_job(
     config: Config | dict[str, Any] | str,
     limit: int | None = None,
-    say: Say = silent,
-    verbose: bool = False,
     code_allowed: bool = False,
     events: str | None = None,
 ) -> dict[str, Any]:
@@ -54,23 +54,25 @@ def run_job(
     spent = Spent()
     job = prepare(config, limit, code_allowed)
     for line in describe(job):
-        say(line)
+        log.info(line)
+    for warning in find_warnings(job):
+        log.warning(warning)
     finished = job.run_folder.manifest
     if finished is not None:
         job.run_folder.point_latest()
-        say(f"this run is finished already: {job.run_folder.url}")
+        log.info(f"this run is finished already: {job.run_folder.url}")
         return finished
     Storage(config.output.path).check_conditions()
-    log = Events(events)
-    log.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
-    _score(job, spent, say, verbose, log)
-    manifest = _rank_and_publish(job, spent, say)
-    log.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
+    log_file = Events(events)
+    log_file.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
+    _score(job, spent, log_file)
+    manifest = _rank_and_publish(job, spent)
+    log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return manifest
 
 
 def rank_job(
-    config: Config | dict[str, Any] | str, limit: int | None = None, say: Say = silent, code_allowed: bool = False
+    config: Config | dict[str, Any] | str, limit: int | None = None, code_allowed: bool = False
 ) -> dict[str, Any]:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
@@ -80,7 +82,7 @@ def rank_job(
     job = prepare(_read_config(config), limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.manifest
-    return finished if finished is not None else _rank_and_publish(job, spent, say)
+    return finished if finished is not None else _rank_and_publish(job, spent)
 
 
 def render_report(run: RunFolder, num_examples: int = 0) -> str:
@@ -98,10 +100,10 @@ def render_report(run: RunFolder, num_examples: int = 0) -> str:
     return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples_of(run, num_examples))
 
 
-def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None:
+def _score(job: Job, spent: Spent, events: Events) -> None:
     todo = job.todo()
     if not todo:
-        say("every unit is scored already")
+        log.info("every unit is scored already")
         return
     # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
     from mapjob.pipeline.cluster import connect
@@ -117,23 +119,23 @@ def _score(job: Job, spent: Spent, say: Say, verbose: bool, log: Events) -> None
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
     if len(todo) < len(job.plan.units):
-        say(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
+        log.info(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
     spent.scored_rows = sum(item.unit.num_rows for item in todo)
     with ended_by_signals() as listen:
         while todo:
             with spent.on("ray"):
-                cpus, spent.gpus = connect(job.config.execution.address, verbose)
+                cpus, spent.gpus = connect(job.config.execution.address)
                 listen()
             try:
                 with spent.on("score"):
-                    _stream(job, todo, cpus, spent, say, log)
+                    _stream(job, todo, cpus, spent, events)
                 return
             except ClusterShrunk as shrunk:
-                say(f"{shrunk.what}: going on with those")
+                log.info(f"{shrunk.what}: going on with those")
             todo = job.todo()
 
 
-def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say, log: Events) -> None:
+def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Events) -> None:
     from mapjob.pipeline.graph import score
     from mapjob.pipeline.progress import ScoringProgress
 
@@ -142,15 +144,15 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, say: Say,
         num_rows = sum(item.unit.num_rows for item in share)
         slices = [share[start : start + UNITS_PER_PASS] for start in range(0, len(share), UNITS_PER_PASS)]
         graphs = (score(job.config, job.plan.corpus, job.readers, scorers, part, cpus, spent.gpus) for part in slices)
-        with ScoringProgress(title, len(share), num_rows, log) as progress:
+        with ScoringProgress(title, len(share), num_rows, events) as progress:
             for receipt in chain.from_iterable(graphs):
                 for name in receipt.engines.keys() - spent.engines.keys():
-                    say(receipt.engines[name])
+                    log.info(receipt.engines[name])
                 progress.add(receipt)
                 spent.add(receipt)
 
 
-def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
+def _rank_and_publish(job: Job, spent: Spent) -> dict[str, Any]:
     config, plan = job.config, job.plan
     with spent.on("rank"):
         scored, ranking = rank_scored(job)
@@ -161,7 +163,7 @@ def _rank_and_publish(job: Job, spent: Spent, say: Say) -> dict[str, Any]:
         check_complete(plan, in_ranking, list(refused.values()))
     folder = job.run_folder
     for warning in ranking.warnings:
-        say(f"warning: {warning}")
+        log.warning(warning)
     with spent.on("publish"):
         goals = config.selection.signals.reward_goals
         texts = Texts(config.output_format, job.control, goals is None or goals.system_role)

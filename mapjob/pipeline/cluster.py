@@ -16,15 +16,17 @@ from mapjob.errors import ConfigError
 from mapjob.escaping import first_line
 
 
-def connect(address: str | None, log_to_driver: bool = False) -> tuple[float, float]:
+def connect(address: str | None) -> tuple[float, float]:
     """Start a local Ray, or join the cluster at `address`; returns its (CPUs, GPUs).
 
+    The workers' output is shown if mapjob's logger is at DEBUG, as `mapjob -v` has it.
     Raises ConfigError when no cluster answers there, or it refuses the token that Ray found for it.
     """
     # Errors reach the user once, as exceptions; Ray and Ray Data would print each of them again, and more.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    log_to_driver = logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
     if not ray.is_initialized():
         # "local" where no cluster is named: Ray left to itself would join any
         # cluster that was started on this machine.

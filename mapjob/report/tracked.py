@@ -4,10 +4,11 @@ A process of its own talks to it (`python -m mapjob.report.tracked wandb RUN`), 
 ends its process takes nothing with it. Where to, and with which key, is the tracker's own affair: its environment.
 """
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from typing import Any, Literal
 from mapjob.errors import ConfigError
 from mapjob.escaping import redact
 from mapjob.store.run_folder import RunFolder, open_run
+
+log = logging.getLogger(__name__)
 
 Tracker = Literal["wandb", "trackio"]
 LONGEST_S = 300.0
@@ -26,7 +29,7 @@ def check_tracker(tracker: Tracker) -> None:
         raise ConfigError(f"{tracker} is not installed", f"--log-to {tracker}", f"pip install {tracker}")
 
 
-def log_run(run_path: str, tracker: Tracker, say: Callable[[str], None], longest_s: float = LONGEST_S) -> None:
+def log_run(run_path: str, tracker: Tracker, longest_s: float = LONGEST_S) -> None:
     """Log a finished run. What goes wrong is said as a warning, and changes nothing."""
     command = [sys.executable, "-m", "mapjob.report.tracked", tracker, run_path]
     try:
@@ -37,9 +40,9 @@ def log_run(run_path: str, tracker: Tracker, say: Callable[[str], None], longest
     except subprocess.TimeoutExpired:
         failed = f"no end after {longest_s:g} s"
     if failed:
-        say(redact(f"warning: the run is committed, but {tracker} did not take it ({failed})"))
+        log.warning(redact(f"the run is committed, but {tracker} did not take it ({failed})"))
     else:
-        say(f"logged to {tracker}")
+        log.info(f"logged to {tracker}")
 
 
 def numbers(manifest: Mapping[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from mapjob.job.prepare import describe, prepare
+from mapjob.job.prepare import find_warnings, prepare
 from mapjob.report.pair import selected_pair
 from mapjob.store.run_folder import open_run, path_of
 from tests.exports.conftest import CORPORA, FORMATS, Exported, config, pairs_of, rows_of
@@ -111,10 +111,10 @@ def test_columns_of_candidates_and_of_exchanged_sides_say_which_completion_is_me
 def test_columns_that_are_not_what_sanitize_had_scored_are_announced(models, tmp_path: Path) -> None:
     def warnings(**more: Any) -> list[str]:
         prepared = prepare(config(tmp_path, models, CORPORA["raw"], **more))
-        return [line for line in describe(prepared) if "sanitize" in line]
+        return [line for line in find_warnings(prepared) if "sanitize" in line]
 
     sanitize = {"scoring": {"control_tokens": "sanitize", "max_length": 512}}
     (warning,) = warnings(output_format="columns", **sanitize)
-    assert warning.startswith("warning: output_format columns")
+    assert warning.startswith("output_format columns")
     assert not warnings(output_format="columns")
     assert not warnings(output_format="trl", **sanitize)

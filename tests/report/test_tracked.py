@@ -12,20 +12,20 @@ from mapjob.report.tracked import check_tracker, log_run, numbers
 from mapjob.store.run_folder import path_of
 
 
-def logged(manifest, tracker: str, longest_s: float = 300.0) -> str:
-    said: list[str] = []
-    log_run(path_of(manifest), tracker, said.append, longest_s)
-    (line,) = said
-    return line
+def logged(caplog, manifest, tracker: str, longest_s: float = 300.0) -> str:
+    caplog.set_level("INFO", "mapjob")
+    log_run(path_of(manifest), tracker, longest_s)
+    (record,) = caplog.records
+    return f"{record.levelname}: {record.message}"
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "trackio"])
-def test_the_numbers_and_the_report_are_there(manifest, page, tmp_path, monkeypatch, tracker):
+def test_the_numbers_and_the_report_are_there(caplog, manifest, page, tmp_path, monkeypatch, tracker):
     if find_spec(tracker) is None:
         pytest.skip(f"{tracker} is not installed (pip install '.[{tracker}]'): logging to it is not tested")
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": tmp_path, "TRACKIO_DIR": tmp_path}.items():
         monkeypatch.setenv(name, str(value))
-    assert logged(manifest, tracker) == f"logged to {tracker}"
+    assert logged(caplog, manifest, tracker) == f"INFO: logged to {tracker}"
     assert page in [file.read_text() for file in tmp_path.rglob("*.html")]
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     for part in (manifest["run_id"], "counts/selected", "statistics/cut_off", "spent/seconds/rank"):
@@ -49,12 +49,12 @@ def test_every_count_is_a_number(manifest):
         ("import time; time.sleep(600)", "no end after 20 s"),
     ],
 )
-def test_a_tracker_that_fails_changes_nothing(manifest, tmp_path, monkeypatch, body, why):
+def test_a_tracker_that_fails_changes_nothing(caplog, manifest, tmp_path, monkeypatch, body, why):
     (tmp_path / "wandb.py").write_text(body)
     root = Path(__file__).resolve().parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
-    line = logged(manifest, "wandb", 20.0 if "sleep" in body else 300.0)
-    assert line.startswith("warning: the run is committed, but wandb did not take it (")
+    line = logged(caplog, manifest, "wandb", 20.0 if "sleep" in body else 300.0)
+    assert line.startswith("WARNING: the run is committed, but wandb did not take it (")
     assert why in line
 
 

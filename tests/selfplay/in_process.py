@@ -21,7 +21,7 @@ from mapjob.store.tables import to_ipc
 @contextmanager
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "connect", lambda address, verbose: (1.0, 0.0))
+        patch.setattr(cluster, "connect", lambda address: (1.0, 0.0))
         patch.setattr(selfplay_graph, "work_through", work_through)
         yield
 

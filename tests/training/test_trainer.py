@@ -47,10 +47,10 @@ def no_reference(monkeypatch):
 
 
 @pytest.mark.parametrize("objective", COLUMNS)
-def test_every_objective_learns_one_batch(eight, output, objective):
-    said = []
-    result = train(eight, how(objective, max_steps=20), output, say=said.append)
-    losses = [float(line.rpartition("loss ")[2]) for line in said if "loss" in line]
+def test_every_objective_learns_one_batch(eight, output, objective, caplog):
+    caplog.set_level("INFO", "mapjob")
+    result = train(eight, how(objective, max_steps=20), output)
+    losses = [float(line.rpartition("loss ")[2]) for line in caplog.messages if "loss" in line]
     assert result["pairs"] == 8
     assert result["steps"] == 20
     assert len(losses) == 10  # a line for each tenth
@@ -133,15 +133,15 @@ def num_tokens(run, tokenizer) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("objective", ["dpo", "simpo"])
-def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objective):
+def test_pairs_over_the_length_are_dropped_and_counted(chat, tree, output, objective, caplog):
     tokenizer = AutoTokenizer.from_pretrained(tree["models"]["policy"]["path"])
     over = sum(max(pair) > 60 for pair in num_tokens(chat, tokenizer))
     assert 0 < over < 40
-    said = []
-    result = train(chat, how(objective, max_length=60, max_steps=1), output, say=said.append)
+    result = train(chat, how(objective, max_length=60, max_steps=1), output)
     assert result["pairs"] == 40 - over
     assert result["dropped"] == {"overlength": over, "other_tokens": 0}
-    assert said[0] == f"warning: {over} pairs are dropped: overlength"
+    warnings = [record.message for record in caplog.records if record.name.startswith("mapjob")]
+    assert warnings == [f"{over} pairs are dropped: overlength"]
 
 
 def test_none_is_left(chat, output):

@@ -15,7 +15,6 @@ HOUSE = Path(mapjob.__file__).parent
 LIGHT_ROOMS = (
     "escaping",
     "errors",
-    "say",
     "arrays",
     "store",
     "metrics",

@@ -156,7 +156,7 @@ def test_corpus_hangs_on_its_seed_alone():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return build_world(tmp_path_factory.mktemp("demo") / "world", say=lambda _: None, **TINY)
+    return build_world(tmp_path_factory.mktemp("demo") / "world", **TINY)
 
 
 def test_shards_hold_the_rows_in_order(world: World):
@@ -232,10 +232,10 @@ def test_batches_hold_every_example_once_and_waste_little():
     assert sum(20 * max(lengths[i] for i in batch) for batch in batches) < 1.15 * sum(lengths)
 
 
-def test_training_learns(world: World):
-    lines = []
-    train_policy(AutoTokenizer.from_pretrained(world.policy), steps=20, seed=0, say=lines.append)
-    losses = [float(line.rsplit("loss ")[1]) for line in lines]
+def test_training_learns(world: World, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "mapjob")
+    train_policy(AutoTokenizer.from_pretrained(world.policy), steps=20, seed=0)
+    losses = [float(line.rsplit("loss ")[1]) for line in caplog.messages]
     assert len(losses) == 4
     assert losses[-1] < losses[0] - 1
 
@@ -244,15 +244,16 @@ def test_a_finished_world_is_returned_at_once(world: World):
     folder = world.corpus.parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     code = (
-        "import sys; from pathlib import Path; from mapjob.lab.world.build import Training, build_world\n"
+        "import logging, sys; from pathlib import Path; from mapjob.lab.world.build import Training, build_world\n"
+        "logging.basicConfig(level=logging.INFO)\n"
         f"build_world(Path({str(folder)!r}), num_pairs=240, num_shards=2, training=Training(2, 2))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "found finished" in done.stdout
+    assert "found finished" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert build_world(folder, say=lambda _: None, **TINY) == world
+    assert build_world(folder, **TINY) == world
 
 
 @pytest.fixture
@@ -272,8 +273,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 def test_other_parameters_rebuild_the_world(tmp_path: Path, calls: list[dict]):
     for num_pairs in (40, 40, 50):
-        build_world(tmp_path, num_pairs=num_pairs, num_shards=1, say=lambda _: None)
-    build_world(tmp_path, num_pairs=50, num_shards=1, seed=1, say=lambda _: None)
+        build_world(tmp_path, num_pairs=num_pairs, num_shards=1)
+    build_world(tmp_path, num_pairs=50, num_shards=1, seed=1)
     assert [call["seed"] for call in calls] == [0, 0, 1]
     assert pq.read_table(tmp_path / "corpus").num_rows == 50
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "policy", "reward", "world.json"}
@@ -286,11 +287,11 @@ def test_a_world_broken_off_is_built_anew(tmp_path: Path, calls: list[dict], mon
     with monkeypatch.context() as broken:
         broken.setattr("mapjob.lab.world.build.os.replace", break_off)
         with pytest.raises(KeyboardInterrupt):
-            build_world(tmp_path, num_pairs=40, num_shards=1, say=lambda _: None)
+            build_world(tmp_path, num_pairs=40, num_shards=1)
     assert not (tmp_path / "world.json").exists()
-    build_world(tmp_path, num_pairs=40, num_shards=1, say=lambda _: None)
+    build_world(tmp_path, num_pairs=40, num_shards=1)
     (tmp_path / "reward").rmdir()
-    build_world(tmp_path, num_pairs=40, num_shards=1, say=lambda _: None)
+    build_world(tmp_path, num_pairs=40, num_shards=1)
     assert len(calls) == 3
 
 
@@ -298,7 +299,7 @@ def test_a_corpus_that_is_not_ours_is_left_alone(tmp_path: Path, calls: list[dic
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "mine.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not from here"):
-        build_world(tmp_path, num_pairs=40, num_shards=1, say=lambda _: None)
+        build_world(tmp_path, num_pairs=40, num_shards=1)
     assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "mine.txt"]
     assert calls == []
 

@@ -1,6 +1,7 @@
 """`mapjob generate`, top to bottom: read prompts, cut them into units, answer or rewrite what is missing, count."""
 
 import hashlib
+import logging
 import platform
 import time
 from collections.abc import Sequence
@@ -16,28 +17,27 @@ from mapjob.lab.selfplay.folder import GeneratedFolder
 from mapjob.lab.selfplay.prompts import Prompt, count_text, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.progress import Events
-from mapjob.say import Say, silent
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
 
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
-def generate(
-    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
-) -> dict[str, Any]:
+def generate(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
     """Responses to every prompt, or with `evolve` to rewrites of it; returns generation.json.
 
     limit: the first so many rows of the prompts. What is done by then stays when this ends early, and the same call
     goes on there. Raises MapjobError.
     """
     if config.evolve is None:
-        return answered(config, limit, say, verbose)
-    rewrites = evolved(config, limit, say, verbose)
+        return answered(config, limit)
+    rewrites = evolved(config, limit)
     if not rewrites["counts"]["rows"]:
         do = "use a model that follows instructions, or loosen evolve"
         reasons = count_text(rewrites["counts"]["left_out"])
         raise InputError(f"no rewrite can be a prompt ({reasons})", rewrites["path"], do)
-    return answered(of_rewrites(config, rewrites), None, say, verbose)
+    return answered(of_rewrites(config, rewrites), None)
 
 
 def of_rewrites(config: GenerateConfig, rewrites: dict[str, Any]) -> GenerateConfig:
@@ -47,39 +47,33 @@ def of_rewrites(config: GenerateConfig, rewrites: dict[str, Any]) -> GenerateCon
     return config.model_copy(update={"prompts": prompts, "evolve": None})
 
 
-def answered(
-    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
-) -> dict[str, Any]:
+def answered(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
     """`generation.num_responses` to each prompt, as a corpus of candidates."""
-    return _carried_out(task_spec(config), "candidates", config, limit, say, verbose)
+    return _carried_out(task_spec(config), "candidates", config, limit)
 
 
-def evolved(
-    config: GenerateConfig, limit: int | None = None, say: Say = silent, verbose: bool = False
-) -> dict[str, Any]:
+def evolved(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
     """Rewrites of each prompt, as a corpus of prompts."""
     assert config.evolve is not None, "asked for by who has a section evolve"
-    return _carried_out(task_spec(config, config.evolve), "prompts", config, limit, say, verbose)
+    return _carried_out(task_spec(config, config.evolve), "prompts", config, limit)
 
 
-def _carried_out(
-    spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int | None, say: Say, verbose: bool
-) -> dict[str, Any]:
+def _carried_out(spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int | None) -> dict[str, Any]:
     start = time.monotonic()
     source = read_prompts(config.prompts, spec.style, limit)
     prompts = source.prompts
     units = cut(prompts, config.generation.prompts_per_unit)
     folder = GeneratedFolder(config.output.path, kind, _name(spec, prompts, config))
     reasons = f" ({count_text(source.left_out)})" if source.left_out else ""
-    say(f"prompts: {len(prompts):,} of {source.rows:,} rows{reasons}, {len(units)} units")
-    say(f"read as: {spec.style}; {kind}: {folder.url}")
+    log.info(f"prompts: {len(prompts):,} of {source.rows:,} rows{reasons}, {len(units)} units")
+    log.info(f"read as: {spec.style}; {kind}: {folder.url}")
     if (finished := folder.manifest) is not None:
-        say(f"this is finished already: {folder.url}")
+        log.info(f"this is finished already: {folder.url}")
         return finished
     Storage(config.output.path).check_conditions()
     done = folder.unit_ids()
     todo = [unit for unit in units if unit[0].id not in done]
-    tokens = _work(spec, kind, folder, todo, config, say, verbose) if todo else 0
+    tokens = _work(spec, kind, folder, todo, config) if todo else 0
     body = {
         "kind": kind,
         "path": folder.url,
@@ -104,8 +98,6 @@ def _work(
     folder: GeneratedFolder,
     todo: Sequence[tuple[Unit, Sequence[Prompt]]],
     config: GenerateConfig,
-    say: Say,
-    verbose: bool,
 ) -> int:
     """Tokens that were written."""
     # Slow to import; a finished folder needs neither Ray nor torch.
@@ -119,13 +111,13 @@ def _work(
         check_vocabulary("policy", spec.files)
     tokens, engines = 0, dict[str, str]()
     with ended_by_signals() as listen:
-        cpus, gpus = connect(config.execution.address, verbose)
+        cpus, gpus = connect(config.execution.address)
         listen()
         num_prompts = sum(len(prompts) for _, prompts in todo)
         with ScoringProgress(kind, len(todo), num_prompts, Events(), "prompts") as progress:
             for receipt in work_through(spec, folder, todo, config.execution, cpus, gpus):
                 for name in receipt.engines.keys() - engines.keys():
-                    say(receipt.engines[name])
+                    log.info(receipt.engines[name])
                 engines |= receipt.engines
                 tokens += sum(receipt.tokens.values())
                 progress.add(receipt)

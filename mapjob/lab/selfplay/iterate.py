@@ -5,6 +5,7 @@ it stands finished, so a loop that was killed goes on where it was.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +20,17 @@ from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, Prompts, SelfPlayConfig
 from mapjob.lab.selfplay.generate import answered, evolved, of_rewrites
 from mapjob.lab.training.losses import needs_reference
-from mapjob.say import Say, silent
 from mapjob.scoring.spec import scorer_files
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
+log = logging.getLogger(__name__)
+
 Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
 
-def play(config: SelfPlayConfig, run: Run, say: Say = silent, verbose: bool = False) -> dict[str, Any]:
+def play(config: SelfPlayConfig, run: Run) -> dict[str, Any]:
     """Every iteration of the run file; returns what selfplay.json says of them. run: scores, ranks and publishes.
 
     Raises MapjobError; what stands by then is kept, and the same call goes on there.
@@ -37,8 +39,8 @@ def play(config: SelfPlayConfig, run: Run, say: Say = silent, verbose: bool = Fa
     iterations: list[dict[str, Any]] = []
     policy, before = config.models.policy, set[str]()
     for number in range(1, config.iterations + 1):
-        say(f"iteration {number} of {config.iterations}: policy {policy.path}")
-        iteration, before = _iteration(config, policy, number, before, run, say, verbose)
+        log.info(f"iteration {number} of {config.iterations}: policy {policy.path}")
+        iteration, before = _iteration(config, policy, number, before, run)
         iterations.append(iteration)
         policy = Model(path=iteration["trained"], dtype=policy.dtype)
     body = {"config": config.model_dump(mode="json"), "iterations": iterations, "policy": policy.path}
@@ -65,7 +67,7 @@ def _check(config: SelfPlayConfig) -> None:
 
 
 def _iteration(
-    config: SelfPlayConfig, policy: Model, number: int, before: set[str], run: Run, say: Say, verbose: bool
+    config: SelfPlayConfig, policy: Model, number: int, before: set[str], run: Run
 ) -> tuple[dict[str, Any], set[str]]:
     """(what the table says of it, ids of the prompts that were selected). before: those of the iteration before."""
     responder = policy if config.fresh_responses else config.models.policy
@@ -77,7 +79,7 @@ def _iteration(
         evolve=config.evolve,
         execution=config.execution,
     )
-    candidates = [answered(asking, None, say, verbose)]
+    candidates = [answered(asking, None)]
     rewrites: dict[str, Any] = {"rows": 0, "left_out": {}}
     seeds = None
     if config.evolve is not None:
@@ -87,16 +89,16 @@ def _iteration(
             group="group" if config.prompts.group else None,
             plain_text=config.prompts.plain_text,
         )
-        made = evolved(asking.model_copy(update={"prompts": best}), None, say, verbose)
+        made = evolved(asking.model_copy(update={"prompts": best}), None)
         rewrites = made["counts"]
         if rewrites["rows"]:
-            candidates.append(answered(of_rewrites(asking, made), None, say, verbose))
+            candidates.append(answered(of_rewrites(asking, made), None))
         else:
-            say(f"no rewrite is fit to be a prompt: {rewrites['left_out']}")
+            log.info(f"no rewrite is fit to be a prompt: {rewrites['left_out']}")
     paths = [each["path"] for each in candidates]
     manifest = run(run_config(config, policy, paths, config.selection.keep))
     selected = set(_prompt_ids(_folder(manifest)))
-    training = _trained(config, manifest, number, say)
+    training = _trained(config, manifest, number)
     statistics = manifest["statistics"]
     return {
         "iteration": number,
@@ -132,7 +134,7 @@ def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str],
     return parse_config(whole, "the run of an iteration")
 
 
-def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int, say: Say) -> dict[str, Any]:
+def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int) -> dict[str, Any]:
     """Train the run's policy on its selection, unless that was done. The folder appears when all is in it."""
     import torch
 
@@ -143,7 +145,7 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int, say:
     output, unfinished = root / "policies" / f"{number}-{name}", root / SCRATCH / f"policy-{name}"
     if not output.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
-        result = train(_folder(manifest), config.training, unfinished / "model", say=say)
+        result = train(_folder(manifest), config.training, unfinished / "model")
         kept = {key: result[key] for key in ("pairs", "dropped", "steps", "first_loss", "last_loss")}
         (unfinished / "model" / "training.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         output.parent.mkdir(exist_ok=True)
@@ -151,7 +153,7 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int, say:
         shutil.rmtree(unfinished)
         torch.cuda.empty_cache()  # the actors of the next stage need it
     else:
-        say(f"trained already: {output}")
+        log.info(f"trained already: {output}")
     return {"trained": str(output), "training": json.loads((output / "training.json").read_text(encoding="utf-8"))}
 
 

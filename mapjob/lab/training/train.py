@@ -28,9 +28,10 @@ from mapjob.lab.training.config import Objective, Training
 from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters, check_run
 from mapjob.lab.training.model import load_trainable, trainable_files
 from mapjob.lab.training.trainer import SelectionTrainer
-from mapjob.say import Say, silent
 from mapjob.scoring.tokenizers import load_tokenizer
 from mapjob.store.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 # How to train, as the arguments of TRL's trainer.
 
@@ -71,7 +72,6 @@ def train(
     how: Training,
     output: Path,
     model: Model | None = None,
-    say: Say = silent,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
@@ -91,9 +91,9 @@ def train(
     files = trainable_files(model or config.models.policy, style, max_length)
     tokenizer = load_tokenizer(files)
     if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
-        say("warning: the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
+        log.warning("the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
     loss = _loss(objective, parameters)
-    progress = _Progress(say)
+    progress = _Progress()
     # TRL's warnings quote texts of the corpus; what they warn of is counted here, or in the manifest.
     logging.getLogger("trl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of what peft still calls
@@ -114,8 +114,8 @@ def train(
         trainer.remove_callback(PrinterCallback)
         for reason, number in trainer.dropped.items():
             if number:
-                say(f"warning: {number:,} pairs are dropped: {reason}")
-        say(f"{objective} on {len(trainer.train_dataset):,} pairs, from {files.path}")
+                log.warning(f"{number:,} pairs are dropped: {reason}")
+        log.info(f"{objective} on {len(trainer.train_dataset):,} pairs, from {files.path}")
         trainer.train()
         trained = trainer.model.merge_and_unload() if how.lora else trainer.model
         trained.save_pretrained(Path(folder) / "model")
@@ -174,9 +174,8 @@ def _selection(run: RunFolder, columns: tuple[str, ...], rows: npt.NDArray[np.in
 class _Progress(TrainerCallback):
     """The loss of every step, and a line for each tenth of them."""
 
-    def __init__(self, say: Say):
+    def __init__(self) -> None:
         self.losses: list[float] = []
-        self._say = say
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
@@ -187,4 +186,4 @@ class _Progress(TrainerCallback):
             raise MapjobError(f"the loss is {loss}", f"step {step} of {state.max_steps}", do)
         self.losses.append(loss)
         if step == state.max_steps or step % math.ceil(state.max_steps / 10) == 0:
-            self._say(f"step {step:,} of {state.max_steps:,}, loss {loss:.4f}")
+            log.info(f"step {step:,} of {state.max_steps:,}, loss {loss:.4f}")

@@ -1,6 +1,6 @@
 """A policy's answers to held-out prompts, its scores of completions, and the rewards of answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ FLIPPED = "flipped"
 QUALITY = ("chosen_quality", "rejected_quality")
 
 
-def build(world: KnownWorld, say: Callable[[str], None]) -> None:
+def build(world: KnownWorld) -> None:
     """Make the world of these parameters in its folder, or find it there finished."""
     build_world(
         world.path,
@@ -115,7 +115,6 @@ def build(world: KnownWorld, say: Callable[[str], None]) -> None:
         seed=world.seed,
         flipped_share=world.flipped_share,
         training=world.training,
-        say=say,
     )
 
 

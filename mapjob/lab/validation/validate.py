@@ -1,6 +1,7 @@
 """The whole of a validation: score once, select by every metric, train and measure each, compare."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,31 +26,32 @@ from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.table import START, Table
 from mapjob.ranking.sweep import Choice
-from mapjob.say import Say, silent
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
 
 SCORED = ("records", "policy", "reference", "reward")  # families that decide an arm whatever else is selected by
 OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # of a selection, what each arm says itself
 
 
-def validate(validation: Validation, of_development: bool = False, say: Say = silent) -> dict[str, Any]:
+def validate(validation: Validation, of_development: bool = False) -> dict[str, Any]:
     """Carry out what of a validation is not done yet; returns plain values: the table's rows, and where it is.
 
     of_development: test on the prompts that are set aside to choose a recipe by. Every arm that is finished is one
     create-only file, so the same call goes on where one was stopped. Raises MapjobError.
     """
     if validation.world is not None:
-        build(validation.world, say)
+        build(validation.world)
     with _few_threads(validation):
         everything = validation.everything
-        run = open_run(path_of(run_job(everything, say=say)))
+        run = open_run(path_of(run_job(everything)))
         corpus = Corpus.of(everything)
         groups = everything.input.columns.group, validation.groups
         held_out = read_held_out(run, validation.development, of_development, *groups)
-        say(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
+        log.info(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
         storage = _storage(validation, corpus, of_development)
-        selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage, say))
+        selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage))
         evaluation = Evaluation(validation, run, held_out)
         policy = everything.models.policy.model_copy(update={"dtype": "float32"})
         done = {START: _kept(storage, START, lambda: evaluation.measure(policy))[0]}
@@ -63,9 +65,9 @@ def validate(validation: Validation, of_development: bool = False, say: Say = si
             start = time.monotonic()
             done[arm.name], is_new = _kept(storage, arm.name, lambda arm=arm, rows=rows: evaluation.train(arm, rows))
             spent = f"{time.monotonic() - start:.0f} s" if is_new else "there already"
-            say(f"{number} of {len(arms)}: {arm.name}, {len(rows):,} pairs, {spent}")
+            log.info(f"{number} of {len(arms)}: {arm.name}, {len(rows):,} pairs, {spent}")
         for name, why in refused.items():
-            say(f"left out: {name}: {why}")
+            log.info(f"left out: {name}: {why}")
         tested = {"pairs": len(held_out.records), "prompts": held_out.num_prompts, "development": of_development}
         result = {
             "config": validation.model_dump(mode="json"),
@@ -126,7 +128,7 @@ def _kept(storage: Storage, name: str, make: Callable[[], dict[str, Any]]) -> tu
     return json.loads(stands), is_new
 
 
-def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: Storage, say: Say) -> Corpus | None:
+def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: Storage) -> Corpus | None:
     """The corpus as the probe scored it: the policy, trained a little by DPO, against itself as it was."""
     probe = validation.probe
     if probe is None or not validation.of_probe:
@@ -135,17 +137,17 @@ def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: S
     if not folder.exists():
         ranking = corpus.ranking(Choice(RANDOM, None, 1.0), validation.run.selection)
         rows = np.sort(corpus.rows(ranking)[: probe.pairs])
-        say(f"probe: DPO on {len(rows):,} random pairs")
+        log.info(f"probe: DPO on {len(rows):,} random pairs")
         how = validation.recipe.model_dump(include={"batch_size", "accumulate", "learning_rate", "lora"})
         how |= {"objective": "dpo"} | ({} if probe.learning_rate is None else {"learning_rate": probe.learning_rate})
         train(run, Training(**how), folder, rows=rows)
-    return Corpus.of(_scored_by(validation, folder, say))
+    return Corpus.of(_scored_by(validation, folder))
 
 
-def _scored_by(validation: Validation, probe: Path, say: Say) -> Config:
+def _scored_by(validation: Validation, probe: Path) -> Config:
     tree = validation.everything.model_dump()
     tree["models"]["policy"] = Model(path=str(probe), dtype="float32").model_dump()
     tree["selection"]["metrics"] = validation.of_probe
     config = parse_config(tree)
-    run_job(config, say=say)
+    run_job(config)
     return config

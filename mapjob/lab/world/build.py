@@ -1,16 +1,18 @@
 """Build the world in a folder: corpus, tokenizer, policy and reward model; or find it there, finished."""
 
 import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mapjob.errors import ConfigError
 from mapjob.lab.world.corpus import describe, make_rows, write_shards
 from mapjob.lab.world.settings import DEFAULT_TRAINING, Training
+
+log = logging.getLogger(__name__)
 
 # Raise it with every change of the tasks, the corpus or the training: worlds of another version are rebuilt.
 _VERSION = 1
@@ -36,7 +38,6 @@ def build_world(
     seed: int = 0,
     flipped_share: float = 0.10,
     training: Training = DEFAULT_TRAINING,
-    say: Callable[[str], None] = print,
 ) -> World:
     """Return the world in `folder`, building it first unless one with these very parameters stands there finished.
 
@@ -61,22 +62,22 @@ def build_world(
     }
     world = _finished(folder, parameters)
     if world:
-        say(f"world: found finished in {folder}")
+        log.info(f"world: found finished in {folder}")
         return world
     _claim(folder)
     started = time.perf_counter()
-    facts = _build(folder / _BUILDING, parameters, training, say)
+    facts = _build(folder / _BUILDING, parameters, training)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     _publish(folder, {"parameters": parameters, "facts": facts})
-    say(f"world: finished in {facts['seconds']:.0f} s")
+    log.info(f"world: finished in {facts['seconds']:.0f} s")
     return _world(folder, facts)
 
 
-def _build(building: Path, parameters: dict, training: Training, say: Callable[[str], None]) -> dict:
+def _build(building: Path, parameters: dict, training: Training) -> dict:
     rows = make_rows(parameters["num_pairs"], parameters["flipped_share"], parameters["seed"])
     write_shards(rows, building / "corpus", parameters["num_shards"])
     corpus = describe(rows)
-    say(
+    log.info(
         "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
         "{identical_sides} with identical sides".format(**corpus)
     )
@@ -85,12 +86,7 @@ def _build(building: Path, parameters: dict, training: Training, say: Callable[[
     # Imported here because a world that is found finished must not wait for PyTorch.
     from mapjob.lab.world.models import make_models
 
-    models = make_models(
-        building,
-        training=training,
-        seed=parameters["seed"],
-        say=say,
-    )
+    models = make_models(building, training=training, seed=parameters["seed"])
     return {"corpus": corpus, **models}
 
 

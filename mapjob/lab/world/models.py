@@ -1,9 +1,10 @@
 """Make the world's tokenizer, policy and reward model, measure the two models, and save them as model folders."""
 
+import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -11,13 +12,15 @@ from statistics import fmean
 
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from mapjob.lab.world.corpus import draw_pair
 from mapjob.lab.world.settings import Training
 from mapjob.lab.world.tasks import QUALITY, grade, stream, write_answer
 from mapjob.lab.world.tokenizer import encode, pad, train_tokenizer
 from mapjob.lab.world.train import train_policy, train_reward
+
+log = logging.getLogger(__name__)
 
 _VOCAB_SIZE = 1024
 _TOKENIZER_TASKS = 4000
@@ -27,7 +30,7 @@ _PROMPTS = 180
 _MAX_NEW_TOKENS = 48
 
 
-def make_models(folder: Path, *, training: Training, seed: int, say: Callable[[str], None]) -> dict[str, dict]:
+def make_models(folder: Path, *, training: Training, seed: int) -> dict[str, dict]:
     """Write `<folder>/policy` and `<folder>/reward`; returns each one's facts.
 
     Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
@@ -36,26 +39,24 @@ def make_models(folder: Path, *, training: Training, seed: int, say: Callable[[s
     with _own_settings(seed):
         tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
 
-        say(f"policy: learns from answers of mixed quality, {training.policy_steps} steps")
+        log.info(f"policy: learns from answers of mixed quality, {training.policy_steps} steps")
         started = time.perf_counter()
-        policy = train_policy(
-            tokenizer, steps=training.policy_steps, seed=seed, say=say, hidden_size=training.hidden_size
-        )
+        policy = train_policy(tokenizer, steps=training.policy_steps, seed=seed, hidden_size=training.hidden_size)
         seconds = round(time.perf_counter() - started, 1)
         gold = policy_quality(tokenizer, policy, seed)
         facts["policy"] = {"parameters": policy.num_parameters(), "seconds": seconds, "mean_gold": gold}
         by_group = ", ".join(f"{group} {value:.2f}" for group, value in gold.items() if group != "all")
-        say(f"policy: done in {seconds:.0f} s; mean gold reward of its own answers: {by_group}")
+        log.info(f"policy: done in {seconds:.0f} s; mean gold reward of its own answers: {by_group}")
 
-        say(f"reward model: learns which answer is better, {training.reward_steps} steps")
+        log.info(f"reward model: learns which answer is better, {training.reward_steps} steps")
         started = time.perf_counter()
         reward = train_reward(
-            tokenizer, policy, steps=training.reward_steps, seed=seed, say=say, flipped=training.reward_flipped
+            tokenizer, policy, steps=training.reward_steps, seed=seed, flipped=training.reward_flipped
         )
         seconds = round(time.perf_counter() - started, 1)
         accuracy = reward_accuracy(tokenizer, reward, seed)
         facts["reward"] = {"parameters": reward.num_parameters(), "seconds": seconds, "accuracy": accuracy}
-        say(f"reward model: done in {seconds:.0f} s; right on {accuracy['all']:.1%} of held-out pairs")
+        log.info(f"reward model: done in {seconds:.0f} s; right on {accuracy['all']:.1%} of held-out pairs")
 
         for name, model in (("policy", policy), ("reward", reward)):
             model.save_pretrained(folder / name)
@@ -72,10 +73,10 @@ def _texts(seed: int) -> list[str]:
 @contextmanager
 def _own_settings(seed: int) -> Iterator[None]:
     """PyTorch seeded, few threads, no progress bars; the process gets its own settings back afterwards."""
-    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    threads, bars = torch.get_num_threads(), transformers_logging.is_progress_bar_enabled()
     # Matrices this small gain nothing from more threads, and lose much on a machine of many cores.
     torch.set_num_threads(min(threads, 4))
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -83,7 +84,7 @@ def _own_settings(seed: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 @torch.inference_mode()

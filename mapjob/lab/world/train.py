@@ -1,5 +1,6 @@
 """The world's two small Llamas, trained in plain PyTorch: the policy on mixed answers, the reward model on pairs."""
 
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from mapjob.lab.world.settings import HIDDEN_SIZE
 from mapjob.lab.world.tasks import QUALITY, stream, write_answer
 from mapjob.lab.world.tokenizer import MAX_LENGTH, bucket, encode, pad
-from mapjob.say import Say
+
+log = logging.getLogger(__name__)
 
 # How often the policy is shown a right answer. It ends up good at facts, fair at words and lost at arithmetic, so the
 # groups differ in what is left to learn.
@@ -25,7 +27,7 @@ _CENTRING = 0.03
 
 
 def train_policy(
-    tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, say: Say, hidden_size: int = HIDDEN_SIZE
+    tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, hidden_size: int = HIDDEN_SIZE
 ) -> LlamaForCausalLM:
     """Train a policy from scratch with cross-entropy on the assistant turn; returns it in eval mode, float32."""
     rng = random.Random(f"policy {seed}")
@@ -46,7 +48,7 @@ def train_policy(
         hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
         return cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
 
-    _optimise(model, loss_of, bucket([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE, say)
+    _optimise(model, loss_of, bucket([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE)
     return model
 
 
@@ -56,7 +58,6 @@ def train_reward(
     *,
     steps: int,
     seed: int,
-    say: Say,
     flipped: float = 0.0,
 ) -> LlamaForSequenceClassification:
     """Train a reward model from the policy's body with the Bradley-Terry loss over all pairs of a prompt's answers.
@@ -85,7 +86,7 @@ def train_reward(
         return bradley_terry + _CENTRING * rewards.square().mean()
 
     batches = bucket([max(map(len, answers)) for answers in sets], _REWARD_BATCH, rng)
-    _optimise(model, loss_of, batches, _REWARD_RATE, say)
+    _optimise(model, loss_of, batches, _REWARD_RATE)
     return model
 
 
@@ -94,7 +95,6 @@ def _optimise(
     loss_of: Callable[[list[int]], torch.Tensor],
     batches: list[list[int]],
     learning_rate: float,
-    say: Say,
 ) -> None:
     """One AdamW step per batch: a short linear warm-up, then half a cosine down to zero. Leaves eval mode."""
     steps = len(batches)
@@ -114,7 +114,7 @@ def _optimise(
         schedule.step()
         losses.append(loss.item())
         if step == steps or step % max(1, steps // 4) == 0:
-            say(f"  step {step} of {steps}, loss {sum(losses) / len(losses):.3f}")
+            log.info(f"  step {step} of {steps}, loss {sum(losses) / len(losses):.3f}")
             losses.clear()
     model.eval()
 
