@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from mapjob.pipeline.stages import Todo, tokens_column, with_columns
+from mapjob.pipeline.stages import Cost, Todo, tokens_column, with_columns, with_cost
 from mapjob.scoring.encode import Encoded, from_table
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
@@ -48,8 +48,7 @@ def _score(spec: ScorerSpec, block: pa.Table) -> pa.Table:
     columns["reason"] = pa.array([error.reason.value if error else None for error in errors], pa.string())
     columns["detail"] = pa.array([error.detail if error else None for error in errors], pa.string())
     tokens = sum(sum(lengths) for lengths in num_tokens if lengths)
-    cost = {"tokens": str(tokens), "model_s": "0", "flop": "0", "engine": f"{spec.name}: a hash of the tokens"}
-    return pa.table(columns).replace_schema_metadata(cost)
+    return with_cost(pa.table(columns), Cost(tokens, 0.0, 0.0, 0.0, f"{spec.name}: a hash of the tokens"))
 
 
 def _hashed(ids: np.ndarray, kind: str) -> float:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 
 from benchmarks.hash_scorer import HashScorer
+from mapjob.pipeline.stages import Todo
 
 # The processes of the nodes inherit both.
 SECONDS, LOG = "MAPJOB_BENCHMARK_SECONDS", "MAPJOB_BENCHMARK_LOG"
@@ -21,7 +22,7 @@ class Sleeper(HashScorer):
         time.sleep(float(os.environ[SECONDS]))
         columns = super().__call__(block)
         done = {"scorer": self._specs[0].name, "start": start, "end": time.time(), "actor": os.getpid()}
-        done |= {"node": ray.get_runtime_context().get_node_id(), "unit": block["id"][0].as_py()}
+        done |= {"node": ray.get_runtime_context().get_node_id(), "unit": Todo.of(block).unit.id}
         with open(os.environ[LOG], "a", encoding="utf-8") as log:
             log.write(json.dumps(done) + "\n")  # a line is one write, and writes of lines do not mix
         return columns

@@ -1,6 +1,5 @@
 """`mapjob run` in this process: `job.run` itself, or its scoring alone, with the stages one after the other, no Ray."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -71,7 +70,7 @@ def score(
             for model in models:
                 block = model(block)
             _scored[name] = block
-        yield Receipt(**json.loads(commit(_scored[name])["receipt"][0].as_py()))
+        yield Receipt.of(commit(_scored[name]).to_pylist()[0])
 
 
 if __name__ == "__main__":  # `python -m tests.without_ray run run.yaml`: the program, in a process of its own

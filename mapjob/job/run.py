@@ -146,10 +146,10 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: E
         graphs = (score(job.config, job.plan.corpus, job.readers, scorers, part, cpus, spent.gpus) for part in slices)
         with ScoringProgress(title, len(share), num_rows, events) as progress:
             for receipt in chain.from_iterable(graphs):
-                for name in receipt.engines.keys() - spent.engines.keys():
-                    log.info(receipt.engines[name])
+                for name in receipt.costs.keys() - spent.total.costs.keys():
+                    log.info(receipt.costs[name].engine)
                 progress.add(receipt)
-                spent.add(receipt)
+                spent.total.add(receipt)
 
 
 def _rank_and_publish(job: Job, spent: Spent) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from mapjob.corpus.plan import Corpus, Unit, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.errors import InputError, MapjobError, RowError
-from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, survived
-from mapjob.pipeline.stages import Todo, tokens_column, with_columns
+from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, bisect_crashes
+from mapjob.pipeline.stages import Cost, Todo, tokens_column, with_columns, with_cost
 from mapjob.scoring.costs import peak_flop_per_s, token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
 from mapjob.scoring.reader_families import ReaderSpec, distance_table, identity_table, signature_table
@@ -40,7 +40,7 @@ class ReadAndEncode:
         self._corpus, self._readers, self._scorers, self._attempts = corpus, readers, scorers, attempts
         encodings = (spec.encoding for spec in (*readers, *scorers) if spec.encoding is not None)
         specs = {encoding.key: encoding for encoding in encodings}
-        self._encoders = built(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
+        self._encoders = defer_error(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus
@@ -82,7 +82,7 @@ class ReadAndEncode:
 
     def _encoded(self, encoder: Encoder, unit: Unit, records: Sequence[Record | RowError]) -> pa.Table:
         piece = ("encode", encoder.spec.key, unit.id)
-        return pa.concat_tables(survived(self._attempts, piece, records, lambda part: to_table(encoder.encode(part))))
+        return bisect_crashes(self._attempts, piece, records, lambda part: to_table(encoder.encode(part)))
 
 
 class ScorerActor:
@@ -95,9 +95,9 @@ class ScorerActor:
         num_gpus: float,
         attempts: Attempts | SharedAttempts,
     ):
-        keep_to_share(num_gpus)
+        limit_to_share(num_gpus)
         self._attempts, self._num_gpus = attempts, num_gpus
-        self._scorers = built(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
+        self._scorers = defer_error(lambda: _scorers(specs, tokens_per_batch, spread=num_gpus > 1))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
@@ -106,21 +106,16 @@ class ScorerActor:
 
     def _score(self, scorer: "Scorer", unit: Unit, block: pa.Table) -> pa.Table:
         records = from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer()))
-        parts = survived(self._attempts, (scorer.spec.name, unit.id), records, lambda part: _columns(scorer, part))
-        costs = [part.schema.metadata for part in parts]
-        cost = {"tokens": str(sum(int(c[b"tokens"]) for c in costs)), "engine": str(scorer)}
-        model_s = sum(float(c[b"model_s"]) for c in costs)
-        cost |= {"model_s": str(model_s), "flop": str(2 * token_cost(scorer.spec.files) * int(cost["tokens"]))}
-        if scorer.device.type == "cuda":
-            peak = peak_flop_per_s(torch.cuda.get_device_name(scorer.device), scorer.spec.files.dtype)
-            cost["peak_flop"] = str((peak or 0.0) * self._num_gpus * model_s)
-        return pa.concat_tables(parts).replace_schema_metadata(cost)
+        piece = (scorer.spec.name, unit.id)
+        return bisect_crashes(
+            self._attempts, piece, records, lambda part: _score_with_cost(scorer, part, self._num_gpus)
+        )
 
 
-def keep_to_share(num_gpus: float) -> None:
-    """A process of a pool takes no more of the machine than Ray gave it: itself, Ray keeps nothing apart."""
+def limit_to_share(num_gpus: float) -> None:
+    """Keep this process to the share of the machine that Ray gave it, since Ray itself limits nothing."""
     if not num_gpus:
-        torch.set_num_threads(1)  # a CPU pool has an actor a core, so each computes on one
+        torch.set_num_threads(1)  # a CPU pool has one actor per core, so each computes on one
     elif num_gpus < 1:
         torch.cuda.set_per_process_memory_fraction(num_gpus)
 
@@ -135,8 +130,8 @@ def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"
     return [Scorer(spec, tokens_per_batch, device, model) for spec in specs]
 
 
-def _columns(scorer: "Scorer", records: Sequence[Encoded | RowError]) -> pa.Table:
-    """The scorer's columns of some rows; what that cost is the table's metadata."""
+def _score_with_cost(scorer: "Scorer", records: Sequence[Encoded | RowError], num_gpus: float) -> pa.Table:
+    """The scorer's columns of some rows, with what they cost."""
     # On CPU the pools share the cores, so only processor time says what a model took.
     clock = time.process_time if scorer.device.type == "cpu" else time.monotonic
     start = clock()
@@ -146,11 +141,18 @@ def _columns(scorer: "Scorer", records: Sequence[Encoded | RowError]) -> pa.Tabl
         # The device's context is lost, and with it all that this process has there; Ray starts a new process.
         print(f"the device failed, this worker ends: {error}", file=sys.stderr, flush=True)
         os._exit(1)
-    return scored.table.replace_schema_metadata({"tokens": str(scored.num_tokens), "model_s": str(clock() - start)})
+    model_s, files = clock() - start, scorer.spec.files
+    peak_flop = 0.0
+    if scorer.device.type == "cuda":
+        peak_flop = (
+            (peak_flop_per_s(torch.cuda.get_device_name(scorer.device), files.dtype) or 0.0) * num_gpus * model_s
+        )
+    flop = 2.0 * token_cost(files) * scored.num_tokens
+    return with_cost(scored.table, Cost(scored.num_tokens, model_s, flop, peak_flop, str(scorer)))
 
 
-def built(build: Callable[[], T]) -> Callable[[], T]:
-    """Build now; a MapjobError comes at the first use. Ray keeps only the text of what a constructor raises."""
+def defer_error(build: Callable[[], T]) -> Callable[[], T]:
+    """Build now; a MapjobError is raised at the first use. Ray keeps only the text of what a constructor raises."""
     try:
         result = build()
     except MapjobError as error:

@@ -61,21 +61,21 @@ class SharedAttempts:
         ray.get(self._actor.end.remote(piece, result))
 
 
-def survived(
+def bisect_crashes(
     attempts: Attempts | SharedAttempts,
     piece: Piece,
     rows: Sequence[T | RowError],
     work: Callable[[Sequence[T | RowError]], pa.Table],
-) -> list[pa.Table]:
-    """`work(rows)`, a table with a row for each, in one part or several; rows that end the process become error rows.
+) -> pa.Table:
+    """`work(rows)`, a table with one row for each; rows that end the process become error rows.
 
     What earlier processes died of is cut in halves, down to the row. A half that was finished before a later one
     killed again is not done twice.
     """
-    return _survived(attempts, piece, rows, work, 0, len(rows))
+    return pa.concat_tables(_bisect(attempts, piece, rows, work, 0, len(rows)))
 
 
-def _survived(
+def _bisect(
     attempts: Attempts | SharedAttempts, piece: Piece, rows: Sequence, work: Callable, start: int, stop: int
 ) -> list[pa.Table]:
     part = (*piece, start, stop)
@@ -91,4 +91,4 @@ def _survived(
         return [work([KILLED])]
     middle = (start + stop) // 2
     halves = (start, middle), (middle, stop)
-    return [table for half in halves for table in _survived(attempts, piece, rows, work, *half)]
+    return [table for half in halves for table in _bisect(attempts, piece, rows, work, *half)]

@@ -1,6 +1,5 @@
 """The Ray Data graph, top to bottom: units in, receipts out."""
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ def score(
     """Stream every unit of `todo` through the pools of `scorers`; each unit commits by itself.
 
     Yields a receipt as a unit is committed. Safe to run again, and beside another run of the same plan. Raises as
-    `received` does; what is committed stays.
+    `receive` does; what is committed stays.
     """
     shared = by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
@@ -47,10 +46,10 @@ def score(
         pool = pools[specs[0].name]
         units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
     receipts = stage(units, Commit, (config.output.path, (*readers, *scorers)), commit_pool(cpus))
-    yield from received(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
+    yield from receive(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
 
 
-def received(
+def receive(
     receipts: ray.data.Dataset, todo: Sequence[Todo], stall_after_s: float, size: tuple[float, float]
 ) -> Iterator[Receipt]:
     """Run the graph: a receipt as each unit of `todo` comes back. size: (CPUs, GPUs) that its pools were made for.
@@ -62,7 +61,7 @@ def received(
     try:
         with watchdog:
             for row in receipts.iter_rows():
-                receipt = Receipt(**json.loads(row["receipt"]))
+                receipt = Receipt.of(row)
                 watchdog.seen(receipt.unit_id)
                 yield receipt
     except RayError as error:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mapjob.errors import ConfigError
-from mapjob.pipeline.stages import Receipt
+from mapjob.pipeline.stages import Cost, Receipt
 
 # A run's numbers as Ray's own metrics, for Prometheus and the board in cluster/grafana.json.
 
@@ -36,13 +37,11 @@ class Counters:
     def add(self, receipt: Receipt) -> None:
         self._units.inc()
         self._rows.inc(receipt.num_rows)
-        for name, tokens in receipt.tokens.items():
-            if tokens:
-                self._tokens.inc(tokens, {"scorer": name})
-        for name, seconds in receipt.model_s.items():
-            if seconds:
-                self._model_s.inc(seconds, {"scorer": name})
-        for reason, number in list(receipt.reasons.values())[-1].items() if receipt.reasons else ():
+        for name, cost in receipt.costs.items():
+            for metric, value in ((self._tokens, cost.tokens), (self._model_s, cost.model_s)):
+                if value:
+                    metric.inc(value, {"scorer": name})
+        for reason, number in receipt.errors.items():
             self._errors.inc(number, {"reason": reason})
 
 
@@ -68,35 +67,38 @@ class Events:
             raise ConfigError(what, self._path, "give another path, or leave --events out") from error
 
 
-# What the receipts of a pass add up to: units, rows, tokens, busy actors, errors, and the time that is left.
+class Total:
+    """The sum of receipts: units, rows, cost by scorer, errors by reason."""
 
-
-class Tally:
-    """Counts receipts of one pass over `num_units` units. clock: seconds that only grow. noun: what a row is."""
-
-    def __init__(self, num_units: int, num_rows: int, clock: Callable[[], float] = time.monotonic, noun: str = "pairs"):
-        self.num_units, self.num_rows, self._noun = num_units, num_rows, noun
+    def __init__(self) -> None:
         self.units = self.rows = 0
-        self.tokens: Counter[str] = Counter()  # by scorer
-        self.model_s: Counter[str] = Counter()
-        self.flop: Counter[str] = Counter()
-        self.peak_flop: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()  # by reason
-        self._clock, self._start = clock, clock()
-        self._first: tuple[float, int] | None = None
+        self.costs: dict[str, Cost] = {}
+        self.errors: Counter[str] = Counter()
 
     def add(self, receipt: Receipt) -> None:
         self.units += 1
         self.rows += receipt.num_rows
-        self.tokens.update(receipt.tokens)
-        self.model_s.update(receipt.model_s)
-        self.flop.update(receipt.flop)
-        self.peak_flop.update(receipt.peak_flop)
-        # A row refused by the reader is refused by every scorer after it: count it once.
-        for counts in list(receipt.reasons.values())[-1:]:
-            self.errors.update(counts)
+        for name, cost in receipt.costs.items():
+            self.costs[name] = self.costs[name] + cost if name in self.costs else cost
+        self.errors.update(receipt.errors)
+
+
+class Tally:
+    """The receipts of one pass over `num_units` units, their pace and the time that is left.
+
+    clock: seconds that only grow. noun: what a row is.
+    """
+
+    def __init__(self, num_units: int, num_rows: int, clock: Callable[[], float] = time.monotonic, noun: str = "pairs"):
+        self.num_units, self.num_rows, self._noun = num_units, num_rows, noun
+        self.total = Total()
+        self._clock, self._start = clock, clock()
+        self._first: tuple[float, int] | None = None
+
+    def add(self, receipt: Receipt) -> None:
+        self.total.add(receipt)
         if self._first is None:
-            self._first = (self._clock(), self.rows)
+            self._first = (self._clock(), self.total.rows)
 
     @property
     def elapsed_s(self) -> float:
@@ -106,21 +108,23 @@ class Tally:
     def left_s(self) -> float:
         """By the pace since the first receipt: loading models says nothing about the pace."""
         assert self._first is not None
-        since, rows = self._first
-        if self.rows == rows:
-            since, rows = self._start, 0
-        return (self.num_rows - self.rows) * (self._clock() - since) / (self.rows - rows)
+        since, first_rows = self._first
+        rows = self.total.rows
+        if rows == first_rows:
+            since, first_rows = self._start, 0
+        return (self.num_rows - rows) * (self._clock() - since) / (rows - first_rows)
 
     def line(self) -> str:
         """All of it in one line."""
-        status = f"{self.units}/{self.num_units} units, {self.rows:,}/{self.num_rows:,} {self._noun}"
-        if not self.rows:
+        rows, num_errors = self.total.rows, self.total.errors.total()
+        status = f"{self.total.units}/{self.num_units} units, {rows:,}/{self.num_rows:,} {self._noun}"
+        if not rows:
             return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
-        errors = f", {sum(self.errors.values()):,} rows with errors" if self.errors else ""
-        rows_per_s = self.rows / self.elapsed_s
-        tokens_per_s = sum(self.tokens.values()) / self.elapsed_s
+        errors = f", {num_errors:,} rows with errors" if num_errors else ""
+        rows_per_s = rows / self.elapsed_s
+        tokens_per_s = sum(cost.tokens for cost in self.total.costs.values()) / self.elapsed_s
         speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s, {tokens_per_s:,.0f} tokens/s"
-        left = f", {_time(self.left_s)} left" if self.rows < self.num_rows else f", {_time(self.elapsed_s)} in all"
+        left = f", {_time(self.left_s)} left" if rows < self.num_rows else f", {_time(self.elapsed_s)} in all"
         return f"{status}, {speed}{errors}{left}"
 
     def details(self) -> list[str]:
@@ -130,34 +134,25 @@ class Tally:
         of the layers over what the GPU does at most in the model's seconds. Attention over the context and the output
         embedding are not counted, so it is a lower bound.
         """
-        s = self.elapsed_s
-        lines = [
-            f"{name:<12}{tokens / s:>12,.0f} tokens/s{self.model_s[name] / s:>8.2f} actors busy{self._mfu(name)}"
-            for name, tokens in sorted(self.tokens.items())
-        ]
-        if self.errors:
-            lines.append("errors: " + ", ".join(f"{reason} {number:,}" for reason, number in self.errors.most_common()))
+        lines, s = [], self.elapsed_s
+        for name, cost in sorted(self.total.costs.items()):
+            mfu = f"{cost.flop / cost.peak_flop:>8.0%} MFU" if cost.peak_flop else ""
+            lines.append(f"{name:<12}{cost.tokens / s:>12,.0f} tokens/s{cost.model_s / s:>8.2f} actors busy{mfu}")
+        if errors := self.total.errors.most_common():
+            lines.append("errors: " + ", ".join(f"{reason} {number:,}" for reason, number in errors))
         return lines
-
-    def _mfu(self, name: str) -> str:
-        return f"{self.flop[name] / self.peak_flop[name]:>8.0%} MFU" if self.peak_flop[name] else ""
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-# What one call of `mapjob run` costs: seconds of each stage, tokens and model seconds of each scorer.
-
-
 class Spent:
-    """Seconds of each stage, tokens and model seconds of each scorer, of this call alone."""
+    """What one call of `mapjob run` costs: seconds of each stage, and what its receipts add up to."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.tokens: Counter[str] = Counter()
-        self.model_s: Counter[str] = Counter()
-        self.engines: dict[str, str] = {}
+        self.total = Total()
         self.scored_rows = 0
         self.gpus = 0.0  # of the cluster, while it scored
 
@@ -169,22 +164,16 @@ class Spent:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
 
-    def add(self, receipt: Receipt) -> None:
-        self.engines |= receipt.engines
-        self.tokens.update(receipt.tokens)
-        self.model_s.update(receipt.model_s)
-
     @property
     def as_json(self) -> dict[str, Any]:
-        rounded = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
-        model_s = {name: round(seconds, 3) for name, seconds in self.model_s.items()}
+        costs = self.total.costs.items()
         return {
-            "seconds": rounded,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "scored_rows": self.scored_rows,
-            "tokens": dict(self.tokens),
-            "model_s": model_s,
+            "tokens": {name: cost.tokens for name, cost in costs},
+            "model_s": {name: round(cost.model_s, 3) for name, cost in costs},
             "gpus": self.gpus,
-            "engines": self.engines,
+            "engines": {name: cost.engine for name, cost in costs},
         }
 
 
@@ -199,6 +188,7 @@ class ScoringProgress:
 
     def __init__(self, title: str, num_units: int, num_rows: int, events: Events, noun: str = "pairs"):
         self._title, self._tally = title, Tally(num_units, num_rows, noun=noun)
+        self.total = self._tally.total
         self._counters, self._events = Counters(), events
         self._stop = threading.Event()
         self._is_live = sys.stderr.isatty()
@@ -226,7 +216,7 @@ class ScoringProgress:
     def add(self, receipt: Receipt) -> None:
         self._tally.add(receipt)
         self._counters.add(receipt)
-        self._events.add("unit", **vars(receipt))
+        self._events.add("unit", **asdict(receipt))
 
     def _view(self) -> Text:
         return Text("\n".join([f"{self._title}: {self._tally.line()}", *self._tally.details()]))

@@ -1,12 +1,13 @@
-"""What is left to do: the units that lack columns, and in which passes over them their scorers run.
+"""What is left to do, in which passes, and what travels through the graph: blocks of one unit, receipts, the commit.
 
-No Ray here: a run that finds every unit scored ends without it.
+A block is one row: its unit, and per family of columns one binary cell (Arrow IPC). So a unit stays whole from read to
+commit. No Ray here, since a run that finds every unit scored ends without it; no torch, since the commit needs none.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -27,13 +28,14 @@ class Todo:
 
     @property
     def row(self) -> dict[str, Any]:
-        return {**asdict(self.unit), "missing": json.dumps(self.missing)}
+        """The row that its block begins as."""
+        return {"todo": json.dumps(asdict(self))}
 
     @classmethod
     def of(cls, block: pa.Table) -> "Todo":
         assert block.num_rows == 1, "a block carries one unit"
-        unit = Unit(**{name: block[name][0].as_py() for name in ("id", "file", "start", "stop", "identity")})
-        return cls(unit, tuple(json.loads(block["missing"][0].as_py())))
+        tree = json.loads(block["todo"][0].as_py())
+        return cls(Unit(**tree["unit"]), tuple(tree["missing"]))
 
 
 def missing(plan: Plan, families: dict[str, str], store: ScoreStore) -> list[Todo]:
@@ -69,23 +71,69 @@ def by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
     return list(groups.values())
 
 
-# What travels through the graph, and its last stage: blocks of one unit, receipts, the commit. A block is one row:
-# the unit in plain columns, and one binary column (Arrow IPC) for what the next stages need of it. So a unit stays
-# whole from read to commit by construction. No torch here: the commit starts without it.
+COST = "cost"  # the column in which a table of scores carries what it cost
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a scorer took for some rows, and how it ran its model.
+
+    tokens: through the model, a prompt once for its completions. flop: of the layers alone, two per multiplication.
+    peak_flop: what the GPU does at most in model_s; 0 if that is not known.
+    """
+
+    tokens: int
+    model_s: float
+    flop: float
+    peak_flop: float
+    engine: str  # in words
+
+    def __add__(self, later: "Cost") -> "Cost":
+        return Cost(
+            self.tokens + later.tokens,
+            self.model_s + later.model_s,
+            self.flop + later.flop,
+            self.peak_flop + later.peak_flop,
+            later.engine,
+        )
+
+
+def with_cost(scores: pa.Table, cost: Cost) -> pa.Table:
+    """The table with its cost in a struct column, in the first row alone: parts of a unit can be put together."""
+    return scores.append_column(COST, pa.array([asdict(cost)] + [None] * (scores.num_rows - 1)))
+
+
+def split_cost(scores: pa.Table) -> tuple[pa.Table, Cost | None]:
+    """The inverse of `with_cost`: the table alone, and the sum over its parts; None if no model made it."""
+    if COST not in scores.column_names:
+        return scores, None
+    first, *others = (Cost(**cost) for cost in scores[COST].drop_null().to_pylist())
+    return scores.drop_columns(COST), sum(others, first)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was committed of a unit: for each family the rows by reason; for each scorer what it cost and how it ran."""
+    """What was committed of a unit: rows by reason of each family, in the order of the graph; cost of each scorer."""
 
     unit_id: str
     num_rows: int
     reasons: dict[str, dict[str, int]]
-    tokens: dict[str, int]
-    model_s: dict[str, float]
-    engines: dict[str, str]  # how each scorer ran its model, in words
-    flop: dict[str, float] = field(default_factory=dict)  # of the layers alone, two a multiplication
-    peak_flop: dict[str, float] = field(default_factory=dict)  # what its GPU does at most in that time, where known
+    costs: dict[str, Cost]
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Rows that are not scored, by reason. What the reader refuses, every scorer refuses: the last has them all."""
+        return next(reversed(self.reasons.values()), {})
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The row that comes out of the graph."""
+        return {"receipt": json.dumps(asdict(self))}
+
+    @classmethod
+    def of(cls, row: dict[str, str]) -> "Receipt":
+        tree = json.loads(row["receipt"])
+        return cls(**{**tree, "costs": {name: Cost(**cost) for name, cost in tree["costs"].items()}})
 
 
 class Commit:
@@ -97,20 +145,16 @@ class Commit:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
-        reasons, tokens, model_s, engines, flop, peak_flop = {}, {}, {}, {}, {}, {}
+        reasons, costs = {}, {}
         for name in todo.missing:
-            table = from_ipc(block[name][0].as_buffer())
+            table, cost = split_cost(from_ipc(block[name][0].as_buffer()))
             assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
             row = pa.array(range(table.num_rows), pa.int32())
             self._store.commit(self._fingerprints[name], todo.unit.id, table.add_column(0, "row", row))
             reasons[name] = dict(Counter(reason for reason in table["reason"].to_pylist() if reason))
-            cost = table.schema.metadata or {}
-            if b"tokens" in cost:
-                tokens[name], model_s[name] = int(cost[b"tokens"]), float(cost[b"model_s"])
-                engines[name] = cost[b"engine"].decode()
-                flop[name], peak_flop[name] = float(cost[b"flop"]), float(cost.get(b"peak_flop", 0))
-        receipt = Receipt(todo.unit.id, todo.unit.num_rows, reasons, tokens, model_s, engines, flop, peak_flop)
-        return pa.table({"receipt": [json.dumps(asdict(receipt))]})
+            if cost is not None:
+                costs[name] = cost
+        return pa.Table.from_pylist([Receipt(todo.unit.id, todo.unit.num_rows, reasons, costs).row])
 
 
 def tokens_column(encoding_key: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapjob.errors import RowError
-from mapjob.pipeline.attempts import KILLED, Attempts, survived
+from mapjob.pipeline.attempts import KILLED, Attempts, bisect_crashes
 
 
 class Death(BaseException):
@@ -29,11 +29,11 @@ class Machine:
         attempts = Attempts()
         while True:
             try:
-                parts = survived(attempts, ("work", "unit"), list(range(num_rows)), self.work)
+                table = bisect_crashes(attempts, ("work", "unit"), list(range(num_rows)), self.work)
             except Death:
                 self.deaths += 1
                 continue
-            return pa.concat_tables(parts)["value"].to_pylist()
+            return table["value"].to_pylist()
 
 
 @settings(deadline=None)

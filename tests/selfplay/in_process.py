@@ -1,6 +1,5 @@
 """Generation in this process: every unit through the worker itself, one after the other, no Ray."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,4 +31,4 @@ def work_through(
     worker = Worker(spec, folder, 0)
     for unit, prompts in todo:
         row = {**Todo(unit, ("policy",)).row, "prompts": to_ipc(prompt_table(prompts, spec.style))}
-        yield Receipt(**json.loads(worker(pa.Table.from_pylist([row]))["receipt"][0].as_py()))
+        yield Receipt.of(worker(pa.Table.from_pylist([row])).to_pylist()[0])

@@ -7,15 +7,15 @@ import pytest
 
 from mapjob.errors import ConfigError
 from mapjob.pipeline.progress import Events, ScoringProgress, Tally
-from mapjob.pipeline.stages import Receipt
+from mapjob.pipeline.stages import Cost, Receipt
 from mapjob.scoring.costs import peak_flop_per_s
 
 SKIPPED = {"records": {"null_field": 2}, "policy": {"null_field": 2, "overlength": 1}}
 
 
 def receipt(rows: int = 100, reasons: dict | None = None) -> Receipt:
-    tokens, model_s = {"policy": 5_000, "reward": 4_000}, {"policy": 6.0, "reward": 3.0}
-    return Receipt("unit", rows, reasons or {"records": {}, "policy": {}}, tokens, model_s, {})
+    costs = {"policy": Cost(5_000, 6.0, 1e14, 0.0, "in words"), "reward": Cost(4_000, 3.0, 1e14, 0.0, "in words")}
+    return Receipt("unit", rows, reasons or {"records": {}, "policy": {}}, costs)
 
 
 def test_rates_and_time_left():
@@ -42,9 +42,10 @@ def test_utilisation_where_the_peak_is_known():
     now = [0.0]
     tally = Tally(2, 200, clock=lambda: now[0])
     now[0] = 60.0
-    known = {"flop": {"policy": 1e14, "reward": 1e14}, "peak_flop": {"policy": 6.0 * 5e13, "reward": 0.0}}
+    costs = receipt().costs
+    costs["policy"] = replace(costs["policy"], peak_flop=6.0 * 5e13)
     for _ in range(2):
-        tally.add(replace(receipt(), **known))
+        tally.add(replace(receipt(), costs=costs))
     assert tally.details() == [
         "policy               167 tokens/s    0.20 actors busy     33% MFU",
         "reward               133 tokens/s    0.10 actors busy",
@@ -86,7 +87,7 @@ def test_events_are_one_object_a_line(tmp_path, capsys):
     assert [line["event"] for line in lines] == ["pass", "unit"]
     assert lines[1]["num_rows"] == 100
     assert lines[1]["reasons"] == SKIPPED
-    assert lines[1]["tokens"] == {"policy": 5_000, "reward": 4_000}
+    assert {name: cost["tokens"] for name, cost in lines[1]["costs"].items()} == {"policy": 5_000, "reward": 4_000}
     assert "1/1 units, 100/100 pairs" in capsys.readouterr().err
 
 

@@ -109,19 +109,16 @@ def _work(
 
     if spec.files is not None:
         check_vocabulary("policy", spec.files)
-    tokens, engines = 0, dict[str, str]()
     with ended_by_signals() as listen:
         cpus, gpus = connect(config.execution.address)
         listen()
         num_prompts = sum(len(prompts) for _, prompts in todo)
         with ScoringProgress(kind, len(todo), num_prompts, Events(), "prompts") as progress:
             for receipt in work_through(spec, folder, todo, config.execution, cpus, gpus):
-                for name in receipt.engines.keys() - engines.keys():
-                    log.info(receipt.engines[name])
-                engines |= receipt.engines
-                tokens += sum(receipt.tokens.values())
+                for name in receipt.costs.keys() - progress.total.costs.keys():
+                    log.info(receipt.costs[name].engine)
                 progress.add(receipt)
-    return tokens
+    return sum(cost.tokens for cost in progress.total.costs.values())
 
 
 def cut(prompts: Sequence[Prompt], prompts_per_unit: int) -> list[tuple[Unit, Sequence[Prompt]]]:

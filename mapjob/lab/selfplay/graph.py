@@ -1,10 +1,8 @@
 """Units of prompts through a pool of engines on Ray: an actor answers a unit, puts its rows and returns a receipt."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +15,11 @@ from mapjob.lab.selfplay.prompts import Prompt, prompt_table, prompts_of
 from mapjob.lab.selfplay.requests import Engine
 from mapjob.lab.selfplay.server import ServerEngine
 from mapjob.lab.selfplay.tasks import TaskSpec
-from mapjob.pipeline.actors import built, keep_to_share
+from mapjob.pipeline.actors import defer_error, limit_to_share
 from mapjob.pipeline.cluster import is_cluster
-from mapjob.pipeline.graph import begin, received, stage
+from mapjob.pipeline.graph import begin, receive, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
-from mapjob.pipeline.stages import Receipt, Todo
+from mapjob.pipeline.stages import Cost, Receipt, Todo
 from mapjob.scoring.costs import token_cost
 from mapjob.store.tables import from_ipc, to_ipc
 
@@ -32,19 +30,17 @@ class Worker:
     """Unit of prompts -> receipt; the unit's rows are stored by then."""
 
     def __init__(self, spec: TaskSpec, folder: GeneratedFolder, num_gpus: float):
-        keep_to_share(num_gpus)
+        limit_to_share(num_gpus)
         self._spec, self._folder = spec, folder
-        self._engine = built(lambda: engine_of(spec))
+        self._engine = defer_error(lambda: engine_of(spec))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         unit, start = Todo.of(block).unit, time.monotonic()
         result = self._spec.do(self._engine(), prompts_of(from_ipc(block["prompts"][0].as_buffer())))
         self._folder.commit(unit.id, result)
         reasons = dict(Counter(reason for _, reason, _ in result.refused))
-        tokens, seconds = {NAME: result.counts["tokens"]}, {NAME: time.monotonic() - start}
-        engines = {NAME: str(self._engine())}
-        receipt = Receipt(unit.id, unit.num_rows, {NAME: reasons}, tokens, seconds, engines)
-        return pa.table({"receipt": [json.dumps(asdict(receipt))]})
+        cost = Cost(result.counts["tokens"], time.monotonic() - start, 0.0, 0.0, str(self._engine()))
+        return pa.Table.from_pylist([Receipt(unit.id, unit.num_rows, {NAME: reasons}, {NAME: cost}).row])
 
 
 def engine_of(spec: TaskSpec) -> Engine:
@@ -68,7 +64,7 @@ def work_through(
     rows = [{**i.row, "prompts": to_ipc(prompt_table(p, spec.style))} for i, (_, p) in zip(items, todo)]
     pool = _pool(spec, execution, cpus, gpus, len(rows))
     arguments: tuple[Any, ...] = (spec, folder, pool.num_gpus)
-    yield from received(stage(begin(rows), Worker, arguments, pool), items, execution.stall_after_s, (cpus, gpus))
+    yield from receive(stage(begin(rows), Worker, arguments, pool), items, execution.stall_after_s, (cpus, gpus))
 
 
 def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_units: int) -> PoolSize:
