@@ -17,11 +17,11 @@ FLIPPED = "flipped"
 TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")
 TEMPLATE = """\
-# The demo's run: rank the made pairs by alignment potential and keep the best 40 %.
+# The demo's run: rank the synthetic pairs by alignment potential and keep the best 40 %.
 # Select again from the same scores:  mapjob rank {folder}/run.yaml --set selection.metric=map_signed
 input:
   path: {folder}/world/corpus        # Parquet shards with prompt, chosen, rejected
-  columns: {{group: group}}            # the column that reports go by
+  columns: {{group: group}}            # the column that reports group by
 output:
   path: {folder}/output              # scores/ (reused by the next run) and runs/ (the selections)
 models:
