@@ -24,7 +24,7 @@ from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.reader_families import identity_table
 
 OPTIONS = ["--alpha", "0.25,0.5,1,2.5,calibrated", "--ratio", "0.1,0.25,0.4"]
-OPTIONS += ["--metric", "map,map_signed,map_unregularised,explicit"]
+OPTIONS += ["--metric", "map,map_signed,explicit,implicit_small"]
 
 
 def fill(job: Job) -> None:

@@ -16,7 +16,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 class AmapoMargin(Section):
     beta: Positive = 2.0
-    beta_inside: bool = Field(False, description="beta inside the exponent, as a note of the paper has it")
 
 
 class AlphaDpoMargin(Section):
@@ -81,7 +80,7 @@ class Signals(Section):
 
 
 Metric = Literal[*METRICS]
-WITH_ALPHA = ("map", "map_signed", "map_unregularised")
+WITH_ALPHA = ("map", "map_signed")
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -19,19 +19,18 @@ from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
 LARGEST_EXPONENT = 20.0
 
 
-def amapo_margin(simpo_margin: F64, moments: Moments, beta: float = 2.0, beta_inside: bool = False) -> Column:
+def amapo_margin(simpo_margin: F64, moments: Moments, beta: float = 2.0) -> Column:
     """beta * exp(mu * (mu - d) / sigma) where d < mu, else 0 (AMaPO, Deng et al. 2025, arXiv 2511.09385).
 
-    Objective: -log sigma(beta * d - margin), margin detached. moments: those of d. The code has beta in front, which
-    is the default; with beta_inside it multiplies mu in the exponent instead, as a note of the paper has it. With
-    mu < 0 the exponent changes its sign, and harder pairs get smaller margins: a warning says so. Exponents are held
-    within [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is 0.
+    Objective: -log sigma(beta * d - margin), margin detached. moments: those of d. beta is in front, as in the authors'
+    code. With mu < 0 the exponent changes its sign, and harder pairs get smaller margins: a warning says so. Exponents
+    are held within [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is 0.
     """
     (d,) = finite(simpo_margin=simpo_margin)
     mu, sigma = moments.mean, moments.std
     if sigma == 0:
         return Column(np.zeros(len(d)), (f"AMaPO: every implicit margin is {mu:g}, so every margin is 0",))
-    exponent = (mu - d) / sigma * mu * (beta if beta_inside else 1.0)
+    exponent = (mu - d) / sigma * mu
     below = d < mu
     warnings = []
     if mu < 0:
@@ -40,7 +39,7 @@ def amapo_margin(simpo_margin: F64, moments: Moments, beta: float = 2.0, beta_in
     if num_clipped:
         warnings.append(f"AMaPO: {num_clipped:,} of {len(d):,} exponents were beyond 20 and count as 20")
     exponential = np.exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
-    return Column(np.where(below, exponential if beta_inside else beta * exponential, 0.0), tuple(warnings))
+    return Column(np.where(below, beta * exponential, 0.0), tuple(warnings))
 
 
 def alpha_dpo_margin(dpo_margin: F64, moments: Moments, gamma_beta_ratio: float, alpha: float = 0.1) -> Column:

@@ -123,8 +123,3 @@ def map_score(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: flo
 def map_signed(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
     """S_r * reward_margin - alpha * S_i * |implicit_margin|: low where the reward model contradicts the label."""
     return scale.reward * reward_margin - alpha * scale.implicit * np.abs(implicit_margin)
-
-
-def map_unregularised(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
-    """S_r * reward_margin - alpha * S_i * implicit_margin: the ablation without either absolute value."""
-    return scale.reward * reward_margin - alpha * scale.implicit * implicit_margin

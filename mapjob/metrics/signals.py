@@ -42,7 +42,7 @@ def signals(wanted: Any, implicit: str, c: Mapping[str, F64]) -> Iterator[Signal
     """
     if (p := wanted.amapo_margin) is not None:
         d = c["simpo_margin"]
-        margin = amapo_margin(d, Moments.of(d), p.beta, p.beta_inside)
+        margin = amapo_margin(d, Moments.of(d), p.beta)
         yield "amapo_margin", margin.values, margin.warnings
     if (p := wanted.alpha_dpo_margin) is not None:
         g = c["dpo_margin"]

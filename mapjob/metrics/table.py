@@ -29,7 +29,7 @@ from mapjob.metrics.columns import (
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.ensemble import Ensemble
-from mapjob.metrics.map import Scale, map_score, map_signed, map_unregularised
+from mapjob.metrics.map import Scale, map_score, map_signed
 from mapjob.metrics.statistics import Moments
 
 # What a metric is given: the columns of the pairs that are ranked, and what the run file says.
@@ -97,12 +97,6 @@ METRICS: dict[str, Metric] = {
         "S_r h - alpha S_i |implicit|: MAP with the sign of the label, low where the reward model contradicts it.\n"
         "Finds flipped labels as far as the reward model is right. A variant of MAP, arXiv 2503.01864.",
         lambda c: map_signed(c[H], c[IMPLICIT], c.scale, c.alpha),
-    ),
-    "map_unregularised": Metric(
-        (H, IMPLICIT),
-        "S_r h - alpha S_i implicit: MAP without absolute values, for comparison.\n"
-        "Pairs that the policy has the wrong way round come first. A variant of MAP, arXiv 2503.01864.",
-        lambda c: map_unregularised(c[H], c[IMPLICIT], c.scale, c.alpha),
     ),
     "explicit": Metric(
         (H,),

@@ -28,7 +28,6 @@ HELD_OUT = """- config_name: held_out
 FORMULAS = {
     "map": "S_r * |reward_margin| - alpha * S_i * |implicit_margin|",
     "map_signed": "S_r * reward_margin - alpha * S_i * |implicit_margin|",
-    "map_unregularised": "S_r * reward_margin - alpha * S_i * implicit_margin",
     "explicit": "|reward_margin|",
     "implicit_small": "-|implicit_margin|",
     "implicit_large": "|implicit_margin|",

@@ -100,11 +100,9 @@ def levenshtein(one: Sequence[int], other: Sequence[int]) -> int:
 # Signals
 
 
-def amapo(rows: Sequence[Row], beta: float, beta_inside: bool) -> list[float]:
+def amapo(rows: Sequence[Row], beta: float) -> list[float]:
     ds = [d(row) for row in rows]
     mu, dev = mean(ds), deviation(ds)
-    if beta_inside:
-        return [math.exp(((mu - x) / dev) * beta * mu) if x < mu else 0.0 for x in ds]
     return [beta * math.exp(((mu - x) / dev) * mu) if x < mu else 0.0 for x in ds]
 
 
