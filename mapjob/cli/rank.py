@@ -7,8 +7,8 @@ import typer
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, print_result
 from mapjob.config import load_config
 from mapjob.job.run import rank_job
-from mapjob.metrics.signals import PAIRINGS, SIGNALS
-from mapjob.metrics.table import METRICS
+from mapjob.metrics.signals import SIGNALS
+from mapjob.metrics.table import METRICS, PAIRINGS
 from mapjob.store.run_folder import path_of
 
 

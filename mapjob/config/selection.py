@@ -2,82 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from mapjob.config.models import Section
 from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
-from mapjob.metrics.signals import PAIRINGS, SIGNALS
-from mapjob.metrics.table import METRICS
-
-# The training signals of a run file and their parameters; formulas and sources stand with their functions.
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from mapjob.metrics.signals import SIGNALS, Signal, keyword_parameters
+from mapjob.metrics.table import METRICS, PAIRINGS
 
 
-class AmapoMargin(Section):
-    beta: Positive = 2.0
+def _parameters_of(name: str, signal: Signal) -> type[Section]:
+    """The keys of a signal: the keyword-only parameters of its function, with their types, bounds and defaults."""
+    return create_model(name, __base__=Section, __doc__=signal.about, **keyword_parameters(signal.function))
 
 
-class AlphaDpoMargin(Section):
-    gamma_beta_ratio: float = Field(allow_inf_nan=False)
-    alpha: float = Field(0.1, allow_inf_nan=False)
-
-
-class GammaPoMargin(Section):
-    """beta, gamma0/beta and tau of the paper: 10, 0.4, 10 for Llama-3; 10, 0.5, 20 for Gemma-2; 2.5, 0.15, 10 for
-    Mistral; 10, 0.3, 3 for Qwen2.5."""
-
-    beta: Positive = 10.0
-    gamma_beta_ratio: Positive = 0.4
-    tau: Positive = 10.0
-
-
-class MadpoWeight(Section):
-    c_max: float = Field(2.0, gt=1, allow_inf_nan=False)
-    c_min: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="null: 1 / c_max")
-    rate: Positive = 1.0
-    tau: float = Field(6.9068, allow_inf_nan=False)
-    scale: Positive = Field(1.0, description="brings the reward margin to log-odds")
-
-
-class BpoMargin(Section):
-    beta: Positive = 0.1
-    alpha: Positive = 0.3
-
-
-class RepoLoss(Section):
-    gamma: float = Field(0.5, allow_inf_nan=False)
-
-
-class MmpoTarget(Section):
-    gamma: Positive = Field(1.0, description="brings the reward margin to log-odds")
-
-
-class WpoWeight(Section):
-    pass
-
-
-class RewardGoals(Section):
-    system_role: bool = Field(True, description="false: the goal stands before the user's turn")
-
-
-class Signals(Section):
-    """Each a column (or two) of the selection where it is given: `amapo_margin: {}` takes the defaults."""
-
-    amapo_margin: AmapoMargin | None = None
-    alpha_dpo_margin: AlphaDpoMargin | None = None
-    gamma_po_margin: GammaPoMargin | None = None
-    madpo_weight: MadpoWeight | None = None
-    bpo_margin: BpoMargin | None = None
-    repo_loss: RepoLoss | None = None
-    mmpo_target: MmpoTarget | None = None
-    wpo_weight: WpoWeight | None = None
-    reward_goals: RewardGoals | None = Field(None, description="two rows a pair, with a goal in the prompt")
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, value in self if value is not None]
-
+# Each signal is a column (or two) of the selection if it is given: `amapo_margin: {}` takes the defaults.
+Signals = create_model(
+    "Signals",
+    __base__=Section,
+    **{name: (_parameters_of(name, signal) | None, None) for name, signal in SIGNALS.items()},
+)
 
 Metric = Literal[*METRICS]
 WITH_ALPHA = ("map", "map_signed")
@@ -132,15 +75,19 @@ class Selection(Section):
             raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
         if self.pairing == "best_worst" and self.pairs_per_record > 1:
             raise ValueError("selection.pairing best_worst gives one pair a record: take ranked, dcrm or map for more")
-        if self.signals.reward_goals is not None and len(self.signals.names) > 1:
+        if self.signals.reward_goals is not None and len(self.signal_names) > 1:
             raise ValueError("selection.signals.reward_goals changes the prompts, so no other signal holds beside it")
         return self
+
+    @property
+    def signal_names(self) -> list[str]:
+        return [name for name, parameters in self.signals if parameters is not None]
 
     @property
     def columns(self) -> frozenset[str]:
         """Every column that ranking goes by, scored ones and margins (see metrics/table.py)."""
         methods = [METRICS[name] for name in (self.metric, *self.metrics)]
-        methods += [SIGNALS[name] for name in self.signals.names]
+        methods += [SIGNALS[name] for name in self.signal_names]
         own = f"{self.implicit}_margin"
         columns = {"reward_margin", own} | {name for method in methods for name in method.columns}
         columns |= {"chosen_num_tokens", "rejected_num_tokens"} if self.keep.tokens is not None else set()
@@ -157,7 +104,7 @@ class Selection(Section):
     def of_reference(self) -> list[str]:
         """What of it compares the policy with a reference, by name."""
         methods = {name: METRICS[name] for name in (self.metric, *self.metrics)}
-        methods |= {name: SIGNALS[name] for name in self.signals.names}
+        methods |= {name: SIGNALS[name] for name in self.signal_names}
         own = ["implicit: dpo"] if self.implicit == "dpo" else []
         needed = {"dpo_margin", *REFERENCE}
         return own + [name for name, method in methods.items() if needed & set(method.columns)]

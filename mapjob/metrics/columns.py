@@ -1,9 +1,11 @@
 """Names of the columns of a pair: what is scored, and the margins that are made of it."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mapjob.arrays import F64
 
@@ -25,6 +27,10 @@ EACH_MODEL = "reward_margin.*"  # one column for each of several reward models
 
 
 # What goes into a metric and what comes out: finite columns of one length, and warnings beside the values.
+
+# Parameters of a signal, as the run file may set them.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # Sums and squares of a corpus stay far from overflow below this; no reward or log-probability comes near it.
 LARGEST = 1e100

@@ -5,9 +5,11 @@ rejected side's, the rejected one is: the policy learns from both, and at the en
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
@@ -44,7 +46,12 @@ def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
     return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(r_w) - len(used))
 
 
-def prompt_with_goal(prompt: str | list[dict[str, str]], goal: float, system_role: bool) -> str | list[dict[str, str]]:
+SystemRole = Annotated[bool, Field(description="false: the goal stands before the user's turn")]
+
+
+def prompt_with_goal(
+    prompt: str | list[dict[str, str]], goal: float, *, system_role: SystemRole = True
+) -> str | list[dict[str, str]]:
     """The prompt with the goal stated before it: in a system message, or before the first user turn of a model that has
     no system role, or before a plain string. An older system message follows the goal in the same message.
     """

@@ -1,154 +1,284 @@
-"""Training signals of a run file, each as the columns that a trainer reads, from those of the pairs that are ranked."""
+"""Training signals: margins, weights and soft labels that a training objective takes from columns of the selection.
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+Every signal of the run file is a function and its entry in SIGNALS. An objective here is -log sigma(beta * d - margin)
+or close to it; each function says which. d is the difference of mean log-probabilities, g is DPO's log-ratio gap, h the
+reward margin. In training the authors take mu and sigma over a batch; here they are those of the corpus (population
+sigma). All shapes (N,); ValueError for values that are not finite.
+"""
 
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mapjob.arrays import F64
-from mapjob.metrics.adaptive_margins import (
-    alpha_dpo_margin,
-    amapo_margin,
-    bpo_margin,
-    madpo_weight,
-    mmpo_target,
-    repo_loss,
-    wpo_weight,
-)
+from mapjob.errors import ConfigError
 from mapjob.metrics.columns import (
     COLLISION,
-    DISTANCE,
     IMPLICIT,
     LOGPS,
     NUM_TOKENS,
-    POLICY,
     REFERENCE,
     REWARD,
+    Column,
     D,
+    Finite,
     G,
     H,
+    Positive,
+    finite,
+    per_token,
 )
 from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.statistics import Moments
+from mapjob.metrics.reward_augmented import prompt_with_goal
+from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
+from mapjob.metrics.table import Inputs
 
-Signal = tuple[str, npt.NDArray, tuple[str, ...]]
+# Past e^20 the objective is a straight line, so the gradient no longer depends on it; float32 holds both ends.
+LARGEST_EXPONENT = 20.0
 
 
-def signals(wanted: Any, implicit: str, c: Mapping[str, F64]) -> Iterator[Signal]:
-    """(name of the column, its values of shape (N,), warnings) of every signal that the selection asks for.
+def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Positive = 2.0) -> Column:
+    """beta * exp(mu * (mu - d) / sigma) where d < mu, else 0 (AMaPO, Deng et al. 2025, arXiv 2511.09385).
 
-    wanted: the run file's selection.signals. implicit: simpo or dpo. c: columns by the names of metrics/columns.py.
-    Corpus statistics are over these pairs. reward_goals makes rows, and no column, so it is not here.
+    Objective: -log sigma(beta * d - margin), margin detached. moments: those of d unless given. beta is in front, as in
+    the authors' code. With mu < 0 the exponent changes its sign, and harder pairs get smaller margins: a warning says
+    so. Exponents are held within [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is
+    0.
     """
-    if (p := wanted.amapo_margin) is not None:
-        d = c["simpo_margin"]
-        margin = amapo_margin(d, Moments.of(d), p.beta)
-        yield "amapo_margin", margin.values, margin.warnings
-    if (p := wanted.alpha_dpo_margin) is not None:
-        g = c["dpo_margin"]
-        margin = alpha_dpo_margin(g, Moments.of(g), p.gamma_beta_ratio, p.alpha)
-        yield "alpha_dpo_margin", margin.values, margin.warnings
-    if (p := wanted.gamma_po_margin) is not None:
-        gap = p.beta * c[f"{implicit}_margin"]
-        margin = gamma_po_margin(gap, p.beta * p.gamma_beta_ratio, p.tau)
-        yield "gamma_po_margin", margin.values, margin.warnings
-    if (p := wanted.madpo_weight) is not None:
-        yield "madpo_weight", madpo_weight(p.scale * c["reward_margin"], p.c_max, p.c_min, p.rate, p.tau), ()
-    if (p := wanted.bpo_margin) is not None:
-        margin, chosen_binds = bpo_margin(*(c[name] for name in (*LOGPS, *REFERENCE)), p.beta, p.alpha)
-        yield "bpo_margin", margin, ()
-        yield "bpo_chosen_binds", chosen_binds, ()
-    if (p := wanted.repo_loss) is not None:
-        loss, active = repo_loss(c["simpo_margin"], p.gamma)
-        yield "repo_loss", loss, ()
-        yield "repo_active", active, ()
-    if (p := wanted.mmpo_target) is not None:
-        target, swapped = mmpo_target(c["reward_margin"], p.gamma)
-        yield "mmpo_target", target, ()
-        yield "mmpo_swapped", swapped, ()
-    if wanted.wpo_weight is not None:
-        yield "wpo_weight", wpo_weight(*(c[name] for name in (*LOGPS, *COLLISION, *NUM_TOKENS))), ()
+    (d,) = finite(simpo_margin=simpo_margin)
+    moments = moments or Moments.of(d)
+    mu, sigma = moments.mean, moments.std
+    if sigma == 0:
+        return Column(np.zeros(len(d)), (f"AMaPO: every implicit margin is {mu:g}, so every margin is 0",))
+    exponent = (mu - d) / sigma * mu
+    below = d < mu
+    warnings = []
+    if mu < 0:
+        warnings.append(f"AMaPO: the mean implicit margin is {mu:.3g}, below 0, so harder pairs get smaller margins")
+    num_clipped = int((below & (np.abs(exponent) > LARGEST_EXPONENT)).sum())
+    if num_clipped:
+        warnings.append(f"AMaPO: {num_clipped:,} of {len(d):,} exponents were beyond 20 and count as 20")
+    exponential = np.exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    return Column(np.where(below, beta * exponential, 0.0), tuple(warnings))
 
 
-# Every training signal and pairing by name: the columns it goes by, and two lines on what it is and whose. Formulas
-# stand in the docstrings of the functions. h is the reward margin, d the difference of mean log-probabilities a
-# token, g DPO's log-ratio gap; "implicit" is d or g as selection.implicit says.
+def alpha_dpo_margin(
+    dpo_margin: F64, moments: Moments | None = None, *, gamma_beta_ratio: Finite, alpha: Finite = 0.1
+) -> Column:
+    """gamma/beta + alpha * (g - mu) / sigma (alpha-DPO, Wu et al. 2024, arXiv 2410.10148).
+
+    Objective: -log sigma(beta * (d - margin)): the margin is in units of d. moments: those of g unless given; alpha
+    0.05 to 0.2. With sigma = 0 every margin is gamma/beta.
+    """
+    (g,) = finite(dpo_margin=dpo_margin)
+    moments = moments or Moments.of(g)
+    if moments.std == 0:
+        warning = f"alpha-DPO: every DPO margin is {moments.mean:g}, so every margin is gamma/beta"
+        return Column(np.full(len(g), gamma_beta_ratio), (warning,))
+    return Column(gamma_beta_ratio + alpha * ((g - moments.mean) / moments.std))
 
 
-class Method(NamedTuple):
-    """The columns that a method goes by, scored ones and margins, and two lines that explain it."""
+def bpo_margin(
+    chosen_logps: F64,
+    rejected_logps: F64,
+    ref_chosen_logps: F64,
+    ref_rejected_logps: F64,
+    *,
+    beta: Positive = 0.1,
+    alpha: Positive = 0.3,
+) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """(rho, chosen_binds): rho = min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref)) (BPO, arXiv 2506.03557).
+
+    The side that improved less; chosen_binds is True where that is the chosen one, also where both are equal. alpha
+    weighs the rejected side. Raises ConfigError where the policy equals its reference, which makes every rho 0.
+    """
+    s_w, s_l, ref_w, ref_l = finite(
+        chosen_logps=chosen_logps,
+        rejected_logps=rejected_logps,
+        ref_chosen_logps=ref_chosen_logps,
+        ref_rejected_logps=ref_rejected_logps,
+    )
+    if len(s_w) and (s_w == ref_w).all() and (s_l == ref_l).all():
+        raise ConfigError(
+            "every BPO margin is 0: the policy gives the same log-probabilities as the reference",
+            "models.reference",
+            "use the reference that the policy was trained from",
+        )
+    chosen, rejected = beta * (s_w - ref_w), -alpha * beta * (s_l - ref_l)
+    return np.minimum(chosen, rejected), chosen <= rejected
+
+
+def repo_loss(simpo_margin: F64, *, gamma: Finite = 0.5) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """(max(0, gamma - d), active), active where d < gamma (RePO, Wu et al. 2025, arXiv 2503.07426; gamma 0.4 to 0.6).
+
+    Pairs that are not active have no gradient: the share that is active says how much of the corpus would be used.
+    """
+    (d,) = finite(simpo_margin=simpo_margin)
+    return np.maximum(0.0, gamma - d), d < gamma
+
+
+LogOdds = Annotated[Positive, Field(description="brings the reward margin to log-odds")]
+
+
+def madpo_weight(
+    reward_margin: F64,
+    *,
+    c_max: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0,
+    c_min: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(description="null: 1 / c_max")] = None,
+    rate: Positive = 1.0,
+    tau: Finite = 6.9068,
+    scale: LogOdds = 1.0,
+) -> F64:
+    """w = sigma(c * h) / sigma(h) where h > -tau, else 1 (MADPO, arXiv 2510.05342).
+
+    c = c_min + (c_max - c_min) / (1 + (c_max - 1) / (1 - c_min) * exp(rate * (|h| - tau))): near c_max for pairs of
+    small margin, 1 at |h| = tau, near c_min beyond it. c_min is 1 / c_max unless given. h = scale * reward_margin is in
+    log-odds (see `log_odds_slope`). Raises ValueError unless c_max > 1 and 0 < c_min < 1.
+    """
+    c_min = 1 / c_max if c_min is None else c_min
+    if not (c_max > 1 and 0 < c_min < 1):
+        raise ValueError(f"c_max is {c_max} and c_min is {c_min}: MADPO needs c_max > 1 and 0 < c_min < 1")
+    h = scale * finite(reward_margin=reward_margin)[0]
+    log_ratio = math.log((c_max - 1) / (1 - c_min))
+    c = c_min + (c_max - c_min) * sigmoid(-(rate * (np.abs(h) - tau) + log_ratio))
+    weighed = np.maximum(h, -tau)  # what is below gets 1 in any case
+    return np.where(h > -tau, np.exp(log_sigmoid(c * weighed) - log_sigmoid(weighed)), 1.0)
+
+
+def mmpo_target(reward_margin: F64, *, gamma: LogOdds = 1.0) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """(p, swapped): soft label p = sigma(gamma * h), in [1/2, 1] (MMPO, Kim et al. 2024, arXiv 2410.03145).
+
+    Objective: -p * log sigma(beta * g) - (1 - p) * log sigma(-beta * g). Where p < 1/2 the pair is swapped and has
+    1 - p. gamma brings h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
+    """
+    (h,) = finite(reward_margin=reward_margin)
+    return sigmoid(gamma * np.abs(h)), h < 0
+
+
+def wpo_weight(
+    chosen_logps: F64,
+    rejected_logps: F64,
+    chosen_collision_logps: F64,
+    rejected_collision_logps: F64,
+    chosen_num_tokens: F64,
+    rejected_num_tokens: F64,
+) -> F64:
+    """min(1, exp(a_w + a_l)), a the mean over tokens of log p - log sum_v p_v^2 (WPO, Zhou et al., arXiv 2406.11827).
+
+    Near 1 where both completions are what the policy itself would say, small where they are not. The collision column
+    is the sum over the completion's tokens of log sum_v p_v^2, the policy's log-probability to draw one token twice.
+    Rounds to 0 where a_w + a_l is below -745 nats.
+    """
+    s_w, s_l, q_w, q_l, n_w, n_l = finite(
+        chosen_logps=chosen_logps,
+        rejected_logps=rejected_logps,
+        chosen_collision_logps=chosen_collision_logps,
+        rejected_collision_logps=rejected_collision_logps,
+        chosen_num_tokens=chosen_num_tokens,
+        rejected_num_tokens=rejected_num_tokens,
+    )
+    return np.exp(np.minimum(per_token(s_w - q_w, n_w) + per_token(s_l - q_l, n_l), 0.0))
+
+
+class Signal(NamedTuple):
+    """columns: of the pair, in the order in which the function takes them. about: what it is, and whose. function: its
+    keyword-only parameters are the signal's keys in the run file. yields: the names of the columns that it returns.
+    """
 
     columns: tuple[str, ...]
     about: str
+    function: Callable[..., Any]
+    yields: tuple[str, ...]
 
 
-SIGNALS: dict[str, Method] = {
-    "amapo_margin": Method(
+SIGNALS: dict[str, Signal] = {
+    "amapo_margin": Signal(
         (D,),
         "beta exp(mu (mu - d) / sigma) where d is below its mean mu, else 0: more margin for pairs that lag behind.\n"
         "-log sigma(beta d - margin). AMaPO, Deng et al. 2025, arXiv 2511.09385.",
+        amapo_margin,
+        ("amapo_margin",),
     ),
-    "alpha_dpo_margin": Method(
+    "alpha_dpo_margin": Signal(
         (G,),
         "gamma/beta + alpha z(g): SimPO's margin, wider where the policy has left its reference.\n"
         "-log sigma(beta (d - margin)). alpha-DPO, Wu et al. 2024, arXiv 2410.10148.",
+        alpha_dpo_margin,
+        ("alpha_dpo_margin",),
     ),
-    "gamma_po_margin": Method(
+    "gamma_po_margin": Signal(
         (IMPLICIT,),
         "A target margin a pair, gamma0 on average: larger for clear pairs, smaller for doubtful ones.\n"
         "-log sigma(beta d - margin). gamma-PO, Sun et al. 2025, arXiv 2506.03690.",
+        gamma_po_margin,
+        ("gamma_po_margin",),
     ),
-    "madpo_weight": Method(
+    "madpo_weight": Signal(
         (H,),
         "sigma(c h) / sigma(h), h in log-odds: pairs of small reward margin weigh more, easy ones less.\n"
         "Multiplies the DPO loss of the pair. MADPO, 2025, arXiv 2510.05342.",
+        madpo_weight,
+        ("madpo_weight",),
     ),
-    "bpo_margin": Method(
+    "bpo_margin": Signal(
         (*LOGPS, *REFERENCE),
         "min(beta (s_w - s_w_ref), -alpha beta (s_l - s_l_ref)), and which side binds: the one that improved less.\n"
         "Takes the place of DPO's margin. BPO, 2025, arXiv 2506.03557.",
+        bpo_margin,
+        ("bpo_margin", "bpo_chosen_binds"),
     ),
-    "repo_loss": Method(
+    "repo_loss": Signal(
         (D,),
         "max(0, gamma - d), and whether the pair is active: pairs beyond gamma have no gradient at all.\n"
         "The share that is active is what would be trained on. RePO, Wu et al. 2025, arXiv 2503.07426.",
+        repo_loss,
+        ("repo_loss", "repo_active"),
     ),
-    "mmpo_target": Method(
+    "mmpo_target": Signal(
         (H,),
         "sigma(gamma |h|), and whether the pair is swapped: a soft label after the reward model.\n"
         "-p log sigma(beta g) - (1 - p) log sigma(-beta g). MMPO, Kim et al. 2024, arXiv 2410.03145.",
+        mmpo_target,
+        ("mmpo_target", "mmpo_swapped"),
     ),
-    "wpo_weight": Method(
-        (*POLICY, *COLLISION),
+    "wpo_weight": Signal(
+        (*LOGPS, *COLLISION, *NUM_TOKENS),
         "min(1, exp(a_w + a_l)), a the mean of log p - log sum p^2: what the policy would write itself weighs more.\n"
         "Multiplies the loss of the pair. WPO, Zhou et al. 2024, arXiv 2406.11827.",
+        wpo_weight,
+        ("wpo_weight",),
     ),
-    "reward_goals": Method(
+    "reward_goals": Signal(  # makes rows, see `metrics.reward_augmented.reward_goals`
         REWARD,
         "Two rows for a pair, each side's reward as the goal in the prompt; for the rejected one's the sides swap.\n"
         "A larger corpus, not a column. Reward-augmented data, Zhang et al. 2024, arXiv 2410.08067.",
+        prompt_with_goal,
+        (),
     ),
 }
 
-PAIRINGS: dict[str, Method] = {
-    "best_worst": Method(
-        (),
-        "Best response against worst by reward: one pair a prompt.\n"
-        "Self-play of MAP, Huang et al. 2025, arXiv 2503.01864.",
-    ),
-    "dcrm": Method(
-        (H, *LOGPS, DISTANCE),
-        "Of all ordered pairs of responses those of largest DCRM: best-of-N^2, at most k a prompt.\n"
-        "Huang and Goyal 2025, arXiv 2506.14157.",
-    ),
-    "map": Method(
-        (H, IMPLICIT),
-        "Of all pairs of responses those of largest MAP, at most k a prompt.\n"
-        "The scale is that of the best_worst pairs. After MAP, Huang et al. 2025, arXiv 2503.01864.",
-    ),
-    "ranked": Method(
-        (),
-        "Best response against every other one, widest reward gap first, at most k a prompt.\n"
-        "Curry-DPO, Pattnaik et al. 2024, arXiv 2403.07230.",
-    ),
-}
+
+def compute_signal(
+    name: str, parameters: Mapping[str, Any], inputs: Inputs
+) -> tuple[dict[str, npt.NDArray], tuple[str, ...]]:
+    """(its columns by name, each (N,), and warnings). Corpus statistics are over these pairs."""
+    signal = SIGNALS[name]
+    result = signal.function(*inputs.of(signal.columns), **parameters)
+    if isinstance(result, Column):
+        return dict(zip(signal.yields, [result.values], strict=True)), result.warnings
+    return dict(zip(signal.yields, result if isinstance(result, tuple) else [result], strict=True)), ()
+
+
+def keyword_parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """(type with its bounds, default; ... for none) of each keyword-only parameter, as pydantic takes a field."""
+    types = get_type_hints(function, include_extras=True)
+    return {
+        name: (types[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }

@@ -1,5 +1,5 @@
-"""Every metric of the run file by name: its columns, two lines on what it is and whose, and its value. One entry is all
-that a new metric needs.
+"""Every metric and pairing of the run file by name: its columns, two lines on what it is and whose, a metric's value.
+One entry is all that a new metric needs.
 
 Formulas stand in the docstrings of the functions. h is the reward margin, d the difference of mean log-probabilities a
 token, g DPO's log-ratio gap; "implicit" is d or g as selection.implicit says.
@@ -173,5 +173,36 @@ METRICS: dict[str, Metric] = {
         "A seeded random number: the selection that every metric has to beat.\n"
         "selection.seed gives another one. No source.",
         lambda c: np.random.default_rng(c.seed).random(len(c[H])),
+    ),
+}
+
+
+class Pairing(NamedTuple):
+    """columns: what the pairing of candidates goes by, scored ones and margins."""
+
+    columns: tuple[str, ...]
+    about: str
+
+
+PAIRINGS: dict[str, Pairing] = {
+    "best_worst": Pairing(
+        (),
+        "Best response against worst by reward: one pair a prompt.\n"
+        "Self-play of MAP, Huang et al. 2025, arXiv 2503.01864.",
+    ),
+    "dcrm": Pairing(
+        (H, *LOGPS, DISTANCE),
+        "Of all ordered pairs of responses those of largest DCRM: best-of-N^2, at most k a prompt.\n"
+        "Huang and Goyal 2025, arXiv 2506.14157.",
+    ),
+    "map": Pairing(
+        (H, IMPLICIT),
+        "Of all pairs of responses those of largest MAP, at most k a prompt.\n"
+        "The scale is that of the best_worst pairs. After MAP, Huang et al. 2025, arXiv 2503.01864.",
+    ),
+    "ranked": Pairing(
+        (),
+        "Best response against every other one, widest reward gap first, at most k a prompt.\n"
+        "Curry-DPO, Pattnaik et al. 2024, arXiv 2403.07230.",
     ),
 }

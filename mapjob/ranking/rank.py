@@ -11,7 +11,7 @@ from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
 from mapjob.metrics.map import Scale, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
-from mapjob.metrics.signals import signals
+from mapjob.metrics.signals import compute_signal
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import Inputs, metric
 from mapjob.ranking.gather import is_held_out
@@ -90,12 +90,14 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
         column = metric(name, inputs)
         further[name] = column.values
         warnings += column.warnings
-    for name, values, told in signals(selection.signals, selection.implicit, columns):
-        further[name] = values
-        warnings += told
     goals = None
-    if selection.signals.reward_goals is not None:
-        goals = reward_goals(columns["chosen_reward"], columns["rejected_reward"])
+    for name, parameters in selection.signals:
+        if parameters is not None and name == "reward_goals":
+            goals = reward_goals(columns["chosen_reward"], columns["rejected_reward"])
+        elif parameters is not None:
+            values, of_signal = compute_signal(name, parameters.model_dump(), inputs)
+            further |= values
+            warnings += of_signal
     no_margin = reward == 0
     order = rank_order(own.values, lambda index: pair_ids(pairs.position[index]), no_margin)
     kept = cut(pairs, selection, order, own.values, no_margin)

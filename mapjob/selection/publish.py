@@ -101,7 +101,7 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         written = [Pair(*(sanitized(text, texts.control) for text in pair)) for pair in written]
     if rows.goal is not None:
         written = [
-            pair._replace(prompt=prompt_with_goal(pair.prompt, goal, texts.system_role))
+            pair._replace(prompt=prompt_with_goal(pair.prompt, goal, system_role=texts.system_role))
             for pair, goal in zip(written, rows.goal)
         ]
     columns = pair_columns(

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.adaptive_margins import (
+from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.reward_augmented import prompt_with_goal, reward_goals
+from mapjob.metrics.signals import (
     alpha_dpo_margin,
     amapo_margin,
     bpo_margin,
@@ -15,8 +17,6 @@ from mapjob.metrics.adaptive_margins import (
     repo_loss,
     wpo_weight,
 )
-from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.reward_augmented import prompt_with_goal, reward_goals
 from mapjob.metrics.statistics import Moments
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import synthetic_columns
@@ -43,20 +43,22 @@ def of_names(columns: Columns, *names: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("beta", [2.0, 3.0])
 def test_amapo_margin(columns, rows, beta):
     d = simpo(columns)
-    ours = amapo_margin(d, Moments.of(d), beta)
+    ours = amapo_margin(d, Moments.of(d), beta=beta)
     assert_same(ours.values, plain.amapo(rows, beta))
     assert (ours.values > 0).tolist() == (d < d.mean()).tolist()
 
 
 def test_alpha_dpo_margin(columns, rows):
     g = dpo(columns)
-    assert_same(alpha_dpo_margin(g, Moments.of(g), 0.4, alpha=0.1).values, plain.alpha_dpo(rows, 0.4, 0.1))
+    assert_same(
+        alpha_dpo_margin(g, Moments.of(g), gamma_beta_ratio=0.4, alpha=0.1).values, plain.alpha_dpo(rows, 0.4, 0.1)
+    )
 
 
 @pytest.mark.parametrize(("beta", "ratio", "tau"), GAMMA_PO)
 def test_gamma_po_margin(columns, rows, beta, ratio, tau):
     gamma0 = beta * ratio
-    ours = gamma_po_margin(beta * simpo(columns), gamma0, tau)
+    ours = gamma_po_margin(simpo(columns), beta=beta, gamma_beta_ratio=ratio, tau=tau)
     assert_same(ours.values, plain.gamma_po([beta * plain.d(row) for row in rows], gamma0, tau))
     assert ours.values.mean() == pytest.approx(gamma0, rel=1e-9)
     assert not ours.warnings
@@ -67,23 +69,20 @@ def test_gamma_po_margin(columns, rows, beta, ratio, tau):
 def test_gamma_po_is_what_the_published_procedure_converges_to(beta, ratio, tau, spread):
     gaps = beta * np.random.default_rng(0).normal(0.1, spread, 10_000)
     published = plain.gamma_po_by_exponentiated_gradient(gaps.tolist(), beta * ratio, tau)
-    ours = gamma_po_margin(gaps, beta * ratio, tau).values
+    ours = gamma_po_margin(gaps, beta=1.0, gamma_beta_ratio=beta * ratio, tau=tau).values
     np.testing.assert_allclose(ours, published, rtol=1e-3, atol=0)
     assert ours.mean() == pytest.approx(beta * ratio, rel=1e-9)
 
 
 def test_gamma_po_does_not_depend_on_the_order_of_the_corpus():
-    gaps = 10 * np.random.default_rng(0).normal(0.1, 0.5, 5_000).round(2)  # with ties
+    margins = np.random.default_rng(0).normal(0.1, 0.5, 5_000).round(2)  # with ties
     order = np.random.default_rng(1).permutation(5_000)
-    assert (
-        gamma_po_margin(gaps[order], 4.0, 10.0).values.tobytes()
-        == gamma_po_margin(gaps, 4.0, 10.0).values[order].tobytes()
-    )
+    assert gamma_po_margin(margins[order]).values.tobytes() == gamma_po_margin(margins).values[order].tobytes()
 
 
 @pytest.mark.parametrize(("c_max", "c_min", "rate", "tau"), [(2.0, None, 1.0, 6.9068), (4.0, 0.5, 2.0, 0.5)])
 def test_madpo_weight(columns, rows, c_max, c_min, rate, tau):
-    ours = madpo_weight(reward(columns), c_max, c_min, rate, tau)
+    ours = madpo_weight(reward(columns), c_max=c_max, c_min=c_min, rate=rate, tau=tau)
     assert_same(ours, [plain.madpo(row, c_max, c_min or 1 / c_max, rate, tau) for row in rows])
     assert (reward(columns) < -0.5).any(), "pairs beyond the smaller tau are part of this test"
 
@@ -99,7 +98,7 @@ def test_bpo_margin(columns, rows):
 
 @pytest.mark.parametrize("gamma", [0.4, 0.6])
 def test_repo_loss(columns, rows, gamma):
-    loss, active = repo_loss(simpo(columns), gamma)
+    loss, active = repo_loss(simpo(columns), gamma=gamma)
     theirs = [plain.repo(row, gamma) for row in rows]
     np.testing.assert_allclose(loss, [value for value, _ in theirs], rtol=1e-9, atol=1e-15)
     assert active.tolist() == [on for _, on in theirs]
@@ -108,7 +107,7 @@ def test_repo_loss(columns, rows, gamma):
 
 @pytest.mark.parametrize("gamma", [2.2, 0.3, 1.1])
 def test_mmpo_target(columns, rows, gamma):
-    target, swapped = mmpo_target(reward(columns), gamma)
+    target, swapped = mmpo_target(reward(columns), gamma=gamma)
     theirs = [plain.mmpo(row, gamma) for row in rows]
     assert_same(target, [p for p, _ in theirs])
     assert swapped.tolist() == [swap for _, swap in theirs]
@@ -147,13 +146,13 @@ def test_a_corpus_without_a_goal_is_refused():
 
 def test_where_the_goal_is_stated():
     user, system = {"role": "user", "content": "Why?"}, {"role": "system", "content": "Be brief."}
-    stated = prompt_with_goal("Why?", 7.25, True)
+    stated = prompt_with_goal("Why?", 7.25, system_role=True)
     assert stated.endswith("\n\nWhy?")
     goal = stated.removesuffix("\n\nWhy?")
     assert "7.2" in goal
-    assert prompt_with_goal([user], 7.25, True) == [{"role": "system", "content": goal}, user]
-    assert prompt_with_goal([user], 7.25, False) == [{"role": "user", "content": stated}]
-    assert prompt_with_goal([system, user], 7.25, True) == [
+    assert prompt_with_goal([user], 7.25, system_role=True) == [{"role": "system", "content": goal}, user]
+    assert prompt_with_goal([user], 7.25, system_role=False) == [{"role": "user", "content": stated}]
+    assert prompt_with_goal([system, user], 7.25, system_role=True) == [
         {"role": "system", "content": f"{goal}\n\nBe brief."},
         user,
     ]
@@ -167,7 +166,7 @@ def test_constant_margins_say_so():
     constant = np.full(5, 0.25)
     for ours, values in (
         (amapo_margin(constant, Moments.of(constant)), [0.0] * 5),
-        (alpha_dpo_margin(constant, Moments.of(constant), 0.4), [0.4] * 5),
+        (alpha_dpo_margin(constant, Moments.of(constant), gamma_beta_ratio=0.4), [0.4] * 5),
     ):
         assert ours.values.tolist() == values
         assert "0.25" in ours.warnings[0]
@@ -205,10 +204,10 @@ def test_the_chosen_side_binds_where_both_sides_improved_alike():
 @pytest.mark.parametrize(("c_max", "c_min"), [(1.0, None), (0.5, 0.2), (2.0, 1.0), (2.0, 0.0)])
 def test_madpo_refuses_weights_without_a_middle(c_max, c_min):
     with pytest.raises(ValueError, match="c_max"):
-        madpo_weight(np.array([1.0]), c_max, c_min)
+        madpo_weight(np.array([1.0]), c_max=c_max, c_min=c_min)
 
 
 @pytest.mark.parametrize(("gamma0", "tau"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (101.0, 1.0), (math.nan, 1.0)])
 def test_gamma_po_refuses_parameters_without_a_solution(gamma0, tau):
     with pytest.raises(ValueError, match="gamma0"):
-        gamma_po_margin(np.array([1.0]), gamma0, tau)
+        gamma_po_margin(np.array([1.0]), beta=1.0, gamma_beta_ratio=gamma0, tau=tau)

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from mapjob.errors import ConfigError
-from mapjob.metrics.adaptive_margins import (
+from mapjob.metrics.bees import CLAMP, bees, upper_bound
+from mapjob.metrics.dcrm import dcrm
+from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.ensemble import Ensemble
+from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.reward_augmented import reward_goals
+from mapjob.metrics.signals import (
     alpha_dpo_margin,
     amapo_margin,
     bpo_margin,
@@ -23,12 +29,6 @@ from mapjob.metrics.adaptive_margins import (
     repo_loss,
     wpo_weight,
 )
-from mapjob.metrics.bees import CLAMP, bees, upper_bound
-from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
-from mapjob.metrics.ensemble import Ensemble
-from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.reward_augmented import reward_goals
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -124,7 +124,7 @@ def test_ifd_margin(given_columns, n_w, n_l):
 def test_amapo_margin(given_columns, beta):
     (d,) = given_columns
     moments = Moments.of(d)
-    ours = amapo_margin(d, moments, beta).values
+    ours = amapo_margin(d, moments, beta=beta).values
     if moments.std == 0:
         assert not ours.any()
         return
@@ -141,7 +141,7 @@ def test_amapo_margin(given_columns, beta):
 def test_alpha_dpo_margin(given_columns):
     (g,) = given_columns
     moments = Moments.of(g)
-    ours = alpha_dpo_margin(g, moments, 0.4, alpha=0.1)
+    ours = alpha_dpo_margin(g, moments, gamma_beta_ratio=0.4, alpha=0.1)
     if moments.std == 0:
         assert ours.values.tolist() == [0.4] * len(g)
     else:
@@ -169,7 +169,7 @@ def test_bpo_margin(given_columns):
 @given(columns(1), st.sampled_from([0.4, 0.6, 1.0]))
 def test_repo_loss(given_columns, gamma):
     (d,) = given_columns
-    loss, active = repo_loss(d, gamma)
+    loss, active = repo_loss(d, gamma=gamma)
     assert_close(loss, [max(mpf(0), mpf(gamma) - x) for x in of(d)])
     assert active.tolist() == [x < gamma for x in d.tolist()]
     assert (loss > 0).tolist() == active.tolist()
@@ -184,13 +184,13 @@ def test_madpo_weight(given_columns, parameters):
         ratio = (mpf(c_max) - 1) / (1 - mpf(c_min))
         c = mpf(c_min) + (mpf(c_max) - mpf(c_min)) / (1 + ratio * mpmath.exp(mpf(rate) * (abs(x) - mpf(tau))))
         exact.append(mp_sigma(c * x) / mp_sigma(x) if x > -mpf(tau) else mpf(1))
-    assert_close(madpo_weight(h, c_max, c_min, rate, tau), exact)
+    assert_close(madpo_weight(h, c_max=c_max, c_min=c_min, rate=rate, tau=tau), exact)
 
 
 @given(columns(1), st.sampled_from([2.2, 0.3, 1.1]))
 def test_mmpo_target(given_columns, gamma):
     (h,) = given_columns
-    target, swapped = mmpo_target(h, gamma)
+    target, swapped = mmpo_target(h, gamma=gamma)
     p = [mp_sigma(mpf(gamma) * x) for x in of(h)]
     assert_close(target, [max(value, 1 - value) for value in p])
     assert swapped.tolist() == [value < 0.5 for value in p]
@@ -280,7 +280,7 @@ def test_many_sure_models_stay_within_the_numbers():
     st.sampled_from([10.0, 20.0, 3.0, 1.0]),
 )
 def test_gamma_po_solves_its_equation(gaps, gamma0, tau):
-    ours = gamma_po_margin(np.array(gaps), gamma0, tau)
+    ours = gamma_po_margin(np.array(gaps), beta=1.0, gamma_beta_ratio=gamma0, tau=tau)
     assert not ours.warnings
     gammas = of(ours.values)
     v = [mpmath.exp(-(mpf(gamma0) / mpf(tau)) * mp_sigma(x - mpf(gap))) for x, gap in zip(gammas, gaps)]
@@ -295,7 +295,7 @@ def test_gamma_po_solves_its_equation(gaps, gamma0, tau):
 @pytest.mark.parametrize("gaps", [[0.0, 41.0], [0.0, 45.0], [1e100, -1e100], [0.0] * 5 + [39.9]])
 def test_gamma_po_converges_where_margins_jump(gaps):
     """gamma0 / tau of 40: margins fall off a cliff, where plain Newton steps go back and forth."""
-    ours = gamma_po_margin(np.array(gaps), 40.0, 1.0)
+    ours = gamma_po_margin(np.array(gaps), beta=1.0, gamma_beta_ratio=40.0, tau=1.0)
     assert not ours.warnings
     v = [mpmath.exp(-40 * mp_sigma(x - mpf(gap))) for x, gap in zip(of(ours.values), gaps)]
     assert_close(ours.values, [40 * x * len(v) / mpmath.fsum(v) for x in v])
@@ -346,8 +346,8 @@ TAKERS: dict[str, Callable[[np.ndarray], object]] = {
     "ifd_margin, tokens": lambda x: ifd_margin(ONE, TWO, ONE, TWO, ONE, x),
     "ensemble": lambda x: Ensemble.of({"a": TWO, "b": x}, {"a": ANY_MOMENTS, "b": ANY_MOMENTS}),
     "amapo_margin": lambda x: amapo_margin(x, ANY_MOMENTS),
-    "alpha_dpo_margin": lambda x: alpha_dpo_margin(x, ANY_MOMENTS, 0.3),
-    "gamma_po_margin": lambda x: gamma_po_margin(x, 1.0, 1.0),
+    "alpha_dpo_margin": lambda x: alpha_dpo_margin(x, ANY_MOMENTS, gamma_beta_ratio=0.3),
+    "gamma_po_margin": lambda x: gamma_po_margin(x),
     "bpo_margin": lambda x: bpo_margin(x, ONE, TWO, TWO),
     "repo_loss": repo_loss,
     "madpo_weight": madpo_weight,
@@ -387,6 +387,6 @@ def test_a_perplexity_ratio_without_a_number_is_refused():
 
 def test_empty_columns_are_no_error():
     none = np.zeros(0)
-    for ours in (bees({"reward": none}, none).values, gamma_po_margin(none, 1.0, 1.0).values, dcrm(*[none] * 4)):
+    for ours in (bees({"reward": none}, none).values, gamma_po_margin(none).values, dcrm(*[none] * 4)):
         assert ours.shape == (0,)
     assert ifd_margin(*[none] * 6).shape == wpo_weight(*[none] * 6).shape == (0,)

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from mapjob.metrics.adaptive_margins import (
+from mapjob.metrics.bees import bees
+from mapjob.metrics.dcrm import dcrm
+from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.ensemble import Ensemble
+from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.signals import (
     alpha_dpo_margin,
     amapo_margin,
     bpo_margin,
@@ -12,11 +17,6 @@ from mapjob.metrics.adaptive_margins import (
     repo_loss,
     wpo_weight,
 )
-from mapjob.metrics.bees import bees
-from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
-from mapjob.metrics.ensemble import Ensemble
-from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.statistics import Moments
 
 NUM = 1_003  # no multiple of what vector instructions take at once
@@ -34,7 +34,7 @@ WITH_STATISTICS_GIVEN = {
     "beta_dpo_weight": lambda i: beta_dpo_weight(G[i], OF_G).values,
     "ifd_margin": lambda i: ifd_margin(*S[:4, i], *N[:, i]),
     "amapo_margin": lambda i: amapo_margin(D[i], OF_D).values,
-    "alpha_dpo_margin": lambda i: alpha_dpo_margin(G[i], OF_G, 0.3).values,
+    "alpha_dpo_margin": lambda i: alpha_dpo_margin(G[i], OF_G, gamma_beta_ratio=0.3).values,
     "bpo_margin": lambda i: bpo_margin(*S[:4, i])[0],
     "repo_loss": lambda i: repo_loss(D[i])[0],
     "madpo_weight": lambda i: madpo_weight(H[i]),
@@ -46,7 +46,7 @@ WITH_STATISTICS_GIVEN = {
 }
 OF_THE_WHOLE_CORPUS = {
     "bees": lambda i: bees({"reward": H[i]}, G[i]).values,
-    "gamma_po_margin": lambda i: gamma_po_margin(10 * D[i], 4.0, 10.0).values,
+    "gamma_po_margin": lambda i: gamma_po_margin(D[i]).values,
 }
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters
-from mapjob.metrics.adaptive_margins import amapo_margin, bpo_margin
 from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.signals import amapo_margin, bpo_margin
 from mapjob.metrics.statistics import Moments
 
 Row = dict[str, float]
@@ -168,8 +168,7 @@ def test_a_batch_that_is_the_corpus_has_the_margins_of_the_columns():
     assert LOSSES["amapo"](batch(PLAIN)).tolist() == pytest.approx(
         [minus_log_sigma(2.0 * x - margin) for x, margin in zip(ds, margins)], abs=1e-5
     )
-    gaps = [10.0 * x for x in ds]
-    margins = gamma_po_margin(gaps, 4.0, 10.0).values
+    gaps, margins = [10.0 * x for x in ds], gamma_po_margin(ds).values
     assert LOSSES["gamma_po"](batch(PLAIN)).tolist() == pytest.approx(
         [minus_log_sigma(gap - margin) for gap, margin in zip(gaps, margins)], abs=1e-5
     )

@@ -5,7 +5,6 @@ g = (s_w - s_w_ref) - (s_l - s_l_ref). All values are in nats, all shapes (B,). 
 gradients go through d, g and the log-ratios alone.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,27 @@ from torch.nn.functional import logsigmoid
 
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Objective
-from mapjob.metrics.adaptive_margins import LARGEST_EXPONENT, madpo_weight
 from mapjob.metrics.columns import REFERENCE
+from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.signals import (
+    LARGEST_EXPONENT,
+    amapo_margin,
+    bpo_margin,
+    keyword_parameters,
+    madpo_weight,
+    mmpo_target,
+    repo_loss,
+)
+
+
+def default_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of each keyword-only parameter."""
+    return {name: default for name, (_, default) in keyword_parameters(function).items()}
+
+
+# What is also a column of a selection has the same defaults here.
+REPO, AMAPO, GAMMA_PO = default_of(repo_loss), default_of(amapo_margin), default_of(gamma_po_margin)
+MADPO, BPO, MMPO = default_of(madpo_weight), default_of(bpo_margin), default_of(mmpo_target)
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ def simpo(batch: Batch, *, beta: float = 2.5, gamma_beta_ratio: float = 0.55) ->
     return -logsigmoid(beta * (batch.simpo_margin - gamma_beta_ratio))
 
 
-def repo(batch: Batch, *, gamma: float = 0.5) -> Tensor:
+def repo(batch: Batch, *, gamma: float = REPO["gamma"]) -> Tensor:
     """max(0, gamma - d) (RePO, Wu et al. 2025, arXiv 2503.07426; gamma 0.4 to 0.6).
 
     Pairs with d >= gamma have no gradient.
@@ -70,7 +88,7 @@ def repo(batch: Batch, *, gamma: float = 0.5) -> Tensor:
     return torch.relu(gamma - batch.simpo_margin)
 
 
-def amapo(batch: Batch, *, beta: float = 2.0) -> Tensor:
+def amapo(batch: Batch, *, beta: float = AMAPO["beta"]) -> Tensor:
     """-log sigma(beta * d - margin), margin = beta * exp(mu * (mu - d) / sigma) where d < mu, else 0.
 
     AMaPO, Deng et al. 2025, arXiv 2511.09385; beta 2 to 3. mu and sigma are those of the batch (population sigma); with
@@ -85,17 +103,23 @@ def amapo(batch: Batch, *, beta: float = 2.0) -> Tensor:
     return -logsigmoid(beta * d - torch.where(below, beta * exponent.exp(), 0.0))
 
 
-def gamma_po(batch: Batch, *, beta: float = 10.0, gamma_beta_ratio: float = 0.4, tau: float = 10.0) -> Tensor:
+def gamma_po(
+    batch: Batch,
+    *,
+    beta: float = GAMMA_PO["beta"],
+    gamma_beta_ratio: float = GAMMA_PO["gamma_beta_ratio"],
+    tau: float = GAMMA_PO["tau"],
+) -> Tensor:
     """-log sigma(beta * d - gamma), gamma_i = gamma0 * B * softmax_i(-(gamma0 / tau) * sigma(gamma_i - beta * d_i)).
 
-    gamma-PO on SimPO, Sun et al. 2025, arXiv 2506.03690; gamma0 = beta * gamma_beta_ratio is the mean margin. (beta,
-    ratio, tau): 10, 0.4, 10 for Llama-3; 10, 0.5, 20 for Gemma-2; 2.5, 0.15, 10 for Mistral; 10, 0.3, 3 for Qwen2.5.
+    gamma-PO on SimPO, Sun et al. 2025, arXiv 2506.03690; gamma0 = beta * gamma_beta_ratio is the mean margin.
+    `metrics.gamma_po` has the paper's parameters for other models.
     """
     gap = beta * batch.simpo_margin
-    return -logsigmoid(gap - gamma_po_margin(gap.detach(), beta * gamma_beta_ratio, tau))
+    return -logsigmoid(gap - _gamma_po_margins(gap.detach(), beta * gamma_beta_ratio, tau))
 
 
-def gamma_po_margin(gap: Tensor, gamma0: float, tau: float) -> Tensor:
+def _gamma_po_margins(gap: Tensor, gamma0: float, tau: float) -> Tensor:
     """gamma-PO's margins of a batch as the authors find them: 20 steps of exponentiated gradient from equal margins.
 
     gamma_i = gamma0 * B * p_i; the shares p go down tau * KL(p, uniform) + the mean of -log sigma(gap - gamma). With
@@ -113,22 +137,23 @@ def madpo(
     batch: Batch,
     *,
     beta: float = 0.1,
-    c_max: float = 2.0,
-    c_min: float | None = None,
-    rate: float = 1.0,
-    tau: float = 6.9068,
-    reward_scale: float = 1.0,
+    c_max: float = MADPO["c_max"],
+    c_min: float | None = MADPO["c_min"],
+    rate: float = MADPO["rate"],
+    tau: float = MADPO["tau"],
+    reward_scale: float = MADPO["scale"],
 ) -> Tensor:
     """-w * log sigma(beta * g), w = sigma(c * h) / sigma(h) where h > -tau, else 1 (MADPO, arXiv 2510.05342).
 
     h = reward_scale * reward_margin has to be in log-odds; `madpo_weight` has c, which falls with |h|.
     """
-    weight = madpo_weight(reward_scale * batch.reward_margin.double().cpu().numpy(), c_max, c_min, rate, tau)
+    h = batch.reward_margin.double().cpu().numpy()
+    weight = madpo_weight(h, c_max=c_max, c_min=c_min, rate=rate, tau=tau, scale=reward_scale)
     weight = torch.from_numpy(weight).to(batch.chosen_logps)
     return -weight * logsigmoid(beta * batch.dpo_margin)
 
 
-def bpo(batch: Batch, *, beta: float = 0.1, alpha: float = 0.3) -> Tensor:
+def bpo(batch: Batch, *, beta: float = BPO["beta"], alpha: float = BPO["alpha"]) -> Tensor:
     """-log sigma(min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref))) (BPO, arXiv 2506.03557).
 
     Only the side that has improved less is trained on; alpha weighs the rejected side.
@@ -136,7 +161,7 @@ def bpo(batch: Batch, *, beta: float = 0.1, alpha: float = 0.3) -> Tensor:
     return -logsigmoid(torch.minimum(beta * batch.chosen_ratio, -alpha * beta * batch.rejected_ratio))
 
 
-def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = 1.0) -> Tensor:
+def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = MMPO["gamma"]) -> Tensor:
     """-p * log sigma(beta * g) - (1 - p) * log sigma(-beta * g), p = sigma(gamma * h) (MMPO, arXiv 2410.03145).
 
     gamma brings the reward margin h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
@@ -160,11 +185,7 @@ LOSSES: dict[Objective, Callable[..., Tensor]] = {
 
 def all_parameters(objective: Objective, overrides: Mapping[str, float]) -> dict[str, Any]:
     """An objective's parameters: its defaults and what overrides them. Raises ConfigError for an unknown parameter."""
-    if objective == "dpo":
-        known: dict[str, Any] = {"beta": 0.1}
-    else:
-        parameters = inspect.signature(LOSSES[objective]).parameters.values()
-        known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    known = {"beta": 0.1} if objective == "dpo" else default_of(LOSSES[objective])
     for name in overrides.keys() - known.keys():
         has = ", ".join(f"{key}={value}" for key, value in known.items())
         raise ConfigError(f"{objective} has no parameter {name!r}", f"the parameters of {objective}", f"it has {has}")

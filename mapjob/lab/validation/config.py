@@ -104,7 +104,7 @@ class Validation(Section):
         for key, given in {
             "near_duplicates": selection.near_duplicates is not None,
             "pairs_per_record": selection.pairs_per_record > 1,
-            "signals": bool(selection.signals.names),
+            "signals": bool(selection.signal_names),
         }.items():
             if given:
                 raise ValueError(f"run.selection.{key} has no place in a validation: leave it out")
