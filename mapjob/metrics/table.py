@@ -134,7 +134,7 @@ METRICS: dict[str, Metric] = {
     ),
     "beta_dpo_weight": Metric(
         (IMPLICIT,),
-        "exp(-z^2 / 2), z the standardised implicit margin: near its mean; outliers either way are taken for noise.\n"
+        "exp(-z^2 / 2), z = (implicit - mu) / sigma: near the mean; outliers either way are taken for noise.\n"
         "The weight by which batches are filtered. beta-DPO, Wu et al. 2024, arXiv 2407.08639.",
         lambda c: beta_dpo_weight(c[IMPLICIT], Moments.of(c[IMPLICIT])),
     ),

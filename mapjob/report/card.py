@@ -1,6 +1,7 @@
 """The dataset card of a run folder: what it is, how it was chosen, how to load and train on it."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,24 +25,6 @@ HELD_OUT = """- config_name: held_out
   - split: test
     path: held_out/*.parquet
 """
-
-FORMULAS = {
-    "map": "S_r * |reward_margin| - alpha * S_i * |implicit_margin|",
-    "map_signed": "S_r * reward_margin - alpha * S_i * |implicit_margin|",
-    "explicit": "|reward_margin|",
-    "implicit_small": "-|implicit_margin|",
-    "implicit_large": "|implicit_margin|",
-    "bees": "p_r * p_i / (p_r * p_i + (1 - p_r) * (1 - p_i)), p the clipped and scaled margins (BeeS)",
-    "difficulty_gap": "-g, g the log-ratio gap of policy and reference",
-    "beta_dpo_weight": "exp(-z^2 / 2), z the standardised implicit_margin",
-    "dcrm": "(sigma(reward_margin) - 1/2) / (edit_distance + |chosen_logps - rejected_logps| + 1)",
-    "ifd_margin": "PPL(chosen | prompt) / PPL(chosen) - PPL(rejected | prompt) / PPL(rejected)",
-    "ensemble_mean": "reward_margin, the mean over the reward models in standard deviations of each",
-    "ensemble_worst": "the smallest margin of any reward model, in standard deviations of each",
-    "ensemble_bees": "prod p / (prod p + prod (1 - p)), p the clipped and scaled margins of the reward models (BeeS)",
-    "reward_disagreement": "the standard deviation of the reward models' margins, in standard deviations of each",
-    "random": "a seeded random number",
-}
 
 HELD_OUT_LOADING = """
 
@@ -91,8 +74,9 @@ LOADING = {
 
 
 def formula(metric: str) -> str:
-    """A metric in the columns of a selection; else as `mapjob rank --list` explains it."""
-    return FORMULAS.get(metric) or METRICS[metric].about.split("\n")[0]
+    """A metric in the names of columns: what `mapjob rank --list` says of it before the colon."""
+    names = {"h": "reward_margin", "implicit": "implicit_margin", "g": "dpo_margin"}
+    return re.sub(r"\b(h|implicit|g)\b", lambda match: names[match[0]], METRICS[metric].about.split(": ")[0])
 
 
 def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
