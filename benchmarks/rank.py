@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config import Selection
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import rank_pairs
 
@@ -45,7 +45,7 @@ def measured(num_pairs: int) -> dict[str, float]:
     selection = Selection(keep={"ratio": 0.4})
     units = Units(num_pairs)
     start = time.monotonic()
-    pairs = gathered(units, num_pairs, selection)
+    pairs = gather(units, num_pairs, selection)
     gather_s = time.monotonic() - start - units.making_s
     start = time.monotonic()
     ranking = rank_pairs(pairs, selection, pair_ids)
@@ -103,7 +103,7 @@ def made_up(first: int, num: int) -> Pairs:
     columns |= {f"{side}_num_tokens": random.integers(20, 600, num).astype(np.float64) for side in sides}
     return Pairs(
         position=np.arange(first, first + num),
-        place=np.zeros(num, np.int64),
+        pair_in_row=np.zeros(num, np.int64),
         pair_id=pa.nulls(num, pa.string()),
         content_key=keys,
         prompt_key=keys,

@@ -12,7 +12,7 @@ from mapjob.config import Config, fingerprint, parse_config
 from mapjob.config.selection import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.job.prepare import Job, prepare
-from mapjob.ranking.compare import ALSO
+from mapjob.ranking.compare import PROFILE_COLUMNS
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice, Sweep
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def rank_scored(job: Job) -> tuple[Scored, Ranking]:
     """The scored corpus and its ranking, from the score store; with lengths and groups, for the report."""
     selection = job.config.selection
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, ALSO)
+    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, PROFILE_COLUMNS)
     check_error_rate(job, scored)
     return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
 
@@ -84,11 +84,11 @@ def find_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
 
 
 def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
-    """Index of the first pair found that is ranked; at most one. found: (position, place) of pairs."""
-    for position, place in found:
+    """Index of the first pair found that is ranked; at most one. found: (position, pair_in_row) of pairs."""
+    for position, pair_in_row in found:
         own = np.arange(*np.searchsorted(pairs.position, [position, position + 1]))
-        if pairs.place is not None:
-            own = own[pairs.place[own] == place]
+        if pairs.pair_in_row is not None:
+            own = own[pairs.pair_in_row[own] == pair_in_row]
         if len(own):
             return own[:1]
     return np.zeros(0, np.int64)
@@ -115,7 +115,9 @@ def sweep_job(config: Config, wanted: Sequence[Choice], limit: int | None = None
     config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
     job = prepare(config, limit)
     check_scored(job)
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, config.selection), config.selection, ALSO)
+    scored = load_scored(
+        ScoredUnits(job.plan, job.families, job.store, config.selection), config.selection, PROFILE_COLUMNS
+    )
     check_error_rate(job, scored)
     swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
     for name, why in swept.refused.items():

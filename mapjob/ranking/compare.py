@@ -56,7 +56,7 @@ def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
 # What a set of ranked pairs is like: labels, lengths, margins, groups.
 
 QUANTILES = (0.05, 0.5, 0.95)
-ALSO = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile looks at beside the margins
+PROFILE_COLUMNS = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile looks at beside the margins
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One pass over the scored pairs of a corpus: what ranking needs of them is kept, and what no rule lets in falls."""
+"""One pass over the scored pairs of a corpus: keep what ranking needs of them, drop what a rule excludes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -45,80 +45,85 @@ def is_held_out(prompt_key: npt.NDArray[np.uint64], share: float, seed: int) -> 
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) < np.uint64(share * 2**53)
 
 
-RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair falls; by the first, none
+RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair is dropped; by the first, none
 
 
-def gathered(
+def gather(
     units: Iterable[Pairs],
     num_rows: int,
     selection: Selection,
     rewards: Mapping[str, Moments] | None = None,
-    also: Sequence[str] = (),
+    extra_columns: Sequence[str] = (),
 ) -> RankedPairs:
     """Go through the scored pairs of a corpus once, in corpus order, and keep what ranking needs of those it ranks.
 
     num_rows: of the whole corpus; each gives at most selection.pairs_per_record pairs. rewards: moments of each of
-    several reward models. also: `group`, or scored columns, kept in single precision where ranking does not go by
-    them. Exact repeats fall, and then, where the selection says so, pairs whose label the reward model contradicts.
+    several reward models. extra_columns: `group`, or scored columns, kept in single precision if ranking does not go by
+    them. Exact repeats are dropped, and then, if the selection says so, pairs whose label the reward model contradicts.
     """
-    arrays: dict[str, npt.NDArray] = {}
+    columns: dict[str, npt.NDArray] = {}
+    fields: dict[str, npt.NDArray] = {}  # of RankedPairs, and content_key
     groups: dict[str | None, int] = {}
     num = 0
     for pairs in units:
-        for name, values in _held(pairs, selection, also, groups).items():
-            if name not in arrays:  # what is not filled costs nothing
-                shape = (num_rows * selection.pairs_per_record, *values.shape[1:])
-                arrays[name] = np.empty(shape, values.dtype)
-            arrays[name][num : num + len(pairs)] = values
+        for arrays, parts in (
+            (columns, _columns_of(pairs, selection, extra_columns)),
+            (fields, _fields_of(pairs, selection, extra_columns, groups)),
+        ):
+            for name, values in parts.items():
+                if name not in arrays:  # what is not filled costs nothing
+                    shape = (num_rows * selection.pairs_per_record, *values.shape[1:])
+                    arrays[name] = np.empty(shape, values.dtype)
+                arrays[name][num : num + len(pairs)] = values
         num += len(pairs)
-    arrays = {name: array[:num] for name, array in arrays.items()}
 
-    repeats = _repeats(arrays.pop("content_key"), either_way=selection.on_disagreement == "relabel")
+    repeats = _repeats(fields.pop("content_key")[:num], either_way=selection.on_disagreement == "relabel")
     rule = repeats.astype(np.int8)
     if selection.on_disagreement == "drop":
-        rule[~repeats & (arrays["column reward_margin"] < 0)] = RULES.index(Reason.DISAGREEMENT)
-    dropped, num_beside = _account(arrays["position"], rule)
-    if rule.any():
-        for name in arrays:  # one after the other, so that only one of them is there twice
-            arrays[name] = arrays[name][rule == 0]
-    columns = {name.removeprefix("column "): arrays.pop(name) for name in list(arrays) if name.startswith("column ")}
+        rule[~repeats & (columns["reward_margin"][:num] < 0)] = RULES.index(Reason.DISAGREEMENT)
+    dropped, num_beside = _account(fields["position"][:num], rule)
+    for arrays in (columns, fields):
+        for name in arrays:  # one after the other, so that memory holds only one of them twice
+            arrays[name] = arrays[name][:num][rule == 0] if rule.any() else arrays[name][:num]
     return RankedPairs(
-        columns=columns, dropped=dropped, num_beside=num_beside, groups=tuple(groups), rewards=rewards or {}, **arrays
+        columns=columns, dropped=dropped, num_beside=num_beside, groups=tuple(groups), rewards=rewards or {}, **fields
     )
 
 
-def _held(
-    pairs: Pairs, selection: Selection, also: Sequence[str], groups: dict[str | None, int]
+def _columns_of(pairs: Pairs, selection: Selection, extra_columns: Sequence[str]) -> dict[str, npt.NDArray]:
+    columns: dict[str, npt.NDArray] = ranking_columns(pairs, selection)
+    extra = [name for name in extra_columns if name != "group" and name not in columns]
+    return columns | {name: pairs.columns[name].astype(np.float32) for name in extra}
+
+
+def _fields_of(
+    pairs: Pairs, selection: Selection, extra_columns: Sequence[str], groups: dict[str | None, int]
 ) -> dict[str, npt.NDArray]:
-    held = {f"column {name}": values for name, values in ranking_columns(pairs, selection).items()}
-    for name in also:
-        if name != "group" and f"column {name}" not in held:
-            held[f"column {name}"] = pairs.columns[name].astype(np.float32)
-    held |= {"position": pairs.position, "content_key": pairs.content_key}
+    fields: dict[str, npt.NDArray] = {"position": pairs.position, "content_key": pairs.content_key}
     if selection.pairs_per_record > 1:
-        held["place"] = pairs.place.astype(np.int32)
+        fields["pair_in_row"] = pairs.pair_in_row.astype(np.int32)
     if selection.per_prompt is not None or selection.held_out:
-        held["prompt_key"] = pairs.prompt_key
-    if selection.quotas is not None or "group" in also:
+        fields["prompt_key"] = pairs.prompt_key
+    if selection.quotas is not None or "group" in extra_columns:
         assert pairs.group is not None, "quotas go by a column of the corpus"
         encoded = pairs.group.dictionary_encode(null_encoding="encode")
         index = [groups.setdefault(name, len(groups)) for name in encoded.dictionary.to_pylist()]
-        held["group"] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
+        fields["group"] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
     if selection.near_duplicates is not None:
-        assert pairs.signature is not None, "signatures are made where near duplicates are passed over"
-        held["signature"] = pairs.signature
-    return held
+        assert pairs.signature is not None, "signatures are made if near duplicates are dropped"
+        fields["signature"] = pairs.signature
+    return fields
 
 
 def _account(position: I64, rule: npt.NDArray[np.int8]) -> tuple[dict[Reason, I64], dict[Reason, int]]:
-    """(positions of rows that lost every pair, by the rule of the first; pairs that fell beside one that is ranked)."""
+    """(positions of rows that lost every pair, by the rule of the first; numbers of pairs dropped from other rows)."""
     first = np.flatnonzero(np.diff(position, prepend=-1))  # the pairs of a row are together
     keeps_one = np.logical_or.reduceat(rule == 0, first) if len(first) else np.zeros(0, bool)
     lost, rule_of_lost = position[first][~keeps_one], rule[first][~keeps_one]
-    fell_beside = rule[np.repeat(keeps_one, np.diff(np.append(first, len(position)))) & (rule > 0)]
+    beside_kept = rule[np.repeat(keeps_one, np.diff(np.append(first, len(position)))) & (rule > 0)]
     reasons = [(index, reason) for index, reason in enumerate(RULES) if reason is not None]
     dropped = {reason: lost[rule_of_lost == index] for index, reason in reasons}
-    beside = {reason: int((fell_beside == index).sum()) for index, reason in reasons}
+    beside = {reason: int((beside_kept == index).sum()) for index, reason in reasons}
     return dropped, {reason: number for reason, number in beside.items() if number}
 
 

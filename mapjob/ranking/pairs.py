@@ -23,7 +23,7 @@ class Pairs:
     """
 
     position: I64  # of the row in the whole corpus
-    place: I64  # of the pair among those of its row
+    pair_in_row: I64  # of the pair among those of its row
     pair_id: pa.Array
     content_key: npt.NDArray[np.uint64]  # of the chosen and of the rejected side, each with its prompt
     prompt_key: npt.NDArray[np.uint64]
@@ -39,7 +39,7 @@ class Pairs:
     def take(self, index: npt.NDArray) -> "Pairs":
         """The pairs at an index array, or where a mask is True."""
         index = np.flatnonzero(index) if index.dtype == bool else index
-        names = ("position", "place", "content_key", "prompt_key", "chosen", "rejected")
+        names = ("position", "pair_in_row", "content_key", "prompt_key", "chosen", "rejected")
         arrays = {name: getattr(self, name)[index] for name in names}
         columns = {name: column[index] for name, column in self.columns.items()}
         group = None if self.group is None else self.group.take(pa.array(index))
@@ -47,7 +47,7 @@ class Pairs:
         pair_id = self.pair_id.take(pa.array(index))
         return Pairs(**arrays, pair_id=pair_id, columns=columns, group=group, signature=signature)
 
-    def swapped(self, where: npt.NDArray[np.bool_]) -> "Pairs":
+    def swap(self, where: npt.NDArray[np.bool_]) -> "Pairs":
         """The pairs with chosen and rejected exchanged where the mask is True."""
         columns = {
             name: np.where(where, self.columns[other_side(name)], values) for name, values in self.columns.items()
@@ -56,9 +56,9 @@ class Pairs:
         key = np.where(where[:, None], self.content_key[:, ::-1], self.content_key)
         return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
-    def relabelled(self) -> "Pairs":
+    def relabel(self) -> "Pairs":
         """The pairs with chosen and rejected exchanged where the reward model prefers the rejected side."""
-        return self.swapped(self.columns["chosen_reward"] < self.columns["rejected_reward"])
+        return self.swap(self.columns["chosen_reward"] < self.columns["rejected_reward"])
 
 
 def other_side(name: str) -> str:
@@ -78,7 +78,7 @@ class RankedPairs:
     columns: dict[str, F64]  # what the selection goes by, see `ranking_columns`
     dropped: dict[Reason, I64] = field(default_factory=dict)  # positions of rows whose pairs all fell by a rule
     num_beside: dict[Reason, int] = field(default_factory=dict)  # pairs that fell, of rows of which another is ranked
-    place: npt.NDArray[np.int32] | None = None  # among the pairs of its row, where a row may give several
+    pair_in_row: npt.NDArray[np.int32] | None = None  # among the pairs of its row, where a row may give several
     prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), where the selection asks for prompts
     group: npt.NDArray[np.int32] | None = None  # index in `groups`, where quotas or a report go by them
     groups: tuple[str | None, ...] = ()
@@ -90,7 +90,7 @@ class RankedPairs:
 
     def take(self, index: npt.NDArray) -> "RankedPairs":
         """The pairs at an index array, or where a mask is True."""
-        optional = {name: getattr(self, name) for name in ("place", "prompt_key", "group", "signature")}
+        optional = {name: getattr(self, name) for name in ("pair_in_row", "prompt_key", "group", "signature")}
         taken = {name: None if array is None else array[index] for name, array in optional.items()}
         columns = {name: column[index] for name, column in self.columns.items()}
         return replace(self, position=self.position[index], columns=columns, **taken)

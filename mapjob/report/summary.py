@@ -55,7 +55,7 @@ class Summary:
 
 
 def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
-    """ranking: with lengths and groups (see profile.ALSO); metric: of the run; agreement: see ranking.agreement."""
+    """ranking: with PROFILE_COLUMNS; metric: of the run; agreement: see `ranking.compare`."""
     kept = np.zeros(len(ranking.pairs), bool)
     kept[ranking.kept] = True
     columns = ranking.pairs.columns

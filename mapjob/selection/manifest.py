@@ -87,7 +87,7 @@ def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict
     the pairs that fell beside others of their row.
     """
     several = {}
-    if ranking.pairs.place is not None:
+    if ranking.pairs.pair_in_row is not None:
         several["ranked_rows"] = len(np.unique(ranking.pairs.position))
         several["held_out_rows"] = len(np.unique(ranking.held_out.position))
         several["pairs_dropped_beside"] = {reason.value: n for reason, n in ranking.pairs.num_beside.items()}

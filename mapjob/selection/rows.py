@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
+from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import map_score
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking
@@ -46,9 +47,9 @@ class Rows:
 
     def pairs_of(self, unit: Pairs) -> Pairs:
         """The scored pairs of one unit that these rows are, all of which stand there."""
-        place = 0 if self.pairs.place is None else self.pairs.place[self.index]
-        pairs = unit.take(np.searchsorted(unit.position, self.position) + place)
-        return pairs if self.swapped is None else pairs.swapped(self.swapped)
+        pair_in_row = 0 if self.pairs.pair_in_row is None else self.pairs.pair_in_row[self.index]
+        pairs = unit.take(np.searchsorted(unit.position, self.position) + pair_in_row)
+        return pairs if self.swapped is None else pairs.swap(self.swapped)
 
     def our_columns(self, pairs: Pairs) -> dict[str, pa.Array]:
         """Everything that is not text, of rows with these pairs (see `pairs_of`)."""
@@ -56,7 +57,7 @@ class Rows:
             name: values.astype(np.int64) if name.endswith(("num_tokens", "edit_distance")) else values
             for name, values in pairs.columns.items()
             # A goal is part of the prompt, and with another prompt no log-probability holds.
-            if self.goal is None or name.split("_")[1].startswith("reward")
+            if self.goal is None or name.partition(".")[0] in REWARD
         }
         columns = self.before | scored | self.after
         return {"pair_id": pairs.pair_id, **{name: pa.array(values) for name, values in columns.items()}}

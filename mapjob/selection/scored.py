@@ -17,7 +17,7 @@ from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.gather import gather
 from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
@@ -77,7 +77,7 @@ def pairs_of(
     signatures = families.get("near_duplicates")
     return Pairs(
         position=position[record],
-        place=np.arange(len(record)) - np.repeat(starts, np.diff(np.append(starts, len(record)))),
+        pair_in_row=np.arange(len(record)) - np.repeat(starts, np.diff(np.append(starts, len(record)))),
         pair_id=pair_id,
         content_key=np.stack([keys[first + made.chosen], keys[first + made.rejected]], axis=1),
         prompt_key=_keys(identity["prompt_key"])[record],
@@ -145,7 +145,7 @@ class ScoredUnits:
         plainer = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
         selection = self._selection.model_copy(update=plainer)
         units = ScoredUnits(self.plan, self._families, self._store, selection)
-        pairs = gathered((unit.pairs for unit in units.read()), self.plan.num_rows, selection)
+        pairs = gather((unit.pairs for unit in units.read()), self.plan.num_rows, selection)
         return scale_of(pairs, selection)[0]
 
     def read(self, indices: Sequence[int] | I64 | None = None) -> Iterator[ScoredUnit]:
@@ -174,11 +174,11 @@ class ScoredUnits:
         return pa.chunked_array(chunks, pa.string())
 
     def find(self, pair_id: str) -> list[tuple[int, int]]:
-        """(position, place among the pairs of its row) of the scored pairs with this id: one, but where ids repeat."""
+        """(position, pair_in_row) of the scored pairs with this id: one, but where ids repeat."""
         found = []
         for unit in self.read():
             here = np.flatnonzero(pc.equal(unit.pairs.pair_id, pair_id).fill_null(False))
-            found += zip(unit.pairs.position[here].tolist(), unit.pairs.place[here].tolist())
+            found += zip(unit.pairs.position[here].tolist(), unit.pairs.pair_in_row[here].tolist())
         return found
 
     def row(self, position: int) -> dict[str, str | None]:
@@ -200,12 +200,12 @@ class ScoredUnits:
         first_row = int(self._first_rows[index])
         completions = completions_of(kept, self.rewards)
         if self.plan.corpus.layout == "candidates":
-            made = completions.paired(self._selection, self.pair_scale)
+            made = completions.by_pairing(self._selection, self.pair_scale)
         else:
-            made = completions.labelled()
+            made = completions.by_label()
         pairs = pairs_of(kept, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
         if self._selection.on_disagreement == "relabel":
-            pairs = pairs.relabelled()
+            pairs = pairs.relabel()
         return ScoredUnit(index, first_row, rows, pairs, flags)
 
     def _check_aligned(self, index: int, name: str, table: pa.Table) -> None:
@@ -241,8 +241,8 @@ class Scored:
     flags: dict[str, int]  # over the corpus, as in ScoredUnit
 
 
-def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = ()) -> Scored:
-    """Read every unit once, and keep of it what ranking and the account of rows need. also: as in `gathered`."""
+def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequence[str] = ()) -> Scored:
+    """Read every unit once, and keep of it what ranking and the account of rows need. extra_columns: as in `gather`."""
     refused: dict[Reason, list[I64]] = {}
     flags: dict[str, int] = {}
 
@@ -255,5 +255,5 @@ def load_scored(units: ScoredUnits, selection: Selection, also: Sequence[str] = 
                 refused.setdefault(Reason(reason), []).append(np.flatnonzero(reasons == reason) + unit.first_row)
             yield unit.pairs
 
-    pairs = gathered(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, also)
+    pairs = gather(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, extra_columns)
     return Scored(units, pairs, {reason: np.concatenate(parts) for reason, parts in refused.items()}, flags)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mapjob.config import Selection
 from mapjob.ranking import rank
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking
 
@@ -34,7 +34,7 @@ def pairs_of(columns: dict[str, Any]) -> Pairs:
     rows = np.arange(num)
     return Pairs(
         position=rows,
-        place=np.zeros(num, np.int64),
+        pair_in_row=np.zeros(num, np.int64),
         pair_id=pa.array([f"pair-{i:06}" for i in rows]),
         content_key=np.stack([rows, rows * 7], 1).astype(np.uint64),
         prompt_key=np.stack([rows // 3, rows // 3], 1).astype(np.uint64),
@@ -46,7 +46,7 @@ def pairs_of(columns: dict[str, Any]) -> Pairs:
 
 def rank_pairs(pairs: Pairs, selection: Selection) -> Ranking:
     """The ranking of pairs that are all of the corpus; only their positions need to ascend."""
-    ranked = gathered([pairs], len(pairs), selection)
+    ranked = gather([pairs], len(pairs), selection)
     ids = dict(zip(pairs.position.tolist(), pairs.pair_id.to_pylist()))
     return rank.rank_pairs(ranked, selection, lambda positions: pa.array([ids[i] for i in positions.tolist()]))
 
@@ -58,7 +58,7 @@ def whole(units: Iterable[Pairs]) -> Pairs:
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    names = ("position", "place", "content_key", "prompt_key", "chosen", "rejected")
+    names = ("position", "pair_in_row", "content_key", "prompt_key", "chosen", "rejected")
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     pair_id = pa.concat_arrays([part.pair_id for part in parts])
     return Pairs(**{name: joined(name) for name in names}, pair_id=pair_id, columns=columns)

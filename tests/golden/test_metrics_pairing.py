@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from mapjob.metrics.dcrm import edit_distances
-from mapjob.ranking.pairing import best_by_dcrm, gather
+from mapjob.ranking.pairing import best_by_dcrm, values_at
 from tests.golden import plain_metrics as plain
 
 
@@ -47,7 +47,7 @@ def test_best_of_all_ordered_pairs(responses):
         assert best == pytest.approx(max(scores.values()), rel=1e-12)
     assert at == len(distances)
     assert (
-        gather(rewards, offsets, ours.chosen, ours.record) > gather(rewards, offsets, ours.rejected, ours.record)
+        values_at(rewards, offsets, ours.chosen, ours.record) > values_at(rewards, offsets, ours.rejected, ours.record)
     ).all()
 
 

@@ -11,7 +11,7 @@ from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import METRICS
 from mapjob.ranking import rank
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.gather import gather
 from mapjob.ranking.rank import Ranking
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
@@ -92,7 +92,7 @@ SIGNAL: dict[str, tuple[dict[str, Any], dict[str, Callable[[], list[Any]]]]] = {
 
 def ranked(**selection: Any) -> Ranking:
     pairs, selection = pairs_of(COLUMNS), Selection(**selection)
-    held = gathered([pairs], len(pairs), selection, REWARDS)
+    held = gather([pairs], len(pairs), selection, REWARDS)
     return rank.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
 
 
@@ -146,7 +146,7 @@ def test_any_cut_into_units_gives_the_same_bits():
     whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     for rows in (1, 7, 1_000):
         units = [pairs.take(np.arange(at, min(at + rows, len(pairs)))) for at in range(0, len(pairs), rows)]
-        held = gathered(units, len(pairs), selection, REWARDS)
+        held = gather(units, len(pairs), selection, REWARDS)
         ranking = rank.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
         assert ranking.order.tolist() == whole.order.tolist()
         for name, values in whole.further.items():
@@ -157,7 +157,7 @@ def test_any_order_of_the_corpus_gives_the_same_bits():
     order = np.random.default_rng(5).permutation(len(ROWS))
     shuffled = pairs_of({name: values[order] for name, values in COLUMNS.items()})
     selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
-    held = gathered([shuffled], len(shuffled), selection, REWARDS)
+    held = gather([shuffled], len(shuffled), selection, REWARDS)
     ranking = rank.rank_pairs(held, selection, lambda at: shuffled.pair_id.take(at.tolist()))
     whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     assert ranking.map_score.tobytes() == whole.map_score[order].tobytes()

@@ -75,7 +75,7 @@ def signed(pairs: Pairs) -> Ranking:
 
 def test_pairs_swapped_is_the_same_exchange(pairs, swapped):
     """What `on_disagreement: relabel` uses."""
-    ours, expected = pairs.swapped(swapped), with_swapped_columns(pairs, swapped)
+    ours, expected = pairs.swap(swapped), with_swapped_columns(pairs, swapped)
     assert {n: c.tobytes() for n, c in ours.columns.items()} == {n: c.tobytes() for n, c in expected.columns.items()}
     assert ours.chosen.tolist() == swapped.astype(int).tolist()
     assert ours.rejected.tolist() == (~swapped).astype(int).tolist()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection
 from mapjob.errors import Reason
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 
 words = st.integers(0, 2) | st.sampled_from([1 << 60, 15 << 60, 2**64 - 1])  # keys that begin alike and otherwise
@@ -55,7 +55,7 @@ def test_repeats_and_disagreements_fall_and_the_rest_is_kept_as_it_is(rows, cuts
     units = [pairs_of(rows[a:b], positions[a:b]) for a, b in pairwise(edges)]
     keep = Keep(tokens=9) if by_tokens else Keep(ratio=0.4)
     selection = Selection(on_disagreement=on_disagreement, keep=keep, per_prompt=1 if capped else None)
-    ranked = gathered(units, positions[-1] + 3 if rows else 0, selection)
+    ranked = gather(units, positions[-1] + 3 if rows else 0, selection)
 
     seen, kept, repeated, contradicted = set(), [], [], []
     for position, row in zip(positions, rows):

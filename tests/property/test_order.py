@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapjob.config import Keep, Selection
-from mapjob.ranking.gather import gathered, is_repeat
+from mapjob.ranking.gather import gather, is_repeat
 from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order, within_cap
-from mapjob.ranking.pairing import best_worst, gather, labelled
+from mapjob.ranking.pairing import Completions, best_worst, values_at
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 
@@ -97,7 +97,7 @@ def pairs_of(rows: list[dict]) -> Pairs:
 def ranked(rows: list[dict], keep: dict, **more) -> Ranking:
     selection = Selection(metric="explicit", scale="raw", keep=Keep(**keep), **more)
     pairs = pairs_of(rows)
-    return rank_pairs(gathered([pairs], len(pairs), selection), selection, lambda at: pairs.pair_id.take(pa.array(at)))
+    return rank_pairs(gather([pairs], len(pairs), selection), selection, lambda at: pairs.pair_id.take(pa.array(at)))
 
 
 pair_rows = st.lists(
@@ -216,10 +216,10 @@ def test_best_worst(records):
     assert best.tolist() == [rewards.index(max(rewards)) for rewards in records]
     assert worst.tolist() == [len(rewards) - 1 - rewards[::-1].index(min(rewards)) for rewards in records]
     assert (best != worst).all()
-    assert gather(flat, offsets, best).tolist() == [max(rewards) for rewards in records]
-    assert gather(flat, offsets, worst).tolist() == [min(rewards) for rewards in records]
+    assert values_at(flat, offsets, best).tolist() == [max(rewards) for rewards in records]
+    assert values_at(flat, offsets, worst).tolist() == [min(rewards) for rewards in records]
 
 
 def test_labelled_pairs_are_the_first_two_completions():
-    chosen, rejected = labelled(np.array([2, 2, 3]))
-    assert (chosen.tolist(), rejected.tolist()) == ([0, 0, 0], [1, 1, 1])
+    pairs = Completions(np.array([0, 2, 4, 7]), {}).by_label()
+    assert [column.tolist() for column in pairs] == [[0, 1, 2], [0, 0, 0], [1, 1, 1]]

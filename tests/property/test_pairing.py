@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from mapjob.metrics.dcrm import dcrm, edit_distances
 from mapjob.metrics.map import Scale, map_score
-from mapjob.ranking.pairing import CandidatePairs, all_pairs, best_by_dcrm, best_by_map, best_worst, gather, ranked
+from mapjob.ranking.pairing import (
+    CandidatePairs,
+    all_pairs,
+    best_against_others,
+    best_by_dcrm,
+    best_by_map,
+    best_worst,
+    values_at,
+)
 
 # Few distinct values, so that ties are the rule.
 rewards = st.sampled_from([-0.0, 0.0, 1.0, -1.0, 0.5]) | st.floats(-2, 2).map(lambda x: round(x, 2))
@@ -123,13 +131,13 @@ def test_ranked(records, most):
         worse = [i for i in others if values[i] < values[best]]
         expected.append([(best, i) for i in (worse or others[:1])[:most]])
     flat = Flat(records)
-    assert as_lists(ranked(flat.rewards, flat.offsets, most), len(records)) == expected
+    assert as_lists(best_against_others(flat.rewards, flat.offsets, most), len(records)) == expected
 
 
 @given(corpora)
 def test_the_first_ranked_pair_is_best_against_worst(records):
     flat = Flat(records)
-    ours = ranked(flat.rewards, flat.offsets, 1)
+    ours = best_against_others(flat.rewards, flat.offsets, 1)
     best, worst = best_worst(flat.rewards, flat.offsets)
     assert (ours.chosen.tolist(), ours.rejected.tolist()) == (best.tolist(), worst.tolist())
     assert ours.record.tolist() == list(range(len(records)))
@@ -139,14 +147,14 @@ def test_the_first_ranked_pair_is_best_against_worst(records):
 def test_no_record_is_lost_and_none_has_too_many(records, most):
     flat = Flat(records)
     for ours in (
-        ranked(flat.rewards, flat.offsets, most),
-        best_by_dcrm(flat.rewards, flat.logps, flat.distances, flat.offsets, most=most),
-        best_by_map(flat.rewards, flat.logps, flat.offsets, Scale(1.0, 1.0), most=most),
+        best_against_others(flat.rewards, flat.offsets, most),
+        best_by_dcrm(flat.rewards, flat.logps, flat.distances, flat.offsets, max_pairs=most),
+        best_by_map(flat.rewards, flat.logps, flat.offsets, Scale(1.0, 1.0), max_pairs=most),
     ):
         counts = np.bincount(ours.record, minlength=len(records))
         assert ((counts >= 1) & (counts <= most)).all()
-        chosen = gather(flat.rewards, flat.offsets, ours.chosen, ours.record)
-        rejected = gather(flat.rewards, flat.offsets, ours.rejected, ours.record)
+        chosen = values_at(flat.rewards, flat.offsets, ours.chosen, ours.record)
+        rejected = values_at(flat.rewards, flat.offsets, ours.rejected, ours.record)
         assert (chosen >= rejected).all()
         assert (ours.chosen != ours.rejected).all()
 
@@ -155,7 +163,7 @@ def test_no_record_is_lost_and_none_has_too_many(records, most):
 def test_values_that_are_not_finite_are_refused(bad):
     offsets, values, broken = np.array([0, 3]), np.array([1.0, 2.0, 3.0]), np.array([1.0, bad, 3.0])
     with pytest.raises(ValueError, match="rewards"):
-        ranked(broken, offsets, 1)
+        best_against_others(broken, offsets, 1)
     with pytest.raises(ValueError, match="rewards"):
         best_by_map(broken, values, offsets, Scale(1.0, 1.0))
     with pytest.raises(ValueError, match="implicit_rewards"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mapjob.config import Keep, Selection, parse_config
 from mapjob.errors import ConfigError
 from mapjob.metrics.minhash import NUM_HASHES, signature
-from mapjob.ranking.gather import gathered, is_held_out
+from mapjob.ranking.gather import gather, is_held_out
 from mapjob.ranking.near_duplicates import unlike_better
 from mapjob.ranking.order import split
 from mapjob.ranking.pairs import Pairs
@@ -41,7 +41,7 @@ def pairs_of(rows: list[dict[str, Any]]) -> Pairs:
     kinds = np.random.default_rng(0).integers(0, 2**32, (6, NUM_HASHES), dtype=np.uint32)
     return Pairs(
         position=np.arange(num),
-        place=np.zeros(num, np.int64),
+        pair_in_row=np.zeros(num, np.int64),
         pair_id=pa.array([f"{i:03}" for i in range(num)]),
         content_key=np.stack([np.arange(num)] * 2, 1).astype(np.uint64),
         prompt_key=np.array([[row["prompt"], 0] for row in rows], np.uint64),
@@ -57,7 +57,7 @@ def ranked(rows: list[dict[str, Any]], keep: dict[str, Any], **more: Any) -> Ran
     selection = Selection(metric="explicit", scale="raw", keep=Keep(**keep), **more)
     pairs = pairs_of(rows)
     units = [pairs.take(np.arange(at, min(at + 7, len(rows)))) for at in range(0, len(rows), 7)]
-    held = gathered(units, len(rows), selection)
+    held = gather(units, len(rows), selection)
     return rank_pairs(held, selection, lambda at: pairs.pair_id.take(pa.array(at)))
 
 

@@ -17,7 +17,7 @@ def test_map_is_the_same_to_the_last_bit_for_any_labels(validation, corpus):
     flipped = np.zeros(corpus.job.plan.num_rows, bool)
     flipped[corpus.pairs.position[corpus.column("flipped")]] = True
     for swap in (flipped, ~flipped, np.random.default_rng(0).random(len(flipped)) < 0.5):
-        other = corpus.change(lambda pairs, swap=swap: pairs.swapped(swap[pairs.position]))
+        other = corpus.change(lambda pairs, swap=swap: pairs.swap(swap[pairs.position]))
         assert (other.everything.reward_margin != corpus.everything.reward_margin).any()
         for alpha in (0.25, 1.0, 2.5):
             choice = Choice("map", alpha, 0.4)

@@ -34,7 +34,7 @@ def label_noise(validation: Validation, selections: Selections) -> list[dict[str
     wrong[corpus.pairs.position[_wrong_labels(validation, corpus)]] = True
     rows = []
     for source, choices in _by_source(validation, selections):
-        turned = source.change(lambda pairs: pairs.swapped(wrong[pairs.position]))
+        turned = source.change(lambda pairs: pairs.swap(wrong[pairs.position]))
         # Labels that are swapped here are noise on top of the corpus; those of a known world are in it already.
         noisy, clean = (turned, source) if validation.label_noise else (source, turned)
         for choice in choices:

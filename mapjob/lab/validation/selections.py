@@ -14,8 +14,8 @@ from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.job.rank import rank_scored
 from mapjob.lab.validation.config import Validation
-from mapjob.ranking.compare import ALSO
-from mapjob.ranking.gather import gathered
+from mapjob.ranking.compare import PROFILE_COLUMNS
+from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.ranking.sweep import Choice
@@ -69,7 +69,7 @@ class Corpus:
                 change(unit.pairs.take(np.isin(unit.pairs.position, position))) for unit in self.scored.units.read()
             ]
 
-        pairs = gathered(units(), self.job.plan.num_rows, selection, self.scored.units.rewards, ALSO)
+        pairs = gather(units(), self.job.plan.num_rows, selection, self.scored.units.rewards, PROFILE_COLUMNS)
         return replace(self, everything=replace(self.everything, pairs=pairs))
 
 
