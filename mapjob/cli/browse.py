@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from mapjob.cli.options import Run
 from mapjob.report.browse import Filter, Pages, page_html
 from mapjob.store.run_folder import open_run
 
@@ -17,7 +18,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
 
 
 def browse(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    run: Run,
     against: Annotated[str | None, typer.Option(metavar="RUN", help="Another run: each pair's rank there too.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
 ) -> None:

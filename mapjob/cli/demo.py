@@ -21,7 +21,7 @@ EXTREMES = 6  # pairs of each end of the ranking that are shown
 Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
 
-def demo(folder: Folder = Path("demo"), json: Json = False) -> None:
+def demo(folder: Folder = Path("demo"), as_json: Json = False) -> None:
     """Make a small preference world, train a policy and a reward model on it, and run the whole job. Needs no network.
 
     Example: mapjob demo
@@ -39,6 +39,6 @@ def demo(folder: Folder = Path("demo"), json: Json = False) -> None:
     print_extremes(pick_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
     run_path = path_of(manifest)
-    print_result(manifest, run_path, json)
+    print_result(manifest, run_path, as_json)
     log.info(f"next: mapjob show {run_path} 1")
     log.info(f"      mapjob rank {run_file} --set selection.metric=map_signed")

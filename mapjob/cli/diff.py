@@ -1,20 +1,17 @@
 """`mapjob diff`: how two selections differ."""
 
-import json as json_module
+import json
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from mapjob.cli.options import Json
+from mapjob.cli.options import Json, Run
 from mapjob.report.diff import compare, diff_text
 from mapjob.store.run_folder import open_run
 
 
 def diff(
-    old: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
-    new: Annotated[str, typer.Argument(metavar="RUN", help="The other one.")],
-    json: Json = False,
+    old: Run,
+    new: Run,
+    as_json: Json = False,
 ) -> None:
     """Say how two selections differ: pairs that entered, left and moved, and what that did to each group.
 
@@ -22,5 +19,5 @@ def diff(
     """
     difference = compare(open_run(old), open_run(new))
     print(diff_text(difference))
-    if json:
-        print(json_module.dumps({**asdict(difference), "jaccard": difference.jaccard}))
+    if as_json:
+        print(json.dumps({**asdict(difference), "jaccard": difference.jaccard}))

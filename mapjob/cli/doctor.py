@@ -1,6 +1,6 @@
 """`mapjob doctor`: is everything that a run needs there, and does it work?"""
 
-import json as json_module
+import json
 
 import typer
 
@@ -15,7 +15,7 @@ def doctor(
     config: ConfigFile,
     overrides: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Check devices, Ray, corpus, models and storage, and score eight rows alone and in a batch. Exit code 2: not fit.
 
@@ -29,8 +29,8 @@ def doctor(
         print(f"{'ok ' if finding.is_good else 'BAD'} {finding.subject}: {one_line(finding.says)}", flush=True)
         if finding.error is not None:
             print("\n".join(f"    {line.strip()}" for line in str(finding.error).splitlines()[1:]))
-    if json:
+    if as_json:
         found = [{"subject": f.subject, "good": f.is_good, "says": f.says} for f in findings]
-        print(json_module.dumps({"findings": found}))
+        print(json.dumps({"findings": found}))
     if not all(finding.is_good for finding in findings):
         raise typer.Exit(UNHEALTHY)

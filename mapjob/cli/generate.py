@@ -1,6 +1,6 @@
 """`mapjob generate`: responses to prompts, as a corpus of candidates."""
 
-import json as json_lines
+import json
 from typing import Any
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides
@@ -13,7 +13,7 @@ def generate(
     config: ConfigFile,
     overrides: Overrides = None,
     limit: Limit = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Answer every prompt several times, by a model here or by a server; `mapjob run` reads what comes out.
 
@@ -25,9 +25,9 @@ def generate(
 
     manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit)
     print_generated(manifest)
-    if json:
+    if as_json:
         names = ("kind", "path", "prompts", "counts", "spent")
-        print(json_lines.dumps({name: manifest[name] for name in names}))
+        print(json.dumps({name: manifest[name] for name in names}))
 
 
 def print_generated(manifest: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from mapjob.escaping import one_line
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
 Overrides = Annotated[
     list[str] | None,

@@ -1,6 +1,6 @@
 """`mapjob plan`: what a run would do, and what it would meet, take and cost. Nothing is written."""
 
-import json as json_module
+import json
 from typing import Annotated
 
 import typer
@@ -34,7 +34,7 @@ def plan(
     gpu: Gpu = "h100",
     price: Price = 0.0,
     trust_remote_code: TrustRemoteCode = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say what `mapjob run` would do, meet, take and cost, from a sample of the corpus. Writes nothing.
 
@@ -62,7 +62,6 @@ def plan(
     if sample_s:
         # Slow to import, with torch and transformers.
         from mapjob.job import forecast
-        from mapjob.job.forecast import as_json, forecast_text
         from mapjob.scoring.costs import GPUS
 
         if gpu not in GPUS:
@@ -73,8 +72,8 @@ def plan(
         if measure or (measure is None and local and small):
             for load in found.loads.values():
                 forecast.measure(load, prepared, MEASURE_S)
-        for line in forecast_text(found, prepared, gpu, price):
+        for line in forecast.forecast_text(found, prepared, gpu, price):
             print(line)
-        result["forecast"] = as_json(found, prepared, gpu)
-    if json:
-        print(json_module.dumps(result))
+        result["forecast"] = forecast.as_json(found, prepared, gpu)
+    if as_json:
+        print(json.dumps(result))

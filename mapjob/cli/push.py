@@ -8,13 +8,14 @@ import typer
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 
+from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
 from mapjob.escaping import first_line, one_line
 from mapjob.store.run_folder import open_run
 
 
 def push(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    run: Run,
     name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the hub.")],
     public: Annotated[
         bool, typer.Option("--public", help="Everyone may read it. Without it the data set is private.")

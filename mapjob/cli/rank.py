@@ -36,11 +36,11 @@ def rank(
     limit: Limit = None,
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Rank and publish from the score store alone, as a new run. No model is loaded.
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
     manifest = rank_job(load_config(config, overrides or ()), limit, trust_remote_code)
-    print_result(manifest, path_of(manifest), json)
+    print_result(manifest, path_of(manifest), as_json)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.run import render_report
@@ -12,7 +13,7 @@ from mapjob.store.run_folder import open_run
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    run: Run,
     examples: Annotated[
         int,
         typer.Option("--examples", min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted."),

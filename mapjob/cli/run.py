@@ -31,7 +31,7 @@ def run(
     trust_remote_code: TrustRemoteCode = False,
     events: Events = None,
     log_to: LogTo = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Score what is missing, rank the whole corpus, publish the selection.
 
@@ -44,4 +44,4 @@ def run(
     manifest = run_job(load_config(config, overrides or ()), limit, trust_remote_code, events)
     if log_to is not None:
         log_run(path_of(manifest), log_to)
-    print_result(manifest, path_of(manifest), json)
+    print_result(manifest, path_of(manifest), as_json)

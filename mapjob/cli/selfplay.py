@@ -1,6 +1,6 @@
 """`mapjob selfplay`: the loop of generation, scoring, selection and training."""
 
-import json as json_lines
+import json
 from typing import Any
 
 from mapjob.cli.options import ConfigFile, Json, Overrides
@@ -11,7 +11,7 @@ from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import SelfPlayConfig
 
 
-def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False) -> None:
+def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
 
     Run the same command again after any interruption: it goes on with the stage that was not finished. Needs TRL, which
@@ -26,8 +26,8 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, json: Json = False
     print_iterations(played["iterations"])
     print(f"policy: {one_line(played['policy'])}")
     print(f"what every iteration did: {one_line(played['path'])}/selfplay.json")
-    if json:
-        print(json_lines.dumps(played))
+    if as_json:
+        print(json.dumps(played))
 
 
 def print_iterations(iterations: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
 from mapjob.job.rank import find_pair
 from mapjob.report.pair import pair_text, selected_pair
@@ -11,7 +12,7 @@ from mapjob.store.run_folder import open_run
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    run: Run,
     which: Annotated[str, typer.Argument(metavar="RANK|PAIR_ID", help="A rank (1 = best) or a pair_id.")],
 ) -> None:
     """Print a pair of a finished run: prompt, both completions, margins, and why it ranks where it does.

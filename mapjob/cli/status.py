@@ -1,6 +1,6 @@
 """`mapjob status`: the runs of an output folder, and what is new or missing since the newest."""
 
-import json as json_module
+import json
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +15,7 @@ from mapjob.store.output import Output
 
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """List the runs of an output folder, those that never finished, and what the newest run file would do now.
 
@@ -35,8 +35,8 @@ def status(
     now = _since(manifests[-1]) if manifests else {}
     for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
         print(one_line(line))
-    if json:
-        print(json_module.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
+    if as_json:
+        print(json.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
 
 
 def _since(newest: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def submit(
         ),
     ] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Run on a Ray cluster: ship the run file and this package, follow the log, end with the job's exit code.
 
@@ -51,7 +51,7 @@ def submit(
 
     for handler in logging.getLogger("ray").handlers:
         handler.setLevel(logging.WARNING)  # Ray's client tells of every package and socket
-    flags = {"--trust-remote-code": trust_remote_code, "--json": json, "--verbose": is_verbose()}
+    flags = {"--trust-remote-code": trust_remote_code, "--json": as_json, "--verbose": is_verbose()}
     options = tuple(flag for flag, given in flags.items() if given)
     tree = load_config(config, overrides or ())
     client = submit.connect(address)

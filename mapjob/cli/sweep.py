@@ -1,6 +1,6 @@
 """`mapjob sweep`: what other metrics, alphas and shares would select, before anything is trained."""
 
-import json as json_module
+import json
 from typing import Annotated, get_args
 
 import typer
@@ -11,7 +11,8 @@ from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.rank import sweep_job
 from mapjob.ranking.sweep import CALIBRATED, choices
-from mapjob.report.sweep import as_json, sweep_text
+from mapjob.report.sweep import as_json as swept_json
+from mapjob.report.sweep import sweep_text
 
 Alphas = Annotated[str, typer.Option("--alpha", help="Numbers, and `calibrated` for margins in log-odds.")]
 Ratios = Annotated[str, typer.Option("--ratio", help="Shares that are kept.")]
@@ -25,7 +26,7 @@ def sweep(
     metric: Metrics = "map,map_signed,explicit,implicit_small",
     overrides: Overrides = None,
     limit: Limit = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Compare selections from the score store alone: overlap, labels, lengths, groups and margins. No model is loaded.
 
@@ -35,8 +36,8 @@ def sweep(
     swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit)
     print(sweep_text(swept))
     print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
-    if json:
-        print(json_module.dumps({"sweep_path": url, **as_json(swept)}))
+    if as_json:
+        print(json.dumps({"sweep_path": url, **swept_json(swept)}))
 
 
 def _metrics(text: str) -> list[str]:

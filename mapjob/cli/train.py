@@ -1,13 +1,13 @@
 """`mapjob train`: a model trained on a selection."""
 
-import json as json_lines
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Json
+from mapjob.cli.options import Json, Run
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -16,7 +16,7 @@ from mapjob.store.run_folder import open_run
 
 
 def train(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")],
+    run: Run,
     objective: Annotated[
         Objective,
         typer.Option(
@@ -51,7 +51,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Train a model on the selection of a finished run. No reference model is loaded.
 
@@ -85,8 +85,8 @@ def train(
     print(f"first loss {result['first_loss']:>12.4f}")
     print(f"last loss  {result['last_loss']:>12.4f}")
     print(f"model: {one_line(result['output'])}")
-    if json:
-        print(json_lines.dumps(result))
+    if as_json:
+        print(json.dumps(result))
 
 
 def check_trl(command: str) -> None:

@@ -1,13 +1,12 @@
 """`mapjob validate`: does selecting help, on held-out prompts, against random subsets and against everything?"""
 
-import json as json_lines
-from importlib.util import find_spec
+import json
 from typing import Annotated
 
 import typer
 
 from mapjob.cli.options import Overrides
-from mapjob.errors import ConfigError
+from mapjob.cli.train import check_trl
 from mapjob.escaping import one_line
 
 
@@ -17,7 +16,9 @@ def validate(
     development: Annotated[
         bool, typer.Option("--development", help="Test on the prompts that are set aside to choose a recipe by.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each row of the table, last.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per row of the table, last.")
+    ] = False,
 ) -> None:
     """Train the same recipe on each selection, on everything and on random subsets, and compare on held-out prompts.
 
@@ -26,9 +27,7 @@ def validate(
 
     Example: mapjob validate configs/validate_world.yaml
     """
-    if find_spec("trl") is None:
-        do = "pip install -c constraints.txt '.[train]'"
-        raise ConfigError("training needs TRL, which is not installed", "mapjob validate", do)
+    check_trl("mapjob validate")
     # Slow to import, and needed by no other command.
     from mapjob.lab.validation.config import load_validation
     from mapjob.lab.validation.report import as_text
@@ -37,6 +36,6 @@ def validate(
     result = carry_out(load_validation(config, overrides or ()), development)
     print(as_text(result))
     print(f"validation: {one_line(result['path'])}")
-    if json:
+    if as_json:
         for row in result["rows"]:
-            print(json_lines.dumps(row))
+            print(json.dumps(row))
