@@ -25,7 +25,7 @@ class MapjobError(Exception):
 
 
 class ConfigError(MapjobError):
-    """The command line or the run file cannot be carried out as written."""
+    """The command line or the run file cannot be executed as written."""
 
     exit_code = 2
 
@@ -41,7 +41,7 @@ class InputError(MapjobError):
 
 
 class IncompleteError(MapjobError):
-    """The run stopped before its manifest; what is committed stays, and the same command goes on from there."""
+    """The run stopped before its manifest; what is committed stays, and the same command resumes from it."""
 
     exit_code = 4
 
@@ -82,7 +82,7 @@ _DROPPED = {
 }
 
 _EXPLANATIONS = {
-    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row; under relabel, also the other way round",
+    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row; under relabel, also with the sides swapped",
     Reason.IDENTICAL_COMPLETIONS: "chosen and rejected are the same text, so every margin is 0",
     Reason.OVERLENGTH: "prompt and completion are longer than scoring.max_length tokens",
     Reason.CONTROL_TOKENS: "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
@@ -92,10 +92,10 @@ _EXPLANATIONS = {
     Reason.BAD_MESSAGES: "the messages are not a dialogue that ends in an assistant turn",
     Reason.EMPTY_COMPLETION: "a completion has no text, or no token to score",
     Reason.TOO_FEW_COMPLETIONS: "fewer than two completions for the prompt",
-    Reason.TEMPLATE_ERROR: "a model's chat template refuses these messages",
+    Reason.TEMPLATE_ERROR: "a model's chat template rejects these messages",
     Reason.NOT_FINITE: "a model returned NaN or infinity",
     Reason.OUT_OF_MEMORY: "the row does not fit on the device even alone",
-    Reason.KILLED_PROCESS: "the process that worked on the row died, each time it was tried",
+    Reason.KILLED_PROCESS: "the process that worked on the row died every time",
 }
 
 

@@ -38,11 +38,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-COMMANDS = (demo, doctor, plan, run, submit, rank, sweep, show, browse, report, status, diff, clean, push)
-COMMANDS += (train, generate, selfplay, validate)
-for command in COMMANDS:
-    app.command()(takes_verbose(command))
-app.add_typer(config_app, name="config")
+PANELS = {
+    "See and decide": (demo, plan, doctor),
+    "The job": (run, rank, sweep, submit, status, clean),
+    "Look": (report, show, browse, diff),
+    "Use": (push, train),
+    "Laboratory": (generate, selfplay, validate),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(takes_verbose(command))
+app.add_typer(config_app, name="config", rich_help_panel="See and decide")
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""`mapjob browse`: page through a selection in a browser, from a server that only this machine reaches."""
+"""`mapjob browse`: page through a selection in a browser, from a server that only this machine can reach."""
 
 import logging
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +19,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
 
 def browse(
     run: Run,
-    against: Annotated[str | None, typer.Option(metavar="RUN", help="Another run: each pair's rank there too.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 0,
+    against: Annotated[str | None, typer.Option(metavar="RUN", help="Another run, to compare ranks with.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
 ) -> None:
     """Page through a selection by rank, group or disagreement, and search it. Ctrl-C ends it.
 
@@ -38,7 +38,7 @@ def server(pages: Pages, other: Pages | None, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # A page of the web could give its own name this address; what it asks for then comes under that name.
+            # DNS rebinding: a website can point its own name at this address; its requests then carry that name.
             host = (self.headers.get("Host") or "").partition(":")[0]
             url = urlsplit(self.path)
             if host not in (LOOPBACK, "localhost") or url.path != "/":
@@ -56,6 +56,6 @@ def server(pages: Pages, other: Pages | None, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            pass  # what is searched for is nobody's business
+            pass  # searches are private
 
     return ThreadingHTTPServer((LOOPBACK, port), Handler)

@@ -1,4 +1,4 @@
-"""`mapjob clean`: remove what no finished run names."""
+"""`mapjob clean`: delete files that no finished run refers to."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from mapjob.store.output import Output
 
 def clean(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
-    days: Annotated[float, typer.Option("--days", min=0, help="Only what has not changed for so many days.")] = 30.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    days: Annotated[float, typer.Option("--days", min=0, help="Only files unchanged for this many days.")] = 30.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """List what no manifest names and has not changed for some days, then remove it when you agree.
+    """List old files that no finished run refers to, and delete them after you confirm.
 
-    That is: runs that never finished, columns of models and units that no run used, files of killed writers. A score
-    that no manifest names may be of a run that is going on: keep --days longer than your longest run.
+    These are runs that never finished, columns of models and units that no run used, and files of killed writers. The
+    scores of a run that is still going on are among them: keep --days longer than your longest run.
 
     Example: mapjob clean runs/demo --days 7
     """
@@ -26,10 +26,10 @@ def clean(
         size = f"{unnamed.num_bytes / 1e6:,.1f} MB"
         print(f"{size:>14}  {unnamed.age_days:>6.1f} days  {one_line(unnamed.name)}  ({unnamed.why})")
     if not found:
-        print(f"nothing that no run names is older than {days:g} days")
+        print(f"nothing to clean: no unreferenced file is older than {days:g} days")
         return
     total = sum(unnamed.num_bytes for unnamed in found) / 1e6
-    if yes or typer.confirm(f"remove these {len(found)} ({total:,.1f} MB)?"):
+    if yes or typer.confirm(f"delete these {len(found)} ({total:,.1f} MB)?"):
         for unnamed in found:
             folder.remove(unnamed)
-        print(f"removed {len(found)}")
+        print(f"deleted {len(found)}")

@@ -15,7 +15,7 @@ from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}
-Command = Annotated[str, typer.Option("--command", help="run, generate, selfplay or validate: whose run file.")]
+Command = Annotated[str, typer.Option("--command", help="The command: run, generate, selfplay or validate.")]
 
 config_app = typer.Typer(help="Check a run file, or list every key.", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     tree = read_tree(config, overrides or ())
     if "run" in tree:
         checked: Section = load_validation(config, overrides or ())
-    elif "prompts" in tree:  # where a corpus has to be made first
+    elif "prompts" in tree:  # a run file of generation
         checked = parse_config(tree, config, SelfPlayConfig if "models" in tree else GenerateConfig)
     else:
         checked = parse_config(tree, config)

@@ -1,4 +1,4 @@
-"""`mapjob demo`: a world of its own, the whole job on it, and what came out."""
+"""`mapjob demo`: a small synthetic world, and the whole job on it."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ from mapjob.store.run_folder import path_of
 
 log = logging.getLogger(__name__)
 
-EXTREMES = 6  # pairs of each end of the ranking that are shown
+EXTREMES = 6  # pairs shown of each end of the ranking
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 

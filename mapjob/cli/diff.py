@@ -13,7 +13,7 @@ def diff(
     new: Run,
     as_json: Json = False,
 ) -> None:
-    """Say how two selections differ: pairs that entered, left and moved, and what that did to each group.
+    """Compare two selections: pairs that entered, left and moved, in total and per group.
 
     Example: mapjob diff runs/demo/runs/map-0123456789abcdef runs/demo
     """

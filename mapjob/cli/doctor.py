@@ -1,4 +1,4 @@
-"""`mapjob doctor`: is everything that a run needs there, and does it work?"""
+"""`mapjob doctor`: check that this machine, cluster, storage and models can run a run file."""
 
 import json
 
@@ -17,7 +17,9 @@ def doctor(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Check devices, Ray, corpus, models and storage, and score eight rows alone and in a batch. Exit code 2: not fit.
+    """Check that this machine, cluster, storage and models can run a run file. Exit code 2: they cannot.
+
+    Loads every model, and scores eight rows one by one and in a batch.
 
     Example: mapjob doctor configs/demo.yaml
     """

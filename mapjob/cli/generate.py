@@ -15,9 +15,9 @@ def generate(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Answer every prompt several times, by a model here or by a server; `mapjob run` reads what comes out.
+    """Answer every prompt several times, with a local model or a server; the result is a corpus for `mapjob run`.
 
-    Run the same command again after any interruption: it goes on from the units that are committed.
+    Run the same command again after any interruption: it resumes from the units that are committed.
 
     Example: mapjob generate configs/generate.yaml --set generation.num_responses=8
     """
@@ -31,7 +31,7 @@ def generate(
 
 
 def print_generated(manifest: dict[str, Any]) -> None:
-    """What was asked, what came of it, and where it is."""
+    """Print the number of prompts, of responses and of what was left out, and the folder."""
     prompts, counts = manifest["prompts"], manifest["counts"]
     print(f"rows read             {prompts['rows']:>12,}")
     for reason, number in prompts["left_out"].items():

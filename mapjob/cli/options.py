@@ -24,7 +24,7 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Run the code that comes with a model, where the run file allows it too (models.*.trust_remote_code).",
+        help="Run the code that comes with a model, if the run file allows it too (models.*.trust_remote_code).",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
@@ -42,7 +42,7 @@ _TERMINAL = _Terminal()
 
 
 def log_to_stderr(verbose: bool = False) -> None:
-    """From here on mapjob says on stderr what it does; verbose: with the workers' output, and tracebacks of errors."""
+    """Show what mapjob logs on stderr; verbose: with the workers' output, and tracebacks of errors."""
     log = logging.getLogger("mapjob")
     log.addHandler(_TERMINAL)  # once, however often it is called
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -53,7 +53,7 @@ def is_verbose() -> bool:
 
 
 def takes_verbose(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with -v behind its name too, where people type it."""
+    """Give the command the option -v, which people type behind its name."""
     signature = inspect.signature(command)
     flag = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
 
@@ -74,14 +74,15 @@ def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None
     print(f"ranked          {counts['ranked']:>12,}")
     print(f"selected        {counts['selected']:>12,}")
     for rule, number in counts["passed_over"].items():
-        print(f"  passed over by {rule:<15}{number:>12,}")
+        print(f"  skipped by {rule:<19}{number:>12,}")
     if counts["held_out"]:
         print(f"held out        {counts['held_out']:>12,}")
     print(f"dropped by rule {counts['dropped']:>12,}")
     print(f"broken          {counts['broken']:>12,}")
     for reason, number in counts["by_reason"].items():
         print(f"  {reason:<24}{number:>10,}")
-    print(f"label against the reward model: {counts['label_disagreements']:,} of {counts['ranked']:,} ranked")
+    contradicted = f"{counts['label_disagreements']:,} of {counts['ranked']:,} ranked pairs"
+    print(f"label contradicts the reward model: {contradicted}")
     for flag, number in manifest["flags"].items():
         if number:
             print(f"{flag}: {number:,} rows")

@@ -1,4 +1,4 @@
-"""`mapjob plan`: what a run would do, and what it would meet, take and cost. Nothing is written."""
+"""`mapjob plan`: what a run would do, drop, need and cost. Nothing is written."""
 
 import json
 from typing import Annotated
@@ -12,14 +12,16 @@ from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, find_warnings, prepare
 
 Seconds = Annotated[
-    float, typer.Option("--sample-s", min=0, help="Seconds of reading and encoding a sample; 0 looks at none.")
+    float, typer.Option("--sample-s", min=0, help="Seconds for reading and encoding a sample; 0: no sample.")
 ]
 Measure = Annotated[
     bool | None,
-    typer.Option(help="Load the models and score for seconds; without it, where they are small and the run is local."),
+    typer.Option(
+        help="Load the models and time them for a few seconds. Default: only if they are small and the run is local."
+    ),
 ]
-Gpu = Annotated[str, typer.Option(help="l4, a10g, l40s, a100, h100, h200 or b200: for GPU hours.")]
-Price = Annotated[float, typer.Option(min=0, help="Of one GPU hour.")]
+Gpu = Annotated[str, typer.Option(help="The GPU to count hours of: l4, a10g, l40s, a100, h100, h200 or b200.")]
+Price = Annotated[float, typer.Option(min=0, help="Price of one GPU hour.")]
 
 SMALL = 500e6  # parameters of a model that loads in seconds
 MEASURE_S = 2.0
@@ -36,7 +38,7 @@ def plan(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Say what `mapjob run` would do, meet, take and cost, from a sample of the corpus. Writes nothing.
+    """Dry run on a sample: expected drops, tokens, memory, GPU hours and cost. Writes nothing.
 
     Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
     """
@@ -48,7 +50,7 @@ def plan(
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
     finished = prepared.run_folder.manifest is not None
-    print(f"run folder: {one_line(prepared.run_folder.url)} ({'finished' if finished else 'not there yet'})")
+    print(f"run folder: {one_line(prepared.run_folder.url)} ({'finished' if finished else 'not written yet'})")
     result = {
         "run_id": prepared.run_folder.run_id,
         "run_path": prepared.run_folder.url,

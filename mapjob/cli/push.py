@@ -1,4 +1,4 @@
-"""`mapjob push`: a finished run as a data set on the hub."""
+"""`mapjob push`: a finished run as a dataset on the hub."""
 
 import tempfile
 from pathlib import Path
@@ -16,12 +16,10 @@ from mapjob.store.run_folder import open_run
 
 def push(
     run: Run,
-    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the hub.")],
-    public: Annotated[
-        bool, typer.Option("--public", help="Everyone may read it. Without it the data set is private.")
-    ] = False,
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset's name on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Everyone may read it. Default: private.")] = False,
 ) -> None:
-    """Upload a finished run folder to the hub as a data set, every file of it. Private by default.
+    """Upload a finished run folder to the hub as a dataset, every file of it. Private by default.
 
     The token is the hub's own (`hf auth login`, or HF_TOKEN). An unfinished run is refused.
 
@@ -32,9 +30,7 @@ def push(
     try:
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
         if not public and not api.repo_info(name, repo_type="dataset").private:
-            raise ConfigError(
-                "this data set is there already, and everyone may read it", name, "give --public, or another name"
-            )
+            raise ConfigError("this dataset already exists and is public", name, "give --public, or another name")
         with tempfile.TemporaryDirectory(prefix="mapjob-push-") as copy:
             for file in folder.files():
                 target = Path(copy) / file
@@ -46,6 +42,6 @@ def push(
     except (HTTPError, OSError, ValueError) as error:
         what = first_line(error)
         raise ConfigError(
-            f"the hub does not take it: {what}", name, "log in (`hf auth login`) with a token that may write there"
+            f"the hub rejected the upload: {what}", name, "log in (`hf auth login`) with a token that may write to it"
         ) from error
     print(f"pushed {one_line(folder.run_id)} to {url}")

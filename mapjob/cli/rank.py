@@ -38,7 +38,7 @@ def rank(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Rank and publish from the score store alone, as a new run. No model is loaded.
+    """Rank and publish from the stored scores, as a new run. No model is loaded.
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """

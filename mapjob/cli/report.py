@@ -1,4 +1,4 @@
-"""`mapjob report`: the report of a finished run, written again."""
+"""`mapjob report`: the report of a finished run, rebuilt."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,10 @@ def report(
     ] = 0,
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A local file.")] = Path("report.html"),
 ) -> None:
-    """Write the report of a finished run once more, from the run folder alone.
+    """Rebuild the report of a finished run; optionally with example texts.
 
-    Without --examples it is the run's own report.html to the byte, and holds no text of the corpus. With it, it has
-    some texts of selected pairs, cut to 300 characters.
+    Without --examples it is the run's report.html to the byte, and holds no text of the corpus. With it, it has
+    texts of some selected pairs, cut to 300 characters.
 
     Example: mapjob report runs/demo --examples 3 --output demo.html
     """
@@ -31,6 +31,6 @@ def report(
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        do = "give a file in a folder that is there and can be written to"
+        do = "give a file in a folder that exists and is writable"
         raise ConfigError(f"the report cannot be written: {error.strerror}", f"--output {output}", do) from None
     print(f"report: {one_line(output)}")

@@ -11,15 +11,15 @@ from mapjob.report.tracked import Tracker, check_tracker, log_run
 from mapjob.store.run_folder import path_of
 
 Events = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Append a JSON line for every unit, and for start, pass and finish.")
+    str | None, typer.Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
 ]
 
 LogTo = Annotated[
     Tracker | None,
     typer.Option(
         "--log-to",
-        help="When the run is committed, its numbers and report go there too, into the project that WANDB_PROJECT or "
-        "TRACKIO_PROJECT names (else mapjob). A failure to log is a warning.",
+        help="Log the numbers and the report of the committed run there, to the project of WANDB_PROJECT or "
+        "TRACKIO_PROJECT (default: mapjob). A failure to log is a warning.",
     ),
 ]
 
@@ -33,9 +33,9 @@ def run(
     log_to: LogTo = None,
     as_json: Json = False,
 ) -> None:
-    """Score what is missing, rank the whole corpus, publish the selection.
+    """Score the units that lack scores, rank the whole corpus, publish the selection.
 
-    Run the same command again after any interruption: it goes on from the units that are committed.
+    Run the same command again after any interruption: it resumes from the units that are committed.
 
     Example: mapjob run configs/single_gpu.yaml --set selection.keep.ratio=0.25
     """

@@ -14,8 +14,8 @@ from mapjob.lab.selfplay.config import SelfPlayConfig
 def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
 
-    Run the same command again after any interruption: it goes on with the stage that was not finished. Needs TRL, which
-    the extra `train` of mapjob installs.
+    Run the same command again after any interruption: it resumes at the stage that was not finished. Needs TRL:
+    pip install 'mapjob[train]'.
 
     Example: mapjob selfplay configs/selfplay.yaml --set iterations=3
     """
@@ -25,18 +25,18 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
     played = play(load_config(config, overrides or (), SelfPlayConfig), run_job)
     print_iterations(played["iterations"])
     print(f"policy: {one_line(played['policy'])}")
-    print(f"what every iteration did: {one_line(played['path'])}/selfplay.json")
+    print(f"iterations: {one_line(played['path'])}/selfplay.json")
     if as_json:
         print(json.dumps(played))
 
 
 def print_iterations(iterations: list[dict[str, Any]]) -> None:
-    """A line for each iteration. Rewards are of all responses to the prompts of the run file, margins of all pairs."""
+    """Print one line per iteration: rewards of all responses to the prompts of the run file, margins of all pairs."""
     print("iteration  prompts  rewrites    pairs  selected  of those before  mean reward  |reward margin|  |implicit|")
-    for each in iterations:
-        rewards = ", ".join(f"{value:.3f}" for value in each["mean_reward"].values())
+    for row in iterations:
+        rewards = ", ".join(f"{value:.3f}" for value in row["mean_reward"].values())
         print(
-            f"{each['iteration']:>9}{each['prompts']:>9,}{each['rewrites']['kept']:>10,}{each['pairs']:>9,}"
-            f"{each['selected']:>10,}{each['selected_before']:>17.0%}{rewards:>13}"
-            f"{each['mean_abs_reward_margin']:>17.3f}{each['mean_abs_implicit_margin']:>12.3f}"
+            f"{row['iteration']:>9}{row['prompts']:>9,}{row['rewrites']['kept']:>10,}{row['pairs']:>9,}"
+            f"{row['selected']:>10,}{row['selected_before']:>17.0%}{rewards:>13}"
+            f"{row['mean_abs_reward_margin']:>17.3f}{row['mean_abs_implicit_margin']:>12.3f}"
         )

@@ -15,7 +15,7 @@ def show(
     run: Run,
     which: Annotated[str, typer.Argument(metavar="RANK|PAIR_ID", help="A rank (1 = best) or a pair_id.")],
 ) -> None:
-    """Print a pair of a finished run: prompt, both completions, margins, and why it ranks where it does.
+    """Print a pair of a finished run: prompt, both completions, margins, and why it has its rank.
 
     Example: mapjob show runs/demo 1
     """

@@ -17,7 +17,7 @@ def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
     as_json: Json = False,
 ) -> None:
-    """List the runs of an output folder, those that never finished, and what the newest run file would do now.
+    """List the finished and unfinished runs of an output folder, and what has changed since the newest.
 
     Example: mapjob status runs/demo
     """
@@ -31,7 +31,7 @@ def status(
         )
     unfinished = [run.run_id for run in runs if run.manifest is None]
     for run_id in unfinished:
-        print(f"unfinished            {one_line(run_id)}: its run file, run again, completes or replaces it")
+        print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
     now = _since(manifests[-1]) if manifests else {}
     for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
         print(one_line(line))
@@ -40,7 +40,7 @@ def status(
 
 
 def _since(newest: dict[str, Any]) -> dict[str, Any]:
-    """What stands in the corpus and the score store now, against the newest run: numbers, and `lines` for people."""
+    """What is in the corpus and the score store now, compared with the newest run: numbers, and `lines` for people."""
     try:
         job = prepare(parse_config(newest["config"]), newest["limit"])
     except MapjobError as error:
@@ -48,9 +48,12 @@ def _since(newest: dict[str, Any]) -> dict[str, Any]:
     then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
     new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
+    gone = len(then - now)
     rows = sum(unit.num_rows for unit in new)
-    lines = [f"since then: {len(new)} new units ({rows:,} rows), {len(then - now)} gone"]
+    lines = [
+        f"since the newest run: {len(new)} new units ({rows:,} rows) to score, {gone} units no longer in the corpus"
+    ]
     lines += [f"  {name}: {number} of {len(now)} units are not scored" for name, number in lacking.items()]
     if not new and then == now and not lacking:
-        lines = ["since then: nothing new"]
-    return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": len(then - now), "lacking": lacking}
+        lines = ["since the newest run: nothing new"]
+    return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": gone, "lacking": lacking}

@@ -27,7 +27,7 @@ def submit(
             "--entrypoint-num-cpus",
             min=0.0,
             metavar="N",
-            help="CPUs kept for the driver, on any node that has them. 0: it runs on the head and takes none.",
+            help="CPUs reserved for the driver, on any node that has them. 0: it runs on the head and reserves none.",
         ),
     ] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
@@ -36,21 +36,21 @@ def submit(
     """Run on a Ray cluster: ship the run file and this package, follow the log, end with the job's exit code.
 
     Paths are the cluster's: relative ones are made absolute from this folder, as on a disk that all machines share.
-    What S3 and the hub ask for comes from the cluster's environment; nothing of this machine's is shipped.
+    Credentials for S3 and the hub come from the cluster's environment; none of this machine's are shipped.
 
     The submission is called mapjob-<hash of the run file with its overrides and limit>. While it runs, the same run
-    file is refused; after it ended, the next one is called -2, -3, and goes on from what is committed.
+    file is refused; after it ended, the next one is called -2, -3, and resumes from what is committed.
 
     Ctrl-C leaves the job running. `ray job stop`, `ray job logs --follow` and `ray job list` take the same --address,
-    and `ray job submit ... -- mapjob run CONFIG` does the same from an image that has mapjob. A cluster that asks for a
-    token: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+    and `ray job submit ... -- mapjob run CONFIG` does the same from an image that has mapjob. If the cluster asks for a
+    token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
     Example: mapjob submit run.yaml --address http://127.0.0.1:8265 --set selection.alpha=2.5
     """
     from mapjob.job import submit  # with ray
 
     for handler in logging.getLogger("ray").handlers:
-        handler.setLevel(logging.WARNING)  # Ray's client tells of every package and socket
+        handler.setLevel(logging.WARNING)  # Ray's client logs every package and socket
     flags = {"--trust-remote-code": trust_remote_code, "--json": as_json, "--verbose": is_verbose()}
     options = tuple(flag for flag, given in flags.items() if given)
     tree = load_config(config, overrides or ())
@@ -64,7 +64,7 @@ def submit(
     try:
         exit_code = submit.follow(client, name, lambda text: print(for_terminal(redact(text)), end="", flush=True))
     except KeyboardInterrupt:
-        log.info(f"no longer followed; the job goes on. Follow it: {submit.command('logs', client, name)}")
+        log.info(f"stopped following the log; the job keeps running. Follow it: {submit.command('logs', client, name)}")
         log.info(f"stop it: {submit.command('stop', client, name)}")
         raise typer.Exit(130)
     raise typer.Exit(exit_code)

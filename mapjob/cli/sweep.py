@@ -1,4 +1,4 @@
-"""`mapjob sweep`: what other metrics, alphas and shares would select, before anything is trained."""
+"""`mapjob sweep`: what other metrics, alphas and ratios would select, before anything is trained."""
 
 import json
 from typing import Annotated, get_args
@@ -14,8 +14,8 @@ from mapjob.ranking.sweep import CALIBRATED, choices
 from mapjob.report.sweep import as_json as swept_json
 from mapjob.report.sweep import sweep_text
 
-Alphas = Annotated[str, typer.Option("--alpha", help="Numbers, and `calibrated` for margins in log-odds.")]
-Ratios = Annotated[str, typer.Option("--ratio", help="Shares that are kept.")]
+Alphas = Annotated[str, typer.Option("--alpha", help="Numbers, or `calibrated` for margins in log-odds.")]
+Ratios = Annotated[str, typer.Option("--ratio", help="Shares of the pairs to keep.")]
 Metrics = Annotated[str, typer.Option("--metric", help="Names of `mapjob rank --list`.")]
 
 
@@ -28,7 +28,7 @@ def sweep(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Compare selections from the score store alone: overlap, labels, lengths, groups and margins. No model is loaded.
+    """Compare selections from the stored scores: overlap, labels, lengths, groups and margins. No model is loaded.
 
     Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
     """

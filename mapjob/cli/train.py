@@ -21,7 +21,7 @@ def train(
         Objective,
         typer.Option(
             "--objective",
-            help="simpo, repo, amapo and gamma_po take any run; dpo, madpo, bpo and mmpo one that scored a reference.",
+            help="simpo, repo, amapo and gamma_po work with any run; dpo, madpo, bpo and mmpo need a scored reference.",
         ),
     ],
     model: Annotated[
@@ -36,32 +36,28 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, above 0: --set beta=2.5"),
     ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Train an adapter of rank 16, and merge it in the end.")] = False,
+    lora: Annotated[bool, typer.Option("--lora", help="Train an adapter of rank 16, and merge it at the end.")] = False,
     epochs: Annotated[float, typer.Option("--epochs", min=0.001)] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs of one forward pass.")] = 8,
-    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Forward passes of one step.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs per forward pass.")] = 8,
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Forward passes per step.")] = 16,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", min=0.0, help="Default: 1e-6, with --lora 1e-5.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Instead of --epochs.")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(
-            "--max-length", min=2, help="Longer pairs, which it would cut, are dropped. Default: that of the run."
-        ),
+        typer.Option("--max-length", min=2, help="Longer pairs are dropped. Default: that of the run."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Train a model on the selection of a finished run. No reference model is loaded.
 
-    Needs TRL, which the extra `train` of mapjob installs. The folder that it writes can be models.policy.path of the
-    next run.
+    Needs TRL: pip install 'mapjob[train]'. The folder that it writes can be models.policy.path of the next run.
 
     Example: mapjob train runs/demo --objective simpo --output trained --learning-rate 1e-5 --set beta=2.5
     """
     check_trl("mapjob train")
-    # Slow to import, and needed by few commands.
     from mapjob.lab.training import train as training
 
     options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
@@ -90,7 +86,7 @@ def train(
 
 
 def check_trl(command: str) -> None:
-    """Raises ConfigError where training is not installed."""
+    """Raises ConfigError if TRL is not installed."""
     if find_spec("trl") is None:
         raise ConfigError(
             "training needs TRL, which is not installed", command, "pip install -c constraints.txt '.[train]'"

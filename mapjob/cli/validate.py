@@ -1,4 +1,4 @@
-"""`mapjob validate`: does selecting help, on held-out prompts, against random subsets and against everything?"""
+"""`mapjob validate`: does selecting help, on held-out prompts, compared with all pairs and with random subsets?"""
 
 import json
 from typing import Annotated
@@ -14,21 +14,17 @@ def validate(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The validation file (YAML).")],
     overrides: Overrides = None,
     development: Annotated[
-        bool, typer.Option("--development", help="Test on the prompts that are set aside to choose a recipe by.")
+        bool, typer.Option("--development", help="Test on the prompts set aside for choosing a recipe.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per row of the table, last.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per row of the table, last.")] = False,
 ) -> None:
-    """Train the same recipe on each selection, on everything and on random subsets, and compare on held-out prompts.
+    """Train one recipe on each selection, on all pairs and on random subsets, and compare on held-out prompts.
 
-    Needs TRL, which the extra `train` of mapjob installs. Every training that is finished is kept: the same command
-    goes on where it was stopped.
+    Needs TRL: pip install 'mapjob[train]'. Finished trainings are kept: the same command resumes where it stopped.
 
     Example: mapjob validate configs/validate_world.yaml
     """
     check_trl("mapjob validate")
-    # Slow to import, and needed by no other command.
     from mapjob.lab.validation.config import load_validation
     from mapjob.lab.validation.report import as_text
     from mapjob.lab.validation.validate import validate as carry_out

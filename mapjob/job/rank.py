@@ -57,7 +57,7 @@ def check_error_rate(job: Job, scored: Scored) -> None:
         raise InputError(
             f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
-            "mend the corpus, check input.layout, or raise max_error_rate",
+            "fix the corpus, check input.layout, or raise max_error_rate",
         )
 
 
@@ -71,7 +71,7 @@ def find_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
         raise ConfigError(
             "the corpus or a model changed since this run, so only its selected pairs can be shown",
             path_of(manifest),
-            "run the run file again for a ranking of what stands there now",
+            "run the run file again to rank what the corpus is now",
         )
     scored, ranking = rank_scored(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):

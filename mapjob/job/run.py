@@ -38,16 +38,16 @@ def run_job(
     code_allowed: bool = False,
     events: str | None = None,
 ) -> dict[str, Any]:
-    """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it stands.
+    """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it is.
 
     config: a run file's path, its content, or a Config. code_allowed: models may run code of their own if the run
     file trusts it too. events: a file that JSON lines are appended to as things happen. Raises MapjobError; what is
-    committed by then stays, and the same call goes on there.
+    committed by then stays, and the same call resumes from it.
     """
     config = _read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
         raise ConfigError(
-            "the run file lets a model run code of its own, the command line does not",
+            "the run file lets a model run its own code, the command line does not",
             ", ".join(f"models.{name}.trust_remote_code" for name in trusted),
             "read that code, then add --trust-remote-code; or take the key out of the run file",
         )
@@ -60,7 +60,7 @@ def run_job(
     finished = job.run_folder.manifest
     if finished is not None:
         job.run_folder.point_latest()
-        log.info(f"this run is finished already: {job.run_folder.url}")
+        log.info(f"this run is already finished: {job.run_folder.url}")
         return finished
     Storage(config.output.path).check_conditions()
     log_file = Events(events)
@@ -103,7 +103,7 @@ def render_report(run: RunFolder, num_examples: int = 0) -> str:
 def _score(job: Job, spent: Spent, events: Events) -> None:
     todo = job.todo()
     if not todo:
-        log.info("every unit is scored already")
+        log.info("every unit is already scored")
         return
     # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
     from mapjob.pipeline.cluster import connect
@@ -119,7 +119,7 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
     if len(todo) < len(job.plan.units):
-        log.info(f"{len(job.plan.units) - len(todo)} units are scored already, {len(todo)} are not")
+        log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
     spent.scored_rows = sum(item.unit.num_rows for item in todo)
     with ended_by_signals() as listen:
         while todo:
@@ -131,7 +131,7 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
                     _stream(job, todo, cpus, spent, events)
                 return
             except ClusterShrunk as shrunk:
-                log.info(f"{shrunk.what}: going on with those")
+                log.info(f"{shrunk.what}: continuing on what is left")
             todo = job.todo()
 
 
@@ -198,14 +198,14 @@ def load_scores(path: str) -> pa.Table:
     """Every ranked pair of a finished run in rank order: ids, scores, margins, group and `selected`, no texts.
 
     path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
-    `datasets.Dataset(table)` a data set. Raises ConfigError where corpus or models are no longer those of the run.
+    `datasets.Dataset(table)` a dataset. Raises ConfigError if the corpus or a model is no longer that of the run.
     """
     manifest = open_run(path).manifest
     assert manifest is not None, "open_run returns finished runs"
     prepared = prepare(parse_config(manifest["config"]), manifest["limit"])
     if prepared.run_folder.run_id != manifest["run_id"]:
         raise ConfigError(
-            "the corpus or a model changed since this run, so only its selection is left of it",
+            "the corpus or a model changed since this run, so only its selection can be read",
             path,
             "read selected/, or run the run file again",
         )

@@ -29,7 +29,7 @@ def submission_id(config: Config, limit: int | None = None) -> str:
 
 
 def portable(config: Config) -> Config:
-    """The run file as the cluster gets it: relative paths from this folder made absolute, the address its own."""
+    """The run file as the cluster gets it: relative paths from this folder made absolute, without an address."""
     paths = config.input.path
     absolute = _absolute(paths) if isinstance(paths, str) else [_absolute(path) for path in paths]
     models = config.models
@@ -56,7 +56,7 @@ def _absolute(path: str) -> str:
 
 
 def _with_own_folders(model: Model) -> Model:
-    """A model whose folders that stand here are absolute; any other path is taken for a name on the hub."""
+    """The model with absolute paths for folders that exist here; any other path is taken as a name on the hub."""
     here = {
         name: os.path.abspath(path)
         for name, path in (("path", model.path), ("adapter", model.adapter))
@@ -155,7 +155,7 @@ def submit(
             raise ConfigError(
                 f"the cluster refused the job: {first_line(error)}",
                 client.get_address(),
-                "mend what it names, and submit again",
+                "fix what it names, and submit again",
             ) from error
 
 
@@ -169,7 +169,7 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], Any]) -
         async for text in client.tail_job_logs(name):
             show(text)
 
-    again = "submit the same run file again: it goes on from what is committed"
+    again = "submit the same run file again: it resumes from what is committed"
     try:
         asyncio.run(tail())
         while not (info := client.get_job_info(name)).status.is_terminal():
@@ -192,7 +192,7 @@ def command(verb: str, client: JobSubmissionClient, name: str) -> str:
 
 def _is_running(client: JobSubmissionClient, name: str) -> ConfigError:
     return ConfigError(
-        "this run file is running on the cluster already",
+        "this run file is already running on the cluster",
         f"submission {name}",
         f"follow it with `{command('logs', client, name)}`, or end it with `{command('stop', client, name)}`",
     )

@@ -72,7 +72,7 @@ def receive(
         raise IncompleteError(
             f"the cluster failed: {first_line(error)}",
             "the graph",
-            "run the same command again: it goes on from the units that are committed",
+            "run the same command again: it resumes from the units that are committed",
         ) from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
         raise watchdog.ended or error from None

@@ -40,8 +40,8 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
         if number == signal.SIGINT:
             ending = KeyboardInterrupt()
         elif number == signal.SIGTERM:
-            do = "run the same command again: it goes on from what is committed"
-            ending = IncompleteError("the run was told to end (SIGTERM)", "this process, from outside", do)
+            do = "run the same command again: it resumes from what is committed"
+            ending = IncompleteError("interrupted by SIGTERM", "this process", do)
         signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         if ending is not None and (ray_is_up or number == signal.SIGALRM):
             raise ending
@@ -134,9 +134,9 @@ class Watchdog:
         if not any(n < then for n, then in zip(now, self._size)) or any(not n and t for n, t in zip(now, self._size)):
             return None
         return ClusterShrunk(
-            f"nodes are gone for good: {_words(now)} are left of {_words(self._size)}, and no unit comes back",
+            f"the cluster shrank from {_words(self._size)} to {_words(now)} and no unit has finished since",
             f"{len(self._waiting):,} units",
-            "run the same command again: it goes on from what is committed, with what is left of the cluster",
+            "run the same command again: it resumes from what is committed, on the remaining nodes",
         )
 
     def _stalled(self) -> IncompleteError:
@@ -145,7 +145,7 @@ class Watchdog:
         return IncompleteError(
             f"no unit came back in {self._stall_after_s:,.0f} s, though the cluster is at work ({_in_use()})",
             "; ".join(units[:LISTED]) + more,
-            "look at the workers' logs (-v); the same command goes on from what is committed. Is "
+            "look at the workers' logs (-v); the same command resumes from what is committed. Is "
             "execution.stall_after_s shorter than one unit takes?",
         )
 

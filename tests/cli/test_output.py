@@ -38,16 +38,16 @@ def nightly(run_file: RunFile, tmp_path: Path) -> Path:
 def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out, corpus = tmp_path / "out", tmp_path / "corpus"
     first = run(load_config(nightly))
-    assert "since then: nothing new" in here("status", out).stdout
+    assert "since the newest run: nothing new" in here("status", out).stdout
 
     pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
     status = here("status", out, "--json")
-    assert "since then: 2 new units (30 rows), 0 gone" in status.stdout
+    assert "since the newest run: 2 new units (30 rows) to score, 0 units no longer in the corpus" in status.stdout
     assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
 
     ran = here("run", nightly, "--json")
     second = last_json(ran)
-    assert "4 units are scored already, 2 are not" in ran.stderr
+    assert "4 units are already scored, 2 are not" in ran.stderr
     assert second["counts"]["ranked"] == 90
     assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
     assert last_json(here("status", out, "--json"))["runs"] == [first["run_id"], second["run_id"]]
@@ -82,12 +82,12 @@ def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"left behind")
 
-    assert "nothing that no run names is older than 30 days" in here("clean", out).stdout
+    assert "nothing to clean: no unreferenced file is older than 30 days" in here("clean", out).stdout
     asked = here("clean", out, "--days", "0", input="n\n")
     for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing"):
         assert name in asked.stdout
     assert all(path.exists() for path in left), "it asks first"
-    assert "removed 4" in here("clean", out, "--days", "0", "--yes").stdout
+    assert "deleted 4" in here("clean", out, "--days", "0", "--yes").stdout
     assert {path for path in out.rglob("*") if path.is_file()} == standing
     assert last_json(here("run", nightly, "--json"))["run_path"] == path_of(kept)
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Pa
         running.send_signal(number)
         _, stderr = running.communicate(timeout=60)
         assert running.returncode == exit_code, stderr
-        assert ("told to end (SIGTERM)" in stderr) == (number == signal.SIGTERM)
+        assert ("interrupted by SIGTERM" in stderr) == (number == signal.SIGTERM)
         assert "Traceback" not in stderr
         assert units_below(tmp_path) > committed
         committed = units_below(tmp_path)

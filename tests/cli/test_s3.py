@@ -32,7 +32,7 @@ def test_a_nightly_on_s3(
     assert (status["new_units"], status["new_rows"]) == (2, 30)
     ran = here("run", on_disk, *on_s3, "--json")
     second = last_json(ran)
-    assert "2 units are scored already, 2 are not" in ran.stderr
+    assert "2 units are already scored, 2 are not" in ran.stderr
     ranked = last_json(here("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
 
     on_this_disk = [run(load_config(on_disk)), rank_job(load_config(on_disk, ["selection.alpha=2.5"]))]

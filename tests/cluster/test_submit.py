@@ -89,7 +89,7 @@ def test_left_refused_stopped_and_resumed(
     assert f"ray job stop --address {cluster.dashboard} {name}" in stderr
     again = mapjob(*arguments, env=cluster.environment)
     assert again.returncode == 2
-    assert "is running on the cluster already" in again.stderr
+    assert "is already running on the cluster" in again.stderr
     assert f"submission {name}\n" in again.stderr
 
     wait_for(lambda: len(column_files(output)) >= 12)
@@ -100,7 +100,7 @@ def test_left_refused_stopped_and_resumed(
     resumed = mapjob(*arguments, env=cluster.environment)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert f"submitted as {name}-2" in resumed.stderr
-    assert "units are scored already" in resumed.stdout
+    assert "units are already scored" in resumed.stdout
     after = column_files(output)
     assert {file: after[file] for file in before} == before
     assert published(output) == locally(path, tmp_path / "local")

@@ -60,7 +60,7 @@ def test_a_cluster_that_became_smaller_ends_the_pass_unless_nothing_is_left_of_w
     time.sleep(2)
     with contextlib.ExitStack() as expected:
         if ends:
-            expected.enter_context(pytest.raises(ClusterShrunk, match="4 CPUs are left of 8 CPUs"))
+            expected.enter_context(pytest.raises(ClusterShrunk, match="shrank from 8 CPUs to 4 CPUs"))
         wait(6, Watchdog(WAITING, 48.0, size))
     ray.cancel(task, force=True)
 

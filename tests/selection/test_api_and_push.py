@@ -93,7 +93,7 @@ def test_public_only_when_asked_for(there, run_path):
     there.repositories["org/open"] = False
     refused = push(there, run_path, "org/open")
     assert refused.returncode == 2
-    assert "everyone may read it" in refused.stderr
+    assert "already exists and is public" in refused.stderr
     assert not there.files
     assert push(there, run_path, "org/open", "--public").returncode == 0
     assert "manifest.json" in there.files["org/open"]
@@ -115,5 +115,5 @@ def test_a_hub_that_is_not_there(there, run_path):
     there.url = "http://127.0.0.1:1"
     result = push(there, run_path, "org/pairs")
     assert result.returncode == 2
-    assert "the hub does not take it" in result.stderr
+    assert "the hub rejected the upload" in result.stderr
     assert "Traceback" not in result.stderr

@@ -44,7 +44,7 @@ PRINTED = {
     "mapjob config check": r"(?m)^selection:",
     "mapjob status": r"map-[0-9a-f]{16}",
     "mapjob diff": r"\d",
-    "mapjob clean": r"nothing that no run names is older than 30 days",
+    "mapjob clean": r"no unreferenced file is older than 30 days",
 }
 
 
