@@ -17,7 +17,8 @@ from mapjob.cli.app import app
 from mapjob.config import load_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
-from mapjob.lab.world.demo import FLIPPED, flips_line, print_extremes
+from mapjob.lab.world.corpus import FLIPPED
+from mapjob.lab.world.demo import flips_line, print_extremes
 from tests.fakes import make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import without_ray
 

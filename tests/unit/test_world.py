@@ -16,11 +16,11 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from mapjob.config import parse_config
 from mapjob.errors import ConfigError
-from mapjob.lab.world.build import World, build_world
-from mapjob.lab.world.corpus import describe, draw_pair, make_rows
+from mapjob.lab.world.build import KnownWorld, World, build_world
+from mapjob.lab.world.corpus import describe, draw_pair, make_rows, write_shards
 from mapjob.lab.world.kinds import KINDS
-from mapjob.lab.world.settings import Training
 from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, split_of, stream, write_answer
 from mapjob.lab.world.tokenizer import bucket, encode, pad
 from mapjob.lab.world.train import train_policy
@@ -33,7 +33,7 @@ KNOWN = {
     "buy": "sell",
     "brave": "cowardly",
 }
-TINY = {"num_pairs": 240, "num_shards": 2, "training": Training(policy_steps=2, reward_steps=2)}
+TINY = KnownWorld(num_pairs=240, policy_steps=2, reward_steps=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,16 +156,21 @@ def test_corpus_hangs_on_its_seed_alone():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return build_world(tmp_path_factory.mktemp("demo") / "world", **TINY)
+    return build_world(tmp_path_factory.mktemp("demo") / "world", TINY)
 
 
-def test_shards_hold_the_rows_in_order(world: World):
-    paths = sorted(world.corpus.iterdir())
+def test_shards_hold_the_rows_in_order(tmp_path: Path):
+    write_shards(make_rows(240, 0.1, 0), tmp_path / "corpus", 2)
+    paths = sorted((tmp_path / "corpus").iterdir())
     assert [path.name for path in paths] == ["shard-00000-of-00002.parquet", "shard-00001-of-00002.parquet"]
     rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
     assert rows == [vars(row) for row in make_rows(240, 0.1, 0)]
     assert {pq.read_metadata(path).num_rows for path in paths} == {120}
     assert pq.read_metadata(paths[0]).row_group(0).column(0).compression == "ZSTD"
+
+
+def test_a_world_holds_the_corpus_of_its_settings(world: World):
+    assert pq.read_table(world.corpus).to_pylist() == [vars(row) for row in make_rows(240, 0.1, 0)]
     assert world.facts["corpus"]["flipped"] == 24
 
 
@@ -234,7 +239,7 @@ def test_batches_hold_every_example_once_and_waste_little():
 
 def test_training_learns(world: World, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "mapjob")
-    train_policy(AutoTokenizer.from_pretrained(world.policy), steps=20, seed=0)
+    train_policy(AutoTokenizer.from_pretrained(world.policy), steps=20, seed=0, hidden_size=128)
     losses = [float(line.rsplit("loss ")[1]) for line in caplog.messages]
     assert len(losses) == 4
     assert losses[-1] < losses[0] - 1
@@ -244,16 +249,16 @@ def test_a_finished_world_is_returned_at_once(world: World):
     folder = world.corpus.parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     code = (
-        "import logging, sys; from pathlib import Path; from mapjob.lab.world.build import Training, build_world\n"
+        "import logging, sys; from pathlib import Path; from mapjob.lab.world.build import KnownWorld, build_world\n"
         "logging.basicConfig(level=logging.INFO)\n"
-        f"build_world(Path({str(folder)!r}), num_pairs=240, num_shards=2, training=Training(2, 2))\n"
+        f"build_world(Path({str(folder)!r}), KnownWorld(num_pairs=240, policy_steps=2, reward_steps=2))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "found finished" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert build_world(folder, **TINY) == world
+    assert build_world(folder, TINY) == world
 
 
 @pytest.fixture
@@ -273,8 +278,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 def test_other_parameters_rebuild_the_world(tmp_path: Path, calls: list[dict]):
     for num_pairs in (40, 40, 50):
-        build_world(tmp_path, num_pairs=num_pairs, num_shards=1)
-    build_world(tmp_path, num_pairs=50, num_shards=1, seed=1)
+        build_world(tmp_path, KnownWorld(num_pairs=num_pairs))
+    build_world(tmp_path, KnownWorld(num_pairs=50, seed=1))
     assert [call["seed"] for call in calls] == [0, 0, 1]
     assert pq.read_table(tmp_path / "corpus").num_rows == 50
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "policy", "reward", "world.json"}
@@ -287,11 +292,11 @@ def test_a_world_broken_off_is_built_anew(tmp_path: Path, calls: list[dict], mon
     with monkeypatch.context() as broken:
         broken.setattr("mapjob.lab.world.build.os.replace", break_off)
         with pytest.raises(KeyboardInterrupt):
-            build_world(tmp_path, num_pairs=40, num_shards=1)
+            build_world(tmp_path, KnownWorld(num_pairs=40))
     assert not (tmp_path / "world.json").exists()
-    build_world(tmp_path, num_pairs=40, num_shards=1)
+    build_world(tmp_path, KnownWorld(num_pairs=40))
     (tmp_path / "reward").rmdir()
-    build_world(tmp_path, num_pairs=40, num_shards=1)
+    build_world(tmp_path, KnownWorld(num_pairs=40))
     assert len(calls) == 3
 
 
@@ -299,13 +304,13 @@ def test_a_corpus_that_is_not_ours_is_left_alone(tmp_path: Path, calls: list[dic
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "mine.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not from here"):
-        build_world(tmp_path, num_pairs=40, num_shards=1)
+        build_world(tmp_path, KnownWorld(num_pairs=40))
     assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "mine.txt"]
     assert calls == []
 
 
-@pytest.mark.parametrize("wrong", [{"num_pairs": 0}, {"num_shards": 0}, {"num_pairs": 3}, {"flipped_share": 0.6}])
-def test_impossible_numbers_are_refused(tmp_path: Path, wrong: dict):
-    with pytest.raises(ConfigError, match="no world of"):
-        build_world(tmp_path / "new", **wrong)
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("wrong", [{"num_pairs": 0}, {"flipped_share": 0.6}, {"reward_flipped": -0.1}])
+def test_impossible_settings_are_refused(wrong: dict):
+    (key,) = wrong
+    with pytest.raises(ConfigError, match=key):
+        parse_config(wrong, "world", KnownWorld)

@@ -15,9 +15,8 @@ from mapjob.errors import RowError
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
-from mapjob.lab.validation.config import KnownWorld
 from mapjob.lab.validation.held_out import HeldOut
-from mapjob.lab.world.build import build_world
+from mapjob.lab.world.build import KnownWorld
 from mapjob.lab.world.corpus import tasks_of
 from mapjob.lab.world.tasks import grade
 from mapjob.metrics.map import dpo_margin, simpo_margin
@@ -97,24 +96,6 @@ def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_to
         [answer.num_tokens - answer.finished if answer else 0 for answer in answers],
         sum(answer is not None and not answer.finished for answer in answers),
         answers.count(None),
-    )
-
-
-# The known world of a validation: built where it does not stand, and the gold reward of any answer to its prompts.
-
-FLIPPED = "flipped"
-QUALITY = ("chosen_quality", "rejected_quality")
-
-
-def build(world: KnownWorld) -> None:
-    """Make the world of these parameters in its folder, or find it there finished."""
-    build_world(
-        world.path,
-        num_pairs=world.num_pairs,
-        num_shards=max(1, world.num_pairs // 1000),
-        seed=world.seed,
-        flipped_share=world.flipped_share,
-        training=world.training,
     )
 
 

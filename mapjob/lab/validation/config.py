@@ -1,17 +1,16 @@
 """The validation file: a run file, what is selected by, how is trained, and the known world where there is one."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mapjob.config import WITH_ALPHA, Config, Metric, fingerprint, parse_config, read_tree
+from mapjob.config import WITH_ALPHA, Config, Metric, parse_config, read_tree
 from mapjob.config.models import Section
 from mapjob.config.selection import Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.training.losses import needs_reference
-from mapjob.lab.world.settings import HIDDEN_SIZE, Training
+from mapjob.lab.world.build import KnownWorld
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.sweep import Choice, choices
@@ -19,33 +18,6 @@ from mapjob.ranking.sweep import Choice, choices
 Positive = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["calibrated"]
 Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class KnownWorld(Section):
-    """Questions with one right answer, a policy and a reward model of a chosen quality; made where they are not yet."""
-
-    folder: str = Field("validation/world", description="each world lies in a folder of its own below it")
-    num_pairs: Positive = 6000
-    seed: int = 0
-    flipped_share: float = Field(0.1, ge=0, le=0.5, description="labels of the corpus that are wrong")
-    policy_steps: Positive = 600
-    reward_steps: Positive = Field(700, description="of the reward model's training; fewer make a worse one")
-    reward_flipped: float = Field(0.0, ge=0, le=0.5, description="labels of its training that are wrong")
-    hidden_size: int = Field(HIDDEN_SIZE, ge=16, multiple_of=16, description="of both models")
-
-    @property
-    def training(self) -> Training:
-        return Training(self.policy_steps, self.reward_steps, self.reward_flipped, self.hidden_size)
-
-    @property
-    def path(self) -> Path:
-        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
-
-    @property
-    def run_tree(self) -> dict[str, Any]:
-        """What a run file has to say about this world."""
-        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
-        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
 
 
 class ArmRecipe(Recipe):

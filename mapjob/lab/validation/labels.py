@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.lab.validation.answers import FLIPPED
 from mapjob.lab.validation.arms import RANDOM
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.statistics import auroc
+from mapjob.lab.world.corpus import FLIPPED
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.compare import jaccard, packed

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.lab.validation.answers import QUALITY
 from mapjob.lab.validation.arms import RANDOM
 from mapjob.lab.validation.held_out import HeldOut
 from mapjob.lab.validation.statistics import (
@@ -20,6 +19,7 @@ from mapjob.lab.validation.statistics import (
     ratio,
     sums_by_prompt,
 )
+from mapjob.lab.world.corpus import QUALITIES
 
 START = "start"
 DRAWS = 1000
@@ -83,7 +83,7 @@ class Table:
         draws["reward"] = self._over_prompts(reward)
         draws["answer_tokens"] = self._over_prompts(num_tokens)
         if "gold" in arm:
-            better, worse = (pairs.column(name) for name in QUALITY)
+            better, worse = (pairs.column(name) for name in QUALITIES)
             draws["gold_accuracy"] = self._over_pairs(_agreement(margin, better - worse))
             draws["gold_reward"] = self._over_prompts(np.array(arm["gold"]))
         return draws

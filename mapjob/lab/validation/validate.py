@@ -17,7 +17,6 @@ from mapjob.errors import ConfigError
 from mapjob.job.run import run_job
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.train import train
-from mapjob.lab.validation.answers import build
 from mapjob.lab.validation.arms import RANDOM, Evaluation, arms_of
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.held_out import read_held_out
@@ -25,6 +24,7 @@ from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.table import START, Table
+from mapjob.lab.world.build import build_world
 from mapjob.ranking.sweep import Choice
 from mapjob.store.run_folder import RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
@@ -42,7 +42,7 @@ def validate(validation: Validation, of_development: bool = False) -> dict[str, 
     create-only file, so the same call goes on where one was stopped. Raises MapjobError.
     """
     if validation.world is not None:
-        build(validation.world)
+        build_world(validation.world.path, validation.world)
     with _few_threads(validation):
         everything = validation.everything
         run = open_run(path_of(run_job(everything)))

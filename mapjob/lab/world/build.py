@@ -1,4 +1,4 @@
-"""Build the world in a folder: corpus, tokenizer, policy and reward model; or find it there, finished."""
+"""Build the known world in a folder: corpus, tokenizer, policy and reward model; or take the finished world there."""
 
 import json
 import logging
@@ -7,10 +7,14 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import Field
+
+from mapjob.config import fingerprint
+from mapjob.config.models import Section
 from mapjob.errors import ConfigError
 from mapjob.lab.world.corpus import describe, make_rows, write_shards
-from mapjob.lab.world.settings import DEFAULT_TRAINING, Training
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +24,38 @@ _PARTS = ("corpus", "policy", "reward")
 _BUILDING = ".building"
 
 
+class KnownWorld(Section):
+    """Questions with one right answer, a policy and a reward model of a chosen quality; built if they do not exist.
+
+    Trainings have steps, not seconds, so that a seed gives the same models on a slow machine.
+    """
+
+    folder: str = Field("validation/world", description="every world has its own folder below this one")
+    num_pairs: int = Field(6000, ge=1)
+    seed: int = 0
+    flipped_share: float = Field(0.1, ge=0, le=0.5, description="share of the corpus's labels that are wrong")
+    policy_steps: int = Field(600, ge=1)
+    reward_steps: int = Field(700, ge=1, description="of the reward model's training; fewer make a worse model")
+    reward_flipped: float = Field(0.0, ge=0, le=0.5, description="share of the reward model's labels that are wrong")
+    hidden_size: int = Field(128, ge=16, multiple_of=16, description="of both models")
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
+
+    @property
+    def run_tree(self) -> dict[str, Any]:
+        """The part of a run file that this world decides."""
+        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
+        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
+
+
+DEMO = KnownWorld()
+
+
 @dataclass(frozen=True)
 class World:
-    """A finished world: the folder of Parquet shards, the two transformers model folders, and what is known of them."""
+    """A finished world: the folder of Parquet shards, the two folders of transformers models, and facts about them."""
 
     corpus: Path
     policy: Path
@@ -30,52 +63,29 @@ class World:
     facts: dict
 
 
-def build_world(
-    folder: Path,
-    *,
-    num_pairs: int = 6000,
-    num_shards: int = 6,
-    seed: int = 0,
-    flipped_share: float = 0.10,
-    training: Training = DEFAULT_TRAINING,
-) -> World:
-    """Return the world in `folder`, building it first unless one with these very parameters stands there finished.
+def build_world(folder: Path, settings: KnownWorld = DEMO) -> World:
+    """Return the world in `folder`; build it first unless a finished world of the same settings exists.
 
     The corpus is the same byte for byte for the same seed; the models are so as far as PyTorch is on one machine.
-    Raises ConfigError for impossible numbers, and for a folder whose corpus or models are not from here.
+    Raises ConfigError for a folder whose corpus or models are not from here.
     """
-    folder = Path(folder)
-    shares = (flipped_share, training.reward_flipped)
-    if num_pairs < 1 or not 1 <= num_shards <= num_pairs or not all(0 <= share <= 0.5 for share in shares):
-        raise ConfigError(
-            f"no world of {num_pairs} pairs in {num_shards} shards with a share of {flipped_share} flipped",
-            str(folder),
-            "give at least one pair to a shard, and a flipped share between 0 and 0.5",
-        )
-    parameters = {
-        "version": _VERSION,
-        "num_pairs": num_pairs,
-        "num_shards": num_shards,
-        "seed": seed,
-        "flipped_share": flipped_share,
-        "training": training.parameters,
-    }
+    parameters = {"version": _VERSION} | settings.model_dump(exclude={"folder"})
     world = _finished(folder, parameters)
     if world:
         log.info(f"world: found finished in {folder}")
         return world
     _claim(folder)
     started = time.perf_counter()
-    facts = _build(folder / _BUILDING, parameters, training)
+    facts = _build(folder / _BUILDING, settings)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     _publish(folder, {"parameters": parameters, "facts": facts})
     log.info(f"world: finished in {facts['seconds']:.0f} s")
     return _world(folder, facts)
 
 
-def _build(building: Path, parameters: dict, training: Training) -> dict:
-    rows = make_rows(parameters["num_pairs"], parameters["flipped_share"], parameters["seed"])
-    write_shards(rows, building / "corpus", parameters["num_shards"])
+def _build(building: Path, settings: KnownWorld) -> dict:
+    rows = make_rows(settings.num_pairs, settings.flipped_share, settings.seed)
+    write_shards(rows, building / "corpus", num_shards=max(1, settings.num_pairs // 1000))
     corpus = describe(rows)
     log.info(
         "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
@@ -86,8 +96,8 @@ def _build(building: Path, parameters: dict, training: Training) -> dict:
     # Imported here because a world that is found finished must not wait for PyTorch.
     from mapjob.lab.world.models import make_models
 
-    models = make_models(building, training=training, seed=parameters["seed"])
-    return {"corpus": corpus, **models}
+    trainings = settings.model_dump(include={"seed", "policy_steps", "reward_steps", "reward_flipped", "hidden_size"})
+    return {"corpus": corpus, **make_models(building, **trainings)}
 
 
 def _world(folder: Path, facts: dict) -> World:
@@ -99,12 +109,12 @@ def _finished(folder: Path, parameters: dict) -> World | None:
         record = json.loads((folder / "world.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    stands = all((folder / part).is_dir() for part in _PARTS)
-    return _world(folder, record["facts"]) if stands and record.get("parameters") == parameters else None
+    is_whole = all((folder / part).is_dir() for part in _PARTS)
+    return _world(folder, record["facts"]) if is_whole and record.get("parameters") == parameters else None
 
 
 def _claim(folder: Path) -> None:
-    """Make an empty building place. Refuses a folder whose parts carry no mark of a world, finished or begun."""
+    """Make an empty folder to build in. Refuses a folder whose parts have no mark of a world, finished or begun."""
     ours = (folder / "world.json").exists() or (folder / _BUILDING).exists()
     strange = [part for part in _PARTS if (folder / part).exists()]
     if strange and not ours:
@@ -114,7 +124,7 @@ def _claim(folder: Path) -> None:
 
 
 def _publish(folder: Path, record: dict) -> None:
-    # The building place goes last: until then it marks the parts as ours, whatever moment a crash may choose.
+    # The building folder goes last: until then it marks the parts as ours, whenever a crash comes.
     (folder / "world.json").unlink(missing_ok=True)
     for part in _PARTS:
         shutil.rmtree(folder / part, ignore_errors=True)

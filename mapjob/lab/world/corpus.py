@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from mapjob.lab.world.tasks import QUALITY, Task, stream, write_answer
 
+FLIPPED, QUALITIES = "flipped", ("chosen_quality", "rejected_quality")  # columns
 REPEATED_SHARE = 0.005
 IDENTICAL_SHARE = 0.005
 

@@ -11,9 +11,9 @@ from mapjob.corpus.plan import Plan
 from mapjob.corpus.reader import read_rows
 from mapjob.corpus.records import Text
 from mapjob.escaping import for_terminal
+from mapjob.lab.world.corpus import FLIPPED
 from mapjob.ranking.rank import Ranking
 
-FLIPPED = "flipped"
 TEXT_CHARACTERS = 200
 TEXTS = ("prompt", "chosen", "rejected")
 TEMPLATE = """\

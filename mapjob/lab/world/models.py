@@ -15,7 +15,6 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTr
 from transformers.utils import logging as transformers_logging
 
 from mapjob.lab.world.corpus import draw_pair
-from mapjob.lab.world.settings import Training
 from mapjob.lab.world.tasks import QUALITY, grade, stream, write_answer
 from mapjob.lab.world.tokenizer import encode, pad, train_tokenizer
 from mapjob.lab.world.train import train_policy, train_reward
@@ -30,29 +29,29 @@ _PROMPTS = 180
 _MAX_NEW_TOKENS = 48
 
 
-def make_models(folder: Path, *, training: Training, seed: int) -> dict[str, dict]:
-    """Write `<folder>/policy` and `<folder>/reward`; returns each one's facts.
+def make_models(
+    folder: Path, *, seed: int, policy_steps: int, reward_steps: int, reward_flipped: float, hidden_size: int
+) -> dict[str, dict]:
+    """Write `<folder>/policy` and `<folder>/reward`; returns facts about both.
 
     Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
     """
     facts = {}
-    with _own_settings(seed):
+    with _temporary_settings(seed):
         tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
 
-        log.info(f"policy: learns from answers of mixed quality, {training.policy_steps} steps")
+        log.info(f"policy: learns from answers of mixed quality, {policy_steps} steps")
         started = time.perf_counter()
-        policy = train_policy(tokenizer, steps=training.policy_steps, seed=seed, hidden_size=training.hidden_size)
+        policy = train_policy(tokenizer, steps=policy_steps, seed=seed, hidden_size=hidden_size)
         seconds = round(time.perf_counter() - started, 1)
         gold = policy_quality(tokenizer, policy, seed)
         facts["policy"] = {"parameters": policy.num_parameters(), "seconds": seconds, "mean_gold": gold}
         by_group = ", ".join(f"{group} {value:.2f}" for group, value in gold.items() if group != "all")
         log.info(f"policy: done in {seconds:.0f} s; mean gold reward of its own answers: {by_group}")
 
-        log.info(f"reward model: learns which answer is better, {training.reward_steps} steps")
+        log.info(f"reward model: learns which answer is better, {reward_steps} steps")
         started = time.perf_counter()
-        reward = train_reward(
-            tokenizer, policy, steps=training.reward_steps, seed=seed, flipped=training.reward_flipped
-        )
+        reward = train_reward(tokenizer, policy, steps=reward_steps, seed=seed, flipped=reward_flipped)
         seconds = round(time.perf_counter() - started, 1)
         accuracy = reward_accuracy(tokenizer, reward, seed)
         facts["reward"] = {"parameters": reward.num_parameters(), "seconds": seconds, "accuracy": accuracy}
@@ -71,8 +70,8 @@ def _texts(seed: int) -> list[str]:
 
 
 @contextmanager
-def _own_settings(seed: int) -> Iterator[None]:
-    """PyTorch seeded, few threads, no progress bars; the process gets its own settings back afterwards."""
+def _temporary_settings(seed: int) -> Iterator[None]:
+    """PyTorch seeded, few threads, no progress bars; restores the settings of the process afterwards."""
     threads, bars = torch.get_num_threads(), transformers_logging.is_progress_bar_enabled()
     # Matrices this small gain nothing from more threads, and lose much on a machine of many cores.
     torch.set_num_threads(min(threads, 4))

@@ -10,25 +10,22 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from mapjob.lab.world.settings import HIDDEN_SIZE
 from mapjob.lab.world.tasks import QUALITY, stream, write_answer
 from mapjob.lab.world.tokenizer import MAX_LENGTH, bucket, encode, pad
 
 log = logging.getLogger(__name__)
 
-# How often the policy is shown a right answer. It ends up good at facts, fair at words and lost at arithmetic, so the
-# groups differ in what is left to learn.
+# How often the policy sees a right answer. It becomes good at facts, fair at words and bad at arithmetic, so the groups
+# differ in what is left to learn.
 SHOWN_RIGHT = {"facts": 0.95, "words": 0.75, "arithmetic": 0.35}
 _POLICY_BATCH, _POLICY_RATE = 32, 3e-3
-# Prompts, each with one answer of every level: the ten pairs of five answers then cost five forward passes, not twenty.
+# Prompts with one answer per level: the ten pairs of five answers then cost five forward passes, not twenty.
 _REWARD_BATCH, _REWARD_RATE = 8, 1e-3
-# Keeps rewards near zero; without it the kinds that are easy to tell drift to margins that dwarf all others.
+# Keeps rewards near zero; without it, kinds that are easy to judge drift to margins that dwarf all others.
 _CENTRING = 0.03
 
 
-def train_policy(
-    tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, hidden_size: int = HIDDEN_SIZE
-) -> LlamaForCausalLM:
+def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, hidden_size: int) -> LlamaForCausalLM:
     """Train a policy from scratch with cross-entropy on the assistant turn; returns it in eval mode, float32."""
     rng = random.Random(f"policy {seed}")
     dialogues = []
@@ -44,7 +41,7 @@ def train_policy(
         labels = pad([[-100] * start + ids[start:] for ids, start in (examples[i] for i in batch)], -100)
         targets = labels[:, 1:]
         learnt = targets != -100
-        # Logits of the answers alone: those of the prompts would be half of all, and nothing is learnt from them.
+        # Logits of the answers alone: those of the prompts would be half of all, and teach nothing.
         hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
         return cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
 
@@ -69,7 +66,7 @@ def train_reward(
     better, worse = torch.triu_indices(len(levels), len(levels), offset=1)
     dialogues = []
     for task in islice(stream("train", "reward", seed), steps * _REWARD_BATCH):
-        # One wording for all levels: the answers then differ in what they say, which is what has to be learnt.
+        # One wording for all levels: the answers then differ in content only, and that is what the model must learn.
         wording = rng.random()
         dialogues += [(task.prompt, write_answer(task, level, random.Random(wording))) for level in levels]
     ids = [ids for ids, _ in encode(tokenizer, dialogues)]
@@ -128,8 +125,8 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, **extra) -> Ll
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=MAX_LENGTH,
-        # 1 / sqrt(hidden_size): at this width the usual 0.02 spends half of the training on leaving the start.
-        initializer_range=0.09 * (HIDDEN_SIZE / hidden_size) ** 0.5,
+        # 1 / sqrt(hidden_size): with the usual 0.02, a model of this width spends half of the training near its start.
+        initializer_range=0.09 * (128 / hidden_size) ** 0.5,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
