@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.report.browse import DISAGREEING, ROWS_PER_PAGE
+from mapjob.report.browse import ROWS_PER_PAGE
+from mapjob.report.pages import DISAGREEING
 from mapjob.selection.publish import ROWS_PER_FILE
 from mapjob.store.run_folder import RunFolder
 
@@ -65,7 +66,9 @@ def make_run(folder: str, num_rows: int) -> str:
         run.put_table(f"selected/train-{number:05}-of-{num_files:05}.parquet", rows_of(rank, texts, generator))
     columns = {"id": None, "group": "source"}
     counts = {"selected": num_rows, "ranked": 2 * num_rows}
-    run.commit({"run_id": run.run_id, "config": {"input": {"columns": columns}}, "counts": counts})
+    config = {"input": {"columns": columns}, "output_format": "trl"}
+    corpus = {"layout": "trl", "style": "raw"}
+    run.commit({"run_id": run.run_id, "config": config, "corpus": corpus, "counts": counts})
     return run.url
 
 

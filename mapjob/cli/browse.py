@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from mapjob.cli.options import Run
-from mapjob.report.browse import Filter, Pages, page_html
+from mapjob.report.browse import page_html
+from mapjob.report.pages import Filter, Pages
 from mapjob.store.run_folder import open_run
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,11 @@
-"""Pieces of an HTML page. Everything is text, and escaped, but what is an `Html` already."""
+"""Pieces of an HTML page, the page around them, and its style. Values are escaped unless they are `Html`."""
 
 from collections.abc import Iterable, Sequence
 
 from mapjob.escaping import html_text, one_line
 
 LONGEST = 200  # characters of a value from the corpus or the run file
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a browser loads nothing
 
 
 class Html(str):
@@ -12,13 +13,15 @@ class Html(str):
 
 
 def text(value: object) -> Html:
-    """A value as text of the page; a longer one ends in its number of characters."""
-    if isinstance(value, Html):
-        return value
-    whole = str(value)
-    if len(whole) > LONGEST:
-        return Html(f"{html_text(one_line(whole[:LONGEST]))}… <i>({len(whole):,} characters)</i>")
-    return Html(html_text(one_line(whole)))
+    """A value as one line of text; a longer one ends in its number of characters."""
+    return value if isinstance(value, Html) else long_text(one_line(value), LONGEST)
+
+
+def long_text(whole: str, at_most: int | None) -> Html:
+    """Text of several lines; cut, and its characters counted, if it has more than at_most."""
+    if at_most is None or len(whole) <= at_most:
+        return Html(html_text(whole))
+    return Html(f"{html_text(whole[:at_most])}… <i>({len(whole):,} characters)</i>")
 
 
 def code(value: object) -> Html:
@@ -68,8 +71,26 @@ def listed(values: Sequence[object], most: int) -> Html:
     return Html("<br>".join(lines))
 
 
-# How a report looks: one column, two colours beside the ink, light and dark, and no wider than a phone.
+def document(title: str, body: str) -> str:
+    """A whole page: one file without script, font or image from elsewhere."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{text(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 
+
+# One column, two colours beside the ink, light and dark, and no wider than a phone.
 COLOURS = """
 :root {
   color-scheme: light dark;
@@ -149,16 +170,23 @@ svg path { shape-rendering: crispEdges; }
 .legend .pale::before { opacity: 0.45; }
 
 .pair { margin: 0 0 1.5rem; padding: 0.9rem 1rem; background: var(--panel); border-radius: 6px; }
-.pair p { margin: 0 0 0.5rem; font-size: 0.88rem; color: var(--soft); }
-.pair dl { margin: 0; }
-.pair dt { color: var(--soft); font-size: 0.85rem; margin-top: 0.5rem; }
-.pair dd { margin: 0; white-space: pre-wrap; }
+.pair p, .pair dt { font-size: 0.88rem; color: var(--soft); margin: 0; }
+.pair strong { color: var(--ink); font-weight: 600; }
+.pair dl { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem 1.2rem; margin: 0.6rem 0 0; }
+.pair dl div:first-child { grid-column: 1 / -1; }
+.pair dd { margin: 0; white-space: pre-wrap; max-height: 18rem; overflow-y: auto; }
+
+nav, form { display: flex; flex-wrap: wrap; gap: 0.6rem 1rem; align-items: center; margin: 1rem 0; }
+nav .note { margin: 0; }
+a { color: var(--most); }
+input, select, button { font: inherit; max-width: 100%; }
 
 @media (max-width: 32rem) {
   body { padding: 1.5rem 1rem 3rem; }
   th, td { padding-left: 0.8rem; }
   tbody th { min-width: 6.5rem; }
-  .facts div { grid-template-columns: 1fr; padding: 0.35rem 0; }
+  .facts div, .pair dl { grid-template-columns: 1fr; }
+  .facts div { padding: 0.35rem 0; }
 }
 """
 )

@@ -11,7 +11,7 @@ from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.report.card import LOADING, formula
 from mapjob.report.figures import distributions, picture
-from mapjob.report.markup import STYLE, Html, code, facts, listed, named, note, section, table, text
+from mapjob.report.markup import Html, code, document, facts, listed, named, note, section, table, text
 from mapjob.report.pair import Example, examples
 from mapjob.report.summary import Group, Summary
 
@@ -249,10 +249,6 @@ def _bar(share: float) -> Html:
     return Html(f'<span class="bar"><span style="width:{100 * share:.1f}%"></span></span>')
 
 
-# Whatever a browser might be made to load, it loads nothing.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-
-
 def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = ()) -> str:
     """The report of a run. manifest: as it is committed, without what is known of the commit alone; rows: examples, the
     only texts of the corpus in it.
@@ -272,19 +268,5 @@ def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = (
         training(manifest),
         *([examples(rows)] if rows else []),
     ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>mapjob: {manifest["counts"]["selected"]:,} pairs by {metric}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{header(manifest, config)}<main>
-{"".join(sections)}</main>
-</body>
-</html>
-"""
+    title = f"mapjob: {manifest['counts']['selected']:,} pairs by {metric}"
+    return document(title, f"{header(manifest, config)}<main>\n{''.join(sections)}</main>")

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.config import Columns
-from mapjob.corpus.plan import Corpus
-from mapjob.corpus.records import Text
+from mapjob.corpus.records import plain_text
 from mapjob.errors import ConfigError, Reason
-from mapjob.escaping import for_terminal, html_text, one_line
-from mapjob.report.browse import Pages
-from mapjob.report.markup import Html, code, note, section
-from mapjob.selection.formats import read_pair
+from mapjob.escaping import for_terminal, one_line
+from mapjob.report.markup import Html, code, long_text, note, section, text
+from mapjob.report.pages import Pages, Row, with_texts
 from mapjob.store.run_folder import RunFolder
 
-Row = dict[str, Any]
+TEXTS = ("prompt", "chosen", "rejected")
+CHARACTERS = 300  # of a text in a report
 
 
 def selected_pair(run: RunFolder, which: str) -> Row | None:
@@ -41,22 +38,13 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     return None
 
 
-def with_texts(manifest: dict[str, Any], row: pa.Table) -> Row:
-    """A selected row with prompt, chosen and rejected, whatever format its run was written in. row: of one row."""
-    config, corpus = manifest["config"], manifest["corpus"]
-    read_as = Corpus(corpus["layout"], Columns(**config["input"]["columns"]), corpus["style"])
-    return row.to_pylist()[0] | read_pair(row, config["output_format"], read_as)._asdict()
-
-
 def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
     """The pair as text, its margins, and the arithmetic of its score."""
     manifest = run.manifest or {}
     kept = "selected" if is_selected else "not selected"
     lines = [
         f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {one_line(row['pair_id'])}",
-        *_section("prompt", row["prompt"]),
-        *_section("chosen", row["chosen"]),
-        *_section("rejected", row["rejected"]),
+        *(f"\n--- {name}\n{for_terminal(plain_text(row[name], with_roles=True))}" for name in TEXTS),
         "",
         *_arithmetic(manifest, row),
     ]
@@ -65,47 +53,41 @@ def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
     return "\n".join(lines)
 
 
-def _section(title: str, text: str | list[dict[str, str]]) -> list[str]:
-    if isinstance(text, str):
-        return ["", f"--- {title}", for_terminal(text)]
-    turns = [for_terminal(f"[{turn['role']}] {turn['content']}") for turn in text]
-    return ["", f"--- {title}", *turns]
-
-
 def _arithmetic(manifest: dict[str, Any], row: Row) -> list[str]:
     statistics, selection = manifest["statistics"], manifest["config"]["selection"]
     scale, alpha = statistics["scale"], selection["alpha"]
-    reward, implicit = abs(row["reward_margin"]), abs(row["implicit_margin"])
-    return [
+    reward = abs(row["reward_margin"])
+    lines = [
         f"reward margin   {row['reward_margin']:+10.4f} = {row['chosen_reward']:.4f} - ({row['rejected_reward']:.4f})"
-        f"   {_place(reward, statistics['abs_reward_margin'])}",
-        f"implicit margin {row['implicit_margin']:+10.4f} ({selection['implicit']}; "
-        f"{row['chosen_num_tokens']} and {row['rejected_num_tokens']} tokens)"
-        f"   {_place(implicit, statistics['abs_implicit_margin'])}",
-        f"map_score       {row['map_score']:+10.4f} = {scale['reward']:.4g} * {reward:.4g}"
-        f" - {alpha:g} * {scale['implicit']:.4g} * {implicit:.4g}   (scale {selection['scale']})",
-        *([f"{selection['metric']:<16}{row[selection['metric']]:+10.4f}"] if selection["metric"] != "map" else []),
+        f"   {_position(reward, statistics['abs_reward_margin'])}"
     ]
+    if "implicit_margin" in row:  # not under a stated goal: with another prompt no log-probability holds
+        implicit = abs(row["implicit_margin"])
+        lines += [
+            f"implicit margin {row['implicit_margin']:+10.4f} ({selection['implicit']}; "
+            f"{row['chosen_num_tokens']} and {row['rejected_num_tokens']} tokens)"
+            f"   {_position(implicit, statistics['abs_implicit_margin'])}",
+            f"map_score       {row['map_score']:+10.4f} = {scale['reward']:.4g} * {reward:.4g}"
+            f" - {alpha:g} * {scale['implicit']:.4g} * {implicit:.4g}   (scale {selection['scale']})",
+        ]
+    if selection["metric"] != "map":
+        lines.append(f"{selection['metric']:<16}{row[selection['metric']]:+10.4f}")
+    return lines
 
 
-def _place(value: float, described: dict[str, Any]) -> str:
-    """Where |margin| stands in the corpus: in standard deviations from its mean."""
+def _position(value: float, described: dict[str, Any]) -> str:
+    """How far |margin| is from the mean of the corpus, in standard deviations."""
     if not described["std"]:
         return "|margin| is the same for every pair"
     z = (value - described["mean"]) / described["std"]
     return f"|margin| is {abs(z):.1f} sd {'above' if z >= 0 else 'below'} the corpus mean"
 
 
-# Pairs with their texts, for a report that is asked for them.
-
-CHARACTERS = 300
-
-
 class Example(NamedTuple):
     """A row as a selection would hold it, and what it is an example of."""
 
     kind: str
-    row: dict[str, Any]
+    row: Row
 
 
 def examples_of(run: RunFolder, num: int) -> list[Example]:
@@ -116,37 +98,33 @@ def examples_of(run: RunFolder, num: int) -> list[Example]:
     every = np.arange(pages.starts[-1])
     contradicted = np.flatnonzero(pages.column("reward_margin").to_numpy() < 0)
     kinds = {
-        "The best": every[:num],
-        "The last that are selected": every[max(0, len(every) - num) :],
-        "The best whose label the reward model contradicts": contradicted[:num],
+        "Best": every[:num],
+        "Last selected": every[max(0, len(every) - num) :],
+        "Best whose label the reward model disagrees with": contradicted[:num],
     }
-    return [
-        Example(kind, with_texts(pages.manifest, table.slice(place, 1)))
-        for kind, numbers in kinds.items()
-        for table in pages.tables(numbers)
-        for place in range(table.num_rows)
-    ]
+    return [Example(kind, row) for kind, indices in kinds.items() for row in pages.rows(indices)]
 
 
 def examples(rows: Sequence[Example]) -> Html:
+    """The section of a report that was asked for texts."""
     parts = [note(f"Texts of the corpus, at most {CHARACTERS} characters of each.")]
     for kind in dict.fromkeys(example.kind for example in rows):
         parts.append(f"<h3>{kind}</h3>")
-        parts += [_pair(example.row) for example in rows if example.kind == kind]
+        parts += [pair_article(example.row, at_most=CHARACTERS) for example in rows if example.kind == kind]
     return section("examples", "Examples", *parts)
 
 
-def _pair(row: dict[str, Any]) -> str:
-    # Under a stated goal a pair has no implicit margin: with another prompt no log-probability holds.
+def pair_article(row: Row, behind_rank: str = "", at_most: int | None = None) -> Html:
+    """A pair with its scores and texts; behind_rank: what else to say of it; at_most: characters of each text."""
     known = [name for name in ("map_score", "reward_margin", "implicit_margin") if name in row]
-    margins = ", ".join(f"{name.replace('_', ' ')} {row[name]:+.3f}" for name in known)
-    head = f"<p>rank {row['rank']:,}, {code(row['pair_id'])}: {margins}</p>"
-    texts = "".join(f"<dt>{name}</dt><dd>{_short(row[name])}</dd>" for name in ("prompt", "chosen", "rejected"))
-    return f'<article class="pair">{head}<dl>{texts}</dl></article>'
-
-
-def _short(words: Text) -> str:
-    whole = words if isinstance(words, str) else "\n".join(f"[{turn['role']}] {turn['content']}" for turn in words)
-    if len(whole) <= CHARACTERS:
-        return html_text(whole)
-    return f"{html_text(whole[:CHARACTERS])}… <i>({len(whole):,} characters)</i>"
+    scores = ", ".join(f"{name.replace('_', ' ')} {row[name]:+.3f}" for name in known)
+    disagrees = "" if row["label_agrees"] else "; <strong>reward model disagrees with the label</strong>"
+    texts = ""
+    for name in TEXTS:
+        reward = "" if name == "prompt" else f", reward {row[f'{name}_reward']:.3f}"
+        words = long_text(plain_text(row[name], with_roles=True), at_most)
+        texts += f'<div><dt>{name}{reward}</dt><dd tabindex="0">{words}</dd></div>\n'
+    return Html(
+        f'<article class="pair">\n<p><strong>rank {row["rank"]:,}</strong>{text(behind_rank)}{disagrees}<br>\n'
+        f"{scores}, {code(row['pair_id'])}</p>\n<dl>{texts}</dl>\n</article>"
+    )

@@ -5,7 +5,8 @@ hinders nobody. So does a page of `mapjob browse`.
 import pytest
 
 from mapjob.job.run import render_report
-from mapjob.report.browse import Filter, Pages, page_html
+from mapjob.report.browse import page_html
+from mapjob.report.pages import Filter, Pages
 from mapjob.store.run_folder import open_run, path_of
 from tests.report.browser import AXE, CHROMIUM, Seen, look
 

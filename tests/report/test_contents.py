@@ -124,8 +124,8 @@ def test_examples_are_there_when_asked_for(manifest):
     assert parsed.names.count("article") == 6
     assert words.count("rejected") >= 6
     assert PLANTED in words
-    assert "rank 1," in words
-    assert f"rank {manifest['counts']['selected']}," in words
+    assert "rank 1" in words
+    assert f"rank {manifest['counts']['selected']}" in words
     assert f"{EVIL} ".replace("\x1b", "\\x1b") in words
     assert "script" not in parsed.names
 
@@ -143,9 +143,10 @@ def test_an_empty_selection_has_no_examples(tree):
 
 
 def test_long_texts_are_cut_and_counted():
-    row = {"rank": 1, "pair_id": "a", "map_score": 0.0, "reward_margin": 0.0, "implicit_margin": 0.0}
+    row = {"rank": 1, "pair_id": "a", "map_score": 0.0, "reward_margin": 1.0, "label_agrees": True}
+    row |= {"chosen_reward": 1.0, "rejected_reward": 0.0}
     row |= {"prompt": "<" * 301, "chosen": [{"role": "assistant", "content": "x" * 300}], "rejected": "y" * 300}
-    words = Parsed(examples([Example("The best", row)])).words["examples"]
+    words = Parsed(examples([Example("Best", row)])).words["examples"]
     assert f"{'<' * 300}… (301 characters)" in words
     assert f"[assistant] {'x' * 288}… (312 characters)" in words
     assert f"{'y' * 300}\n" in words

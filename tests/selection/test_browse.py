@@ -15,7 +15,8 @@ import pytest
 from mapjob.cli.browse import server
 from mapjob.config import parse_config
 from mapjob.job.run import rank_job
-from mapjob.report.browse import DISAGREEING, ROWS_PER_PAGE, Filter, Pages, page_html
+from mapjob.report.browse import ROWS_PER_PAGE, page_html
+from mapjob.report.pages import DISAGREEING, Filter, Pages
 from mapjob.store import tables
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
@@ -68,7 +69,7 @@ def get(runs) -> Iterator[Callable[..., str]]:
 
 
 def ranks_of(html: str) -> list[int]:
-    return [int(rank) for rank in re.findall(r"<h2>rank (\d+),", html)]
+    return [int(rank) for rank in re.findall(r"<strong>rank (\d+)</strong>", html)]
 
 
 def test_pages_in_rank_order(get, rows):
@@ -86,7 +87,7 @@ def test_what_is_shown_is_the_row(get, rows):
     for row in rows[:ROWS_PER_PAGE]:
         for side in ("prompt", "chosen", "rejected"):
             assert row[side][0]["content"] in html
-        assert f"map {row['map_score']:+.3f}" in html
+        assert f"map score {row['map_score']:+.3f}" in html
 
 
 @pytest.mark.parametrize("group", ["group 0", "<b>bold</b>"])
@@ -121,13 +122,13 @@ def test_markup_reaches_the_page_as_text(get):
     assert "<img" not in get(text='"><img src=x>')
 
 
-def test_beside_another_run(get, runs, rows):
+def test_compared_with_another_run(get, runs, rows):
     there = {row["pair_id"]: row["rank"] for row in pq.read_table(f"{runs[1]}/selected").to_pylist()}
     html = get()
     for row in rows[:ROWS_PER_PAGE]:
         rank = there.get(row["pair_id"])
-        told = f"rank {rank} there" if rank else "not selected there"
-        assert f"<h2>rank {row['rank']}, {told}" in html
+        elsewhere = f"({rank or 'not selected'} in {open_run(runs[1]).run_id})"
+        assert f"<strong>rank {row['rank']}</strong> {elsewhere}" in html
 
 
 @pytest.mark.parametrize(("path", "host"), [("/", "evil.example"), ("/etc/passwd", None), ("/../", None)])
@@ -142,4 +143,6 @@ def test_every_format_has_pages(tree, output_format, rows):
     manifest = rank_job(parse_config({**tree, "output_format": output_format}))
     pages = Pages(open_run(path_of(manifest)))
     assert [number + 1 for number in pages.matching(Filter(text="needle")).tolist()] == needles(rows)
-    assert "rank 1" in page_html(pages, Filter(), 1, None)
+    html = unescape(page_html(pages, Filter(), 1, None))
+    for side in ("prompt", "chosen", "rejected"):
+        assert rows[0][side][0]["content"] in html

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mapjob.corpus.plan import Plan
 from mapjob.corpus.reader import read_rows
-from mapjob.corpus.records import Text
+from mapjob.corpus.records import Text, plain_text
 from mapjob.escaping import for_terminal
 from mapjob.lab.world.corpus import FLIPPED
 from mapjob.ranking.rank import Ranking
@@ -77,7 +77,7 @@ def print_extremes(rows: list[dict[str, Any]], metric: str) -> None:
 
 
 def _short(text: Text) -> str:
-    flat = text if isinstance(text, str) else " ".join(turn["content"] for turn in text)
+    flat = plain_text(text)
     flat = for_terminal(flat if len(flat) <= TEXT_CHARACTERS else flat[: TEXT_CHARACTERS - 1] + "…")
     # Square brackets would be read as rich's markup.
     return flat.replace("[", r"\[")
