@@ -1,5 +1,6 @@
 """The `mapjob` program: its commands, and how errors become exit codes."""
 
+import gc
 import os
 import sys
 import traceback
@@ -61,15 +62,28 @@ def main() -> None:
     # Ray reads this when imported. Threads of Ray Data outlive a run that is told to end; what they ask of Ray after it
     # has left would start a second one, in a process that is ending and then hangs or crashes.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int | str | None:
+    """Run the command. When this returns, an error is gone with all that its frames held.
+
+    Among that may be a graph of Ray Data, whose end needs a Ray that is up; at the exit of Python it prints a trace.
+    """
     try:
         app()
+    except SystemExit as ended:
+        code = ended.code
     except MapjobError as error:
         if is_verbose():
             _print_exception(type(error), error, error.__traceback__)
         print(_printable(f"error: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     finally:
         sys.excepthook = _print_exception  # only now: typer sets a hook of its own
+    if code:
+        gc.collect()  # frames of errors hold each other
+    return code
 
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

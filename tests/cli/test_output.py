@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mapjob.cli import app as program
 from mapjob.config import load_config
+from mapjob.errors import IncompleteError
 from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
@@ -125,6 +127,30 @@ def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Pa
     assert run(load_config(path))["counts"]["ranked"] == 160
     assert {file: file.stat().st_mtime_ns for file in standing} == standing
     assert len(units_below(tmp_path)) == 160 / 5
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(lambda: IncompleteError("what", "where", "do"), 4), (lambda: SystemExit(130), 130)]
+)
+def test_what_an_error_holds_is_gone_before_the_program_ends(error, exit_code, monkeypatch) -> None:
+    """So a graph of Ray Data ends while Ray is still up."""
+    gone = []
+
+    class Graph:
+        def __del__(self) -> None:
+            gone.append(True)
+
+    def command() -> None:
+        graph = Graph()
+        graph.error = error()  # a circle, as the frames of real errors make them
+        raise graph.error
+
+    monkeypatch.setattr(program, "app", command)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == exit_code
+    assert gone
 
 
 def test_nothing_starts_a_second_ray() -> None:
