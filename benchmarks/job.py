@@ -26,7 +26,7 @@ from mapjob.job.rank import rank_scored
 from mapjob.job.run import rank_job, run_job
 from mapjob.ranking.rank import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.selection.scored import Scored
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pairs"
@@ -99,7 +99,7 @@ def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
     tables = [read_rows(u.file, u.start, u.stop, corpus.own_columns) for u in prepared.plan.units]
     units = [read_records(table, corpus.spec, corpus.columns) for table in tables]
     for spec in prepared.scorers:
-        encoder, scorer = Encoder(spec.encoding, corpus.spec), Scorer(spec)
+        encoder, scorer = Encoder(spec.encoding, corpus.spec), make_scorer(spec)
         encoded = [encoder.encode(records) for records in units]
         good = [record for records in encoded for record in records if isinstance(record, Encoded)]
         one_by_one += sum(len(record.prompt) + len(ids) for record in good for ids in record.completions)

@@ -39,7 +39,7 @@ from benchmarks.yardsticks import (
 )
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.models import arithmetic, default_device
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import Scorer, make_scorer
 
 AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 KIND = {"policy": "logps", "reward": "rewards"}
@@ -98,7 +98,7 @@ def compare(folder: Path, scenarios: list[Scenario], rounds: int, quick: bool) -
             say(f"{scenario.scorer}, {len(sequences)} completions: float64 reference")
             model = load(folder, scenario, torch.float64, attn_implementation="eager")
             true[scenario.work] = peers.reference(model, sequences)
-        scorer, model = Scorer(spec_of(folder, scenario)), load(folder, scenario, getattr(torch, scenario.dtype))
+        scorer, model = make_scorer(spec_of(folder, scenario)), load(folder, scenario, getattr(torch, scenario.dtype))
         say(f"{scenario}: {scorer}")
 
         def ours(records: list[Encoded] = records, scorer: Scorer = scorer, kind: str = KIND[scenario.scorer]):

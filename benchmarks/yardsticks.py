@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 from mapjob.config import Columns, parse_config
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 
 PROMPT_MEAN, RESPONSE_MEAN = 200, 300  # tokens
@@ -119,10 +119,10 @@ def memory_elsewhere(folder: Path, scenario: Scenario) -> int:
 def memory_here(folder: Path, scenario: Scenario) -> int:
     """Peak bytes that scoring adds to a process with a loaded scorer."""
     torch.set_num_threads(os.cpu_count() or 1)
-    scorer = Scorer(spec_of(folder, scenario))
-    for weight in scorer.body.network.parameters():
+    scorer = make_scorer(spec_of(folder, scenario))
+    for weight in scorer.backbone.network.parameters():
         weight.sum()  # weights are mapped from their file: pages that were not read yet are not counted as resident
-    records = records_of(scenario, scorer.body.network.config.vocab_size)
+    records = records_of(scenario, scorer.backbone.network.config.vocab_size)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what loading left in malloc's hands would hide as much of scoring's own
     before = peak = resident()

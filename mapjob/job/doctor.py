@@ -16,7 +16,7 @@ from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.models import multiplies_bfloat16
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.storage import Storage
 
@@ -80,7 +80,7 @@ def _cluster(config: Config) -> str:
 def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
     job = prepare(config, code_allowed=code_allowed)
     for scorer in job.scorers:
-        check_architecture(scorer)
+        check_architecture(scorer.files, scorer.kind, scorer.name)
     jobs.append(job)
     models = ", ".join(f"{s.name} {s.files.architecture}" for s in job.scorers)
     return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units of layout {job.plan.corpus.layout}; {models}"
@@ -97,7 +97,7 @@ def _alone_and_together(spec: ScorerSpec, job: Job) -> str:
     table = read_unit(unit, corpus.own_columns).slice(0, 64)
     encoded = Encoder(spec.encoding, corpus.spec).encode(read_records(table, corpus.spec, corpus.columns))
     rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
-    scorer = Scorer(spec, job.config.execution.tokens_per_batch)
+    scorer = make_scorer(spec, job.config.execution.tokens_per_batch)
     column = {"logps": "logps", "rewards": "rewards", "collision_logps": "collision_logps"}[spec.kind]
     together = scorer.score(rows).table[column].to_pylist()
     alone = [scorer.score([row]).table[column].to_pylist()[0] for row in rows]

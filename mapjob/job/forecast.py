@@ -21,7 +21,7 @@ from mapjob.scoring.costs import GPUS, ModelCost, model_config, model_cost, peak
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.models import arithmetic, default_device
 from mapjob.scoring.packing import Group, packs, shared_prompts
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.vocabulary import ROWS, TILE
 
@@ -109,7 +109,7 @@ def measure(load: ScorerLoad, job: Job, seconds: float) -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)  # as an actor on CPU
     try:
-        scorer = Scorer(load.spec, job.config.execution.tokens_per_batch, device)
+        scorer = make_scorer(load.spec, job.config.execution.tokens_per_batch, device)
         scorer.score(load.some[:WARM_UP_ROWS])
         tokens, at, start = 0, 0, time.monotonic()
         while at < len(load.some) and time.monotonic() - start < seconds:

@@ -114,7 +114,7 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
     for reader in job.readers:
         job.store.declare(reader.fingerprint, reader.covers)
     for scorer in job.scorers:
-        check_architecture(scorer)
+        check_architecture(scorer.files, scorer.kind, scorer.name)
         if not scorer.files.code_allowed:  # else the workers do, where a tokenizer's own code runs
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)

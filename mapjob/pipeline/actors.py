@@ -123,11 +123,12 @@ def limit_to_share(num_gpus: float) -> None:
 def _scorers(specs: Sequence[ScorerSpec], tokens_per_batch: int | Literal["auto"], spread: bool) -> "list[Scorer]":
     # Slow to import, and neither the driver nor an encoder needs transformers' models.
     from mapjob.scoring.models import default_device, load_model
-    from mapjob.scoring.scorers import Scorer
+    from mapjob.scoring.scorers import make_scorer
 
-    device = default_device()
-    model = load_model(specs, device, spread)
-    return [Scorer(spec, tokens_per_batch, device, model) for spec in specs]
+    first, device = specs[0], default_device()
+    adapters = {spec.name: spec.files.adapter for spec in specs if spec.files.adapter}
+    model = load_model(first.files, first.kind, first.name, device, adapters, spread)
+    return [make_scorer(spec, tokens_per_batch, device, model) for spec in specs]
 
 
 def _score_with_cost(scorer: "Scorer", records: Sequence[Encoded | RowError], num_gpus: float) -> pa.Table:

@@ -1,6 +1,6 @@
-"""The body of a model under its head: packs in, last hidden states out; length-sorted batches where packs do not work.
+"""A model without its head: packs in, last hidden states out; length-sorted batches for a model that takes no packs.
 
-Whether a model takes packs is not believed but tried, when it is loaded: a few short texts as one pack and each alone.
+Packing is verified by a probe when the model is loaded: a few short texts as one pack and each alone.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
-from mapjob.scoring.models import arithmetic, body_of, wearing
+from mapjob.scoring.models import adapter_active, arithmetic, network_of
 from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, padded
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
@@ -23,17 +23,17 @@ from mapjob.scoring.spec import ScorerSpec
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # relative to the largest state
 
 
-class Body:
+class Backbone:
     """`cut`, `lay` and then `states` of a pack, inside `at_work`.
 
     `why_not_packed` says why the model gets padded batches instead, or is None.
     """
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
-        self.network = body_of(model)
+        self.network = network_of(model)
         self.device = model.device
         self._model, self._spec = model, spec
-        with wearing(model, spec):
+        with adapter_active(model, spec.adapter_name):
             self.why_not_packed = self._config_forbids_packs() or self._probe_packs()
             if self.why_not_packed:
                 self._probe_padding()
@@ -121,7 +121,7 @@ class Body:
         if not drift <= self._tolerance(alone):
             raise ModelError(
                 f"later tokens change what the model makes of earlier ones (by {drift:.3g}): it is not causal",
-                f"models.{self._spec.name}.path: {self._spec.files.path}",
+                self._spec.where,
                 "give a decoder-only model",
             )
 
@@ -143,8 +143,9 @@ class Body:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Inside, the model wears its scorer's adapter and attends as `states` needs it; then it is as it was."""
-        with wearing(self._model, self._spec), _attending_by(self._model, None if self.why_not_packed else NAME):
+        """Inside, the scorer's adapter is active and the model attends as `states` needs it."""
+        attention = None if self.why_not_packed else NAME
+        with adapter_active(self._model, self._spec.adapter_name), _attending_by(self._model, attention):
             yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mapjob.scoring.costs import Shape
 from mapjob.scoring.vocabulary import ROWS, TILE
 
 CPU_ACTIVATION_BYTES = 8 << 20  # of the widest activation of a pack: more leaves the caches
@@ -30,14 +31,9 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     Residual, normed input and a float32 copy of it; gate, up and their product; query, key, value, and what is gathered
     of the latter two, which prompts shared by many completions repeat.
     """
-    config = config.get_text_config()
-    hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 1)
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    size = getattr(config, "head_dim", None) or hidden // heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    width = dtype.itemsize
-    attention = size * (2 * heads + 6 * groups)
-    return width * (2 * hidden + max(3 * inner, attention)) + 4 * hidden
+    shape = Shape.of(config)
+    attention = shape.head_dim * (2 * shape.heads + 6 * shape.groups)
+    return dtype.itemsize * (2 * shape.hidden + max(3 * shape.inner, attention)) + 4 * shape.hidden
 
 
 def tokens_that_fit(config: Any, dtype: torch.dtype, device: torch.device, free_bytes: int | None = None) -> Budget:

@@ -37,20 +37,40 @@ class ModelCost:
         return 2.0 * met
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a transformer's layers. A model without attention heads counts as having one."""
+
+    hidden: int
+    heads: int
+    head_dim: int
+    groups: int  # of query heads that share keys and values
+    inner: int  # of the feed-forward network
+
+    @classmethod
+    def of(cls, config: Any) -> "Shape":
+        """Of transformers' configuration."""
+        config = config.get_text_config()
+        hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 0) or 1
+        head_dim = getattr(config, "head_dim", None) or hidden // heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+        return cls(hidden, heads, head_dim, groups, inner)
+
+
 def model_cost(files: ModelFiles, head: bool) -> ModelCost:
     """head: the scorer multiplies with the output embedding (policies do, reward models do not)."""
     config, shapes = model_config(files), _shapes(files)
-    hidden, vocabulary = config.hidden_size, config.vocab_size
+    shape, vocabulary = Shape.of(config), config.vocab_size
     heads = getattr(config, "num_attention_heads", 0)  # a state space model has none
-    size = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
     # Looked up, not multiplied; an output embedding counts with the head.
-    met = [shape for name, shape in shapes.items() if len(shape) > 1 and not POSITIONS.search(name)]
+    met = [sizes for name, sizes in shapes.items() if len(sizes) > 1 and not POSITIONS.search(name)]
     parameters = sum(map(prod, shapes.values()))
     return ModelCost(
         parameters,
-        sum(prod(shape) for shape in met if vocabulary not in shape),
-        hidden * vocabulary if head else 0,
-        2 * config.num_hidden_layers * heads * size,
+        sum(prod(sizes) for sizes in met if vocabulary not in sizes),
+        shape.hidden * vocabulary if head else 0,
+        2 * config.num_hidden_layers * heads * shape.head_dim,
         parameters * DTYPE_BYTES[files.dtype],
     )
 
@@ -58,13 +78,11 @@ def model_cost(files: ModelFiles, head: bool) -> ModelCost:
 def token_cost(files: ModelFiles) -> int:
     """Multiplications of one token in the layers, by the model's configuration alone: what models are compared by."""
     config = model_config(files)
-    hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 0) or 1
-    size = getattr(config, "head_dim", None) or hidden // heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+    shape = Shape.of(config)
     gated = 3 if getattr(config, "hidden_act", "") in ("silu", "swiglu") else 2
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    return config.num_hidden_layers * (2 * hidden * size * (heads + groups) + experts * gated * hidden * inner)
+    attention = 2 * shape.head_dim * (shape.heads + shape.groups)
+    return config.num_hidden_layers * shape.hidden * (attention + experts * gated * shape.inner)
 
 
 def model_config(files: ModelFiles) -> PreTrainedConfig:

@@ -74,6 +74,10 @@ class ModelFiles:
         make_importable(folder, self.path)
         return True
 
+    def where(self, name: str) -> str:
+        """The key of the run file that names the model, for errors. name: what the run file calls it."""
+        return f"models.{name}.path: {self.path}"
+
     @property
     def config(self) -> dict[str, Any]:
         """config.json, with the language model's part of a multimodal one on top."""
@@ -83,6 +87,11 @@ class ModelFiles:
     @property
     def architecture(self) -> str | None:
         return (self.config.get("architectures") or [None])[0]
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that the model was made for; None if its configuration does not say."""
+        return self.config.get("max_position_embeddings") or self.config.get("n_positions")
 
     @property
     def has_chat_template(self) -> bool:

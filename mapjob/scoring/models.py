@@ -4,7 +4,7 @@ Code that comes with a model is run only where the run file and the command line
 """
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,8 @@ from transformers.utils import logging as transformers_logging
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.architecture import auto_class, check_architecture
-from mapjob.scoring.spec import ScorerSpec
+from mapjob.scoring.model_files import AdapterFiles, ModelFiles
+from mapjob.scoring.spec import Kind
 from mapjob.scoring.tokenizers import check_vocabulary
 
 DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)  # what files that do not fit raise
@@ -43,87 +44,84 @@ def multiplies_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def load_model(specs: Sequence[ScorerSpec], device: torch.device, spread: bool = False) -> PreTrainedModel:
-    """The model that scorers with one base share, in eval mode; `wearing` puts a scorer's adapter on.
+def load_model(
+    files: ModelFiles,
+    kind: Kind,
+    name: str,
+    device: torch.device,
+    adapters: Mapping[str, AdapterFiles] | None = None,
+    spread: bool = False,
+) -> PreTrainedModel:
+    """The model in eval mode; `adapter_active` turns an adapter on.
 
     Its weights have the values of the run file's dtype; `arithmetic` says what they are stored and multiplied in.
-    spread: over all the GPUs that are there, layer by layer. Raises ModelError for weights that are missing or made up.
+    name: what the run file calls it, for errors. adapters: of all the scorers that share it, by name; None: its own,
+    under its name. spread: over all GPUs, layer by layer. Raises ModelError for weights that are missing or made up.
     """
-    spec = specs[0]
-    where = f"models.{spec.name}.path: {spec.files.path}"
-    check_architecture(spec)
-    if spec.files.code_allowed:
-        check_vocabulary(spec.name, spec.files)
+    if adapters is None:
+        adapters = {name: files.adapter} if files.adapter else {}
+    where = files.where(name)
+    check_architecture(files, kind, name)
+    if files.code_allowed:
+        check_vocabulary(name, files)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
     try:
-        model, info = auto_class(spec).from_pretrained(
-            spec.files.folder(weights=True),
-            dtype=getattr(torch, spec.files.dtype),
+        model, info = auto_class(files, kind).from_pretrained(
+            files.folder(weights=True),
+            dtype=getattr(torch, files.dtype),
             use_safetensors=True,
-            trust_remote_code=spec.files.runs_own_code(),
+            trust_remote_code=files.runs_own_code(),
             output_loading_info=True,
             device_map="auto" if spread else None,
         )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ImportError,
-        AttributeError,
-        SafetensorError,
-    ) as error:
+    except (*DAMAGED, TypeError, ImportError, AttributeError) as error:
         raise ModelError(f"the model cannot be loaded: {first_line(error)}", where, "check the folder") from error
     if info["missing_keys"]:
         raise ModelError(
             f"weights are missing and would be made up at random: {', '.join(sorted(info['missing_keys'])[:4])}",
             where,
             "give a reward model (sequence classification)"
-            if spec.kind == "rewards"
+            if kind == "rewards"
             else "give a causal language model with all its weights",
         )
-    places = set(map(str, getattr(model, "hf_device_map", {}).values()))
-    if device.type == "cuda" and places & {"cpu", "disk"}:
+    devices = set(map(str, getattr(model, "hf_device_map", {}).values()))
+    if device.type == "cuda" and devices & {"cpu", "disk"}:
         raise ModelError("the model does not fit on the GPUs of one actor", where, "raise execution.pools.*.num_gpus")
-    for each in specs:
-        model = _with_adapter(model, each)
+    for adapter_name, adapter in adapters.items():
+        model = _with_adapter(model, adapter, kind, adapter_name)
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
-    if arithmetic(spec.files.dtype, device) == "float32":
+    if arithmetic(files.dtype, device) == "float32":
         model = model.float()
     return model
 
 
-def body_of(model: PreTrainedModel) -> torch.nn.Module:
+def network_of(model: PreTrainedModel) -> torch.nn.Module:
     """The network under the head: token ids in, last hidden states out."""
     return getattr(model, model.base_model_prefix, model)
 
 
-def _with_adapter(model: PreTrainedModel, spec: ScorerSpec) -> PreTrainedModel:
-    adapter = spec.files.adapter
-    if adapter is None:
-        return model
+def _with_adapter(model: PreTrainedModel, adapter: AdapterFiles, kind: Kind, name: str) -> PreTrainedModel:
     from peft import PeftModel  # slow to import, and few runs need it
 
     try:
-        if spec.kind == "rewards":
+        if kind == "rewards":
             # A reward adapter brings its own head; it has no other scorer to share the base with.
             return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
-        model.load_adapter(str(adapter.folder), adapter_name=spec.name)
+        model.load_adapter(str(adapter.folder), adapter_name=name)
     except DAMAGED as error:
-        where = f"models.{spec.name}.adapter: {adapter.location}"
+        where = f"models.{name}.adapter: {adapter.location}"
         raise ModelError(f"the adapter does not fit the model: {first_line(error)}", where, "check both") from error
     return model
 
 
 @contextmanager
-def wearing(model: PreTrainedModel, spec: ScorerSpec) -> Iterator[None]:
-    """Inside, the scorer's adapter is on, or every adapter off for a scorer without one."""
+def adapter_active(model: PreTrainedModel, name: str | None) -> Iterator[None]:
+    """Inside, the adapter of that name is on; None: every adapter is off."""
     if getattr(model, "_hf_peft_config_loaded", False):
-        if spec.files.adapter is None:
+        if name is None:
             model.disable_adapters()
         else:
             model.enable_adapters()
-            model.set_adapter(spec.name)
+            model.set_adapter(name)
     yield

@@ -1,4 +1,4 @@
-"""How the tokens of a pack lie: where each stands, what each may see, and where each completion is read.
+"""How the tokens of a pack lie: their positions, what each may see, and where each completion is read.
 
 A group lies as [prompt][completion 0][completion 1]... Positions go on after the prompt for each completion. A segment
 is a prompt, which sees itself, or a completion, which sees [prompt | itself]; both causally. The keys that a segment
@@ -27,7 +27,7 @@ class Reading:
     prompt_length_C: I64
     start_C: I64
     length_C: I64
-    places: list[int]  # which completion of the unit each of them is
+    completion_ids: list[int]  # which completion of the unit each of them is
 
     @cached_property
     def num_scored_C(self) -> I64:
@@ -98,8 +98,8 @@ def layout(pack: list[Group], multiple: int = 1) -> Layout:
     for group in pack:
         size = len(group.prompt)
         prompt = segment(group.prompt) if size else end
-        for tokens, place in zip(group.completions, group.places):
-            completions.append((prompt, size, segment(tokens, prompt, size), len(tokens), place))
+        for tokens, completion_id in zip(group.completions, group.completion_ids):
+            completions.append((prompt, size, segment(tokens, prompt, size), len(tokens), completion_id))
     if end % multiple:
         segment(np.zeros(multiple - end % multiple, np.int64))
     flat = (np.concatenate(parts).astype(np.int64) for parts in (ids, positions, seen))
@@ -114,15 +114,15 @@ def padded(sequences: list[Group], multiple: int = 1) -> Padded:
     ids_BL = np.zeros((len(sequences), width), np.int64)
     completions = []
     for b, sequence in enumerate(sequences):
-        (tokens,), (place,), size = sequence.completions, sequence.places, len(sequence.prompt)
+        (tokens,), (completion_id,), size = sequence.completions, sequence.completion_ids, len(sequence.prompt)
         ids_BL[b, : sequence.num_tokens] = np.concatenate([sequence.prompt, tokens])
-        completions.append((b * width, size, b * width + size, len(tokens), place))
+        completions.append((b * width, size, b * width + size, len(tokens), completion_id))
     return Padded(_reading(ids_BL.ravel(), completions), width)
 
 
 def _reading(ids_T: I64, completions: list[tuple[int, int, int, int, int]]) -> Reading:
-    *numbers, places = (np.array(column, np.int64) for column in zip(*completions))
-    return Reading(ids_T, *numbers, places.tolist())
+    *numbers, completion_ids = (np.array(column, np.int64) for column in zip(*completions))
+    return Reading(ids_T, *numbers, completion_ids.tolist())
 
 
 def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -19,11 +19,11 @@ I32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt with completions of it. `places` says which completion of the unit each of them is."""
+    """A prompt with completions of it. `completion_ids` says which completion of the unit each of them is."""
 
     prompt: I32
     completions: list[I32]
-    places: list[int]
+    completion_ids: list[int]
 
     @property
     def num_tokens(self) -> int:
@@ -31,31 +31,31 @@ class Group:
 
     def part(self, indices: Sequence[int]) -> "Group":
         """The same prompt with some of the completions."""
-        return Group(self.prompt, [self.completions[i] for i in indices], [self.places[i] for i in indices])
+        return Group(self.prompt, [self.completions[i] for i in indices], [self.completion_ids[i] for i in indices])
 
 
 Pack = list[Group]
 
 
 def shared_prompts(records: Sequence[Encoded | RowError]) -> tuple[list[Group], list[list[int]]]:
-    """(groups of distinct completions, for each record the places of its completions; none for a RowError)."""
+    """(groups of distinct completions, the ids of each record's completions; none for a RowError)."""
     groups: dict[bytes, Group] = {}
-    places: dict[tuple[bytes, bytes], int] = {}
-    index: list[list[int]] = []
+    ids: dict[tuple[bytes, bytes], int] = {}
+    ids_of_records: list[list[int]] = []
     for record in records:
-        index.append([])
+        ids_of_records.append([])
         if isinstance(record, RowError):
             continue
         prompt = record.prompt.tobytes()
         group = groups.setdefault(prompt, Group(record.prompt, [], []))
         for completion in record.completions:
             key = (prompt, completion.tobytes())
-            if key not in places:
-                places[key] = len(places)
+            if key not in ids:
+                ids[key] = len(ids)
                 group.completions.append(completion)
-                group.places.append(places[key])
-            index[-1].append(places[key])
-    return list(groups.values()), index
+                group.completion_ids.append(ids[key])
+            ids_of_records[-1].append(ids[key])
+    return list(groups.values()), ids_of_records
 
 
 def packs(groups: Sequence[Group], tokens_per_pack: int) -> list[Pack]:
@@ -64,7 +64,7 @@ def packs(groups: Sequence[Group], tokens_per_pack: int) -> list[Pack]:
     Longest first fills packs best, and running out of memory shows at once.
     """
     parts = [part for group in groups for part in _parts(group, tokens_per_pack)]
-    parts.sort(key=lambda part: (-part.num_tokens, part.places[0]))
+    parts.sort(key=lambda part: (-part.num_tokens, part.completion_ids[0]))
     result: list[Pack] = []
     room: list[tuple[int, int]] = []  # (tokens left, index of the pack), sorted
     for part in parts:
@@ -88,7 +88,7 @@ def _parts(group: Group, tokens_per_pack: int) -> Iterator[Group]:
     limit = 2 * max(tokens_per_pack, len(group.prompt))
     part: list[int] = []
     tokens = len(group.prompt)
-    for i in sorted(range(len(group.completions)), key=lambda i: (-len(group.completions[i]), group.places[i])):
+    for i in sorted(range(len(group.completions)), key=lambda i: (-len(group.completions[i]), group.completion_ids[i])):
         if part and tokens + len(group.completions[i]) > limit:
             yield group.part(part)
             part, tokens = [], len(group.prompt)
@@ -113,7 +113,7 @@ def batches(groups: Sequence[Group], tokens_per_batch: int) -> Iterator[Pack]:
     Padded tokens stay within the budget, but a batch holds at least one sequence.
     """
     sequences = [group.part([i]) for group in groups for i in range(len(group.completions))]
-    sequences.sort(key=lambda sequence: (-sequence.num_tokens, sequence.places[0]))
+    sequences.sort(key=lambda sequence: (-sequence.num_tokens, sequence.completion_ids[0]))
     batch: Pack = []
     for sequence in sequences:
         if batch and batch[0].num_tokens * (len(batch) + 1) > tokens_per_batch:

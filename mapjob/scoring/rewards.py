@@ -32,7 +32,7 @@ class LinearHead:
         if not isinstance(head, nn.Linear) or head.out_features != 1:
             raise ModelError(
                 "the reward model has no linear `score` head with one label",
-                f"models.{spec.name}.path: {spec.files.path}",
+                spec.where,
                 "give a decoder-only sequence classification model with num_labels=1",
             )
         self._weight_H = head.weight[0].double()
@@ -73,7 +73,7 @@ class GatedObjectivesHead:
         if self._depth == 0 or "regression_layer.weight" not in self._weights:
             raise ModelError(
                 "the reward model lacks the weights of its gate",
-                f"models.{spec.name}.path: {spec.files.path}",
+                spec.where,
                 "give the folder as its authors published it",
             )
         self._temperature = spec.files.config.get("gating_temperature", 10)

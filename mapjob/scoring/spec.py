@@ -10,6 +10,7 @@ from mapjob.metrics.columns import COLLISION, UNCONDITIONAL
 from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
 SCHEMA_VERSION = 3
+Kind = Literal["logps", "rewards", "collision_logps"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ScorerSpec:
     """One scorer. `kind` decides its columns: logps (policy, reference), rewards (reward model), or collision_logps."""
 
     name: str
-    kind: Literal["logps", "rewards", "collision_logps"]
+    kind: Kind
     files: ModelFiles
     encoding: EncodingSpec
     reading: dict[str, Any]
@@ -63,6 +64,16 @@ class ScorerSpec:
         return fingerprint(self.covers)
 
     @property
+    def where(self) -> str:
+        """The key of the run file that names the model, for errors."""
+        return self.files.where(self.name)
+
+    @property
+    def adapter_name(self) -> str | None:
+        """What its adapter is called in the model that is loaded; None for a scorer without one."""
+        return self.name if self.files.adapter else None
+
+    @property
     def base(self) -> ModelFiles:
         """What is loaded before any adapter: language models with equal bases can share one set of weights."""
         return replace(self.files, path=self.files.location, adapter=None)
@@ -83,7 +94,7 @@ def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelF
         if files[name].architecture not in ADAPTED and (labels is None or len(labels) != 1):
             raise ModelError(
                 f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
-                f"models.{name}.path: {files[name].path}",
+                files[name].where(name),
                 "give a sequence classification model that was trained with num_labels=1",
             )
     return files
@@ -100,11 +111,11 @@ def scorer_style(name: str, files: ModelFiles, style: Style) -> Style:
 
 
 def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
-    limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
+    limit = files.max_positions
     if limit and max_length > limit:
         raise ConfigError(
             f"scoring.max_length is {max_length}, but {name} was made for {limit} positions",
-            f"models.{name}.path: {files.path}",
+            files.where(name),
             f"set scoring.max_length to {limit} or less",
         )
 
@@ -122,7 +133,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         if style == "chat" and not model.has_chat_template:
             raise ModelError(
                 f"the corpus is read as chat, but the {name} has no chat template",
-                f"models.{name}.path: {model.path}",
+                model.where(name),
                 "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw",
             )
         encoding = EncodingSpec(model, style, config.scoring, markers)
@@ -137,7 +148,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
     if config.selection.of_reference and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
         raise ConfigError(
             "policy and reference are the same model, so every DPO margin is 0 and says nothing about any pair",
-            f"models.reference.path: {by_name['reference'].files.path}",
+            by_name["reference"].where,
             "take what needs no reference (implicit: simpo), or the reference that the policy was trained from",
         )
     return specs

@@ -38,7 +38,7 @@ def check_vocabulary(name: str, files: ModelFiles) -> None:
     if size is not None and largest >= size:
         raise ModelError(
             f"the tokenizer is larger than the model's embedding: {token!r} is token {largest}, the model has {size}",
-            f"models.{name}.path: {files.path}",
+            files.where(name),
             "give the model its own tokenizer, or resize its embedding and train it",
         )
 

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
-from mapjob.scoring.models import arithmetic
+from mapjob.scoring.models import adapter_active, arithmetic, network_of
 from mapjob.scoring.spec import ScorerSpec
 
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # completion tokens and logits at one time
@@ -18,7 +19,7 @@ ROW_MULTIPLE = 32
 class VocabularyHead:
     """The output embedding of a causal model with its model's logit transforms: scales and soft caps."""
 
-    def __init__(self, model: nn.Module, spec: ScorerSpec):
+    def __init__(self, model: nn.Module):
         self._linear = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
@@ -32,13 +33,13 @@ class VocabularyHead:
         """log p of each target in float32, shape (R,). Target logit and normaliser come from the same tile."""
         rows = ROWS[hidden_RH.device.type]
         parts = zip(hidden_RH.split(rows), targets_R.split(rows))
-        return torch.cat([self._some_logps(hidden, targets) for hidden, targets in parts])
+        return torch.cat([self._logps_of_rows(hidden, targets) for hidden, targets in parts])
 
     def collision_logps(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         """log sum_v p_v^2 in float32, shape (R,): the log-probability that two draws give one token."""
-        return torch.cat([self._some_collisions(hidden) for hidden in hidden_RH.split(ROWS[hidden_RH.device.type])])
+        return torch.cat([self._collisions_of_rows(hidden) for hidden in hidden_RH.split(ROWS[hidden_RH.device.type])])
 
-    def _some_collisions(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+    def _collisions_of_rows(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         num_rows = len(hidden_RH)
         total_R = squares_R = None
         for _, logits_RV in self._tiles(nn.functional.pad(hidden_RH, (0, 0, 0, -num_rows % ROW_MULTIPLE))):
@@ -54,10 +55,11 @@ class VocabularyHead:
         for start in range(0, vocabulary, tile):
             yield start, self.logits(hidden_RH, start, start + tile)
 
-    def _some_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
+    def _logps_of_rows(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
         num_rows = len(hidden_RH)
-        more = -num_rows % ROW_MULTIPLE
-        hidden_RH, targets_R = nn.functional.pad(hidden_RH, (0, 0, 0, more)), nn.functional.pad(targets_R, (0, more))
+        padding = -num_rows % ROW_MULTIPLE
+        hidden_RH = nn.functional.pad(hidden_RH, (0, 0, 0, padding))
+        targets_R = nn.functional.pad(targets_R, (0, padding))
         total_R = chosen_R = None
         for start, logits_RV in self._tiles(hidden_RH):
             inside_R = targets_R - start
@@ -89,12 +91,12 @@ class VocabularyHead:
 
 
 @contextmanager
-def _exact_in_bfloat16(yes: bool) -> Iterator[None]:
-    """Lets the CPU multiply bfloat16 numbers in float32 clothes as what they are, where it can; sums stay float32."""
+def _exact_in_bfloat16(is_bfloat16: bool) -> Iterator[None]:
+    """Run the CPU's float32 matmul in bf16, which is exact for bf16 values; its sums stay float32."""
     setting = torch.backends.mkldnn.matmul
     before = setting.fp32_precision
     try:
-        if yes:
+        if is_bfloat16:
             setting.fp32_precision = "bf16"
         yield
     finally:
@@ -102,13 +104,18 @@ def _exact_in_bfloat16(yes: bool) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def check_head(head: VocabularyHead, own_logits_LV: torch.Tensor, hidden_LH: torch.Tensor, spec: ScorerSpec) -> None:
-    """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass."""
-    own_LV, ours_LV = own_logits_LV.float().log_softmax(-1), head.logits(hidden_LH).log_softmax(-1)
-    drift = (own_LV - ours_LV).abs().max().item()
+def check_head(head: VocabularyHead, model: PreTrainedModel, spec: ScorerSpec) -> None:
+    """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass on a few tokens."""
+    pad = model.config.get_text_config().pad_token_id
+    ids_L = torch.arange(1, 17, device=model.device) * 11 % head.weight.shape[0]
+    ids_1L = ids_L[ids_L != pad][None]  # transformers warns of pad tokens without a mask
+    with adapter_active(model, spec.adapter_name):
+        theirs_LV = model(input_ids=ids_1L, use_cache=False).logits[0].float().log_softmax(-1)
+        hidden_LH = network_of(model)(input_ids=ids_1L, use_cache=False).last_hidden_state[0]
+    drift = (theirs_LV - head.logits(hidden_LH).log_softmax(-1)).abs().max().item()
     if not drift <= (1e-4 if arithmetic(spec.files.dtype, hidden_LH.device) == "float32" else 1e-1):
         raise ModelError(
             f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
-            f"models.{spec.name}.path: {spec.files.path}",
+            spec.where,
             "report the architecture, so that its transform can be added to scoring/vocabulary.py",
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import Scorer, make_scorer
 from tests.fakes import Architecture, make_policy, make_reward
 from tests.golden.in_process import specs
 
@@ -39,7 +39,7 @@ def make_scorers(models: dict[Kind, Path], dtype: str = "float32", tokens: int |
     reward = models.get("reward") or make_reward(models["policy"].parent / "reward-of-llama")
     by_name = specs(models["policy"], reward, "chat")
     by_name = {name: replace(by_name[name], files=replace(by_name[name].files, dtype=dtype)) for name in models}
-    return {name: Scorer(spec, tokens, torch.device("cpu")) for name, spec in by_name.items()}
+    return {name: make_scorer(spec, tokens, torch.device("cpu")) for name, spec in by_name.items()}
 
 
 def numbers(scorer: Scorer, records: Sequence[Encoded]) -> list[list[float]]:

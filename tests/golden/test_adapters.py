@@ -12,7 +12,7 @@ from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
 from mapjob.pipeline.stages import by_base
 from mapjob.scoring.models import load_model
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.golden.in_process import columns, encode, read
@@ -55,9 +55,9 @@ def test_base_and_adapter_share_one_model(folders, short_pairs):
     assert list(specs) == ["policy", "reference", "reward"], "the reference is the policy's base"
     assert [[s.name for s in shared] for shared in by_base(specs.values())] == [["policy", "reference"], ["reward"]]
     pair = [specs["policy"], specs["reference"]]
-    model = load_model(pair, CPU)
+    model = load_model(pair[0].files, "logps", "policy", CPU)
     records = encode(specs["policy"], read(short_pairs[:10]))
-    scorers = [Scorer(spec, device=CPU, model=model) for spec in pair]
+    scorers = [make_scorer(spec, device=CPU, model=model) for spec in pair]
     policy, reference = ([sum(row) for row in columns(s, records)["logps"]] for s in scorers)
     again = [sum(row) for row in columns(scorers[0], records)["logps"]]
     assert policy == again, "the reference left the adapter as it was"
@@ -86,7 +86,7 @@ def test_reward_model_with_an_adapter(folders, short_pairs):
     records = encode(spec["reward"], read(short_pairs[:10]))
     base = AutoModelForSequenceClassification.from_pretrained(folders["reward"])
     tuned = PeftModel.from_pretrained(base, folders["classifier"]).eval()
-    ours = columns(Scorer(spec["reward"], device=CPU), records)["rewards"]
+    ours = columns(make_scorer(spec["reward"], device=CPU), records)["rewards"]
     with torch.no_grad():
         for record, rewards in zip(records, ours):
             ids = [torch.tensor([[*record.prompt, *completion]]).long() for completion in record.completions]
@@ -109,12 +109,12 @@ def test_refusals(folders, tmp_path):
     gpt2 = make_policy(tmp_path / "gpt2", "gpt2")
     specs = specs_of({**folders, "base": gpt2}, policy={"adapter": str(folders["adapter"])})
     with pytest.raises(ModelError, match=r"the adapter does not fit the model"):
-        load_model([specs["policy"]], CPU)
+        load_model(specs["policy"].files, "logps", "policy", CPU)
 
 
 def test_a_model_spread_over_devices(folders, short_pairs):
     """On one device, by the same hooks that carry states from GPU to GPU."""
     spec = specs_of(folders, policy={"adapter": str(folders["adapter"])})["reference"]
     records = encode(spec, read(short_pairs[:5]))
-    spread = Scorer(spec, device=CPU, model=load_model([spec], CPU, spread=True))
-    assert spread.score(records).table.equals(Scorer(spec, device=CPU).score(records).table)
+    spread = make_scorer(spec, device=CPU, model=load_model(spec.files, "logps", "reference", CPU, spread=True))
+    assert spread.score(records).table.equals(make_scorer(spec, device=CPU).score(records).table)

@@ -12,7 +12,7 @@ from mapjob.corpus.records import Record, as_chat
 from mapjob.metrics.map import reward_margin, simpo_margin
 from mapjob.scoring.budget import Budget
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from tests.fakes import ARCHITECTURES, make_policy, make_reward
 from tests.golden.conftest import evenly
 from tests.golden.in_process import columns, encode, read, specs
@@ -28,7 +28,7 @@ class Scorers:
         policy = make_policy(folder / "policy", architecture)
         reward = make_reward(folder / "reward", architecture)
         self.specs = specs(policy, reward, "chat")
-        self.scorers = {name: Scorer(spec, device=torch.device("cpu")) for name, spec in self.specs.items()}
+        self.scorers = {name: make_scorer(spec, device=torch.device("cpu")) for name, spec in self.specs.items()}
         self.pairs = pairs
         self.alone = self.score(self.encode(pairs), tokens_per_batch=1)
 

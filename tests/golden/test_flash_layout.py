@@ -67,7 +67,7 @@ def test_flash_segments_are_the_loops(tmp_path, monkeypatch, architecture, left,
     monkeypatch.setattr(attention, "varlen_attn", kernel)
     monkeypatch.setattr(attention, "_flash_can", lambda *_: True)
     for name, scorer in make_scorers(models).items():
-        assert scorer.body.why_not_packed is None
+        assert scorer.backbone.why_not_packed is None
         calls.clear()
         ours = flat(numbers(scorer, records()))
         deviations = np.abs(np.array(ours) - expected[name]) / np.maximum(np.abs(expected[name]), 0.1)

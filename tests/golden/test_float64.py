@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from tests.fakes import ARCHITECTURES, Architecture, make_config, make_policy, make_reward, make_tokenizer
 from tests.golden.conftest import evenly
 from tests.golden.in_process import columns, encode, read, specs
@@ -177,7 +177,7 @@ def ours(policy: Path, reward: Path, pairs: list[dict], style: str, **scoring: A
     computed = {}
     for name, spec in by_name.items():
         encoded = encode(spec, records)
-        computed |= columns(Scorer(spec, device=torch.device("cpu")), encoded)
+        computed |= columns(make_scorer(spec, device=torch.device("cpu")), encoded)
         computed[f"{name}_ids"] = [[[*e.prompt, *completion] for completion in e.completions] for e in encoded]
     return computed
 

@@ -13,7 +13,7 @@ from transformers import AutoModel, LlamaModel, PreTrainedTokenizerFast
 from mapjob.errors import ModelError, Reason
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.rewards import GatedObjectivesHead
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from tests.fakes import make_config, make_policy, make_tokenizer
 from tests.golden.in_process import columns, encode, read, specs
 
@@ -82,8 +82,8 @@ def test_rewards(armo, tmp_path, short_pairs):
     folder, model = armo
     spec = specs(make_policy(tmp_path / "policy"), folder, "chat")["reward"]
     records = encode(spec, read(short_pairs[:40]))
-    scorer = Scorer(spec, device=torch.device("cpu"))
-    assert scorer.body.why_not_packed is None
+    scorer = make_scorer(spec, device=torch.device("cpu"))
+    assert scorer.backbone.why_not_packed is None
     ours = [reward for row in columns(scorer, records)["rewards"] for reward in row]
     theirs = [model([*record.prompt, *c]) for record in records for c in record.completions]
     print(f"largest deviation {max(abs(a - b) for a, b in zip(ours, theirs)):.2e} of values up to {max(theirs):.3g}")
@@ -96,7 +96,7 @@ def test_a_text_without_an_assistant_header(armo, tmp_path, short_pairs):
     spec = specs(make_policy(tmp_path / "policy"), armo[0], "chat")["reward"]
     good = encode(spec, read(short_pairs[:2]))
     bad = Encoded(good[0].completions[0], good[0].completions)
-    table = Scorer(spec, device=torch.device("cpu")).score([good[0], bad, good[1]]).table
+    table = make_scorer(spec, device=torch.device("cpu")).score([good[0], bad, good[1]]).table
     assert table["reason"].to_pylist() == [None, Reason.TEMPLATE_ERROR, None]
     assert [rewards is None for rewards in table["rewards"].to_pylist()] == [False, True, False]
 
@@ -111,4 +111,4 @@ def test_missing_gate(armo, tmp_path):
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     spec = specs(make_policy(tmp_path / "policy"), folder, "chat")["reward"]
     with pytest.raises(ModelError, match="lacks the weights of its gate"):
-        Scorer(spec, device=torch.device("cpu"))
+        make_scorer(spec, device=torch.device("cpu"))

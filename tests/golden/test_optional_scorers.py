@@ -9,7 +9,7 @@ from mapjob.config import Columns, parse_config
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoder
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward, make_tokenizer
 from tests.golden.in_process import columns, encode, read
@@ -36,7 +36,7 @@ def rows(specs, short_pairs) -> list[dict[str, str]]:
 
 
 def scored(spec: ScorerSpec, rows: list[dict[str, str]]) -> dict[str, list]:
-    return columns(Scorer(spec), encode(spec, read(rows)))
+    return columns(make_scorer(spec), encode(spec, read(rows)))
 
 
 def test_they_are_there_where_they_are_asked_for(specs):
@@ -90,7 +90,7 @@ def test_sums_of_squared_probabilities(specs, rows):
 def test_budgets_and_order_do_not_matter(specs, rows):
     for name, column in (("unconditional", "logps"), ("collision", "collision_logps")):
         encoded = encode(specs[name], read(rows))
-        expected = columns(Scorer(specs[name]), encoded)[column]
+        expected = columns(make_scorer(specs[name]), encoded)[column]
         order = np.random.default_rng(0).permutation(len(encoded))
-        again = columns(Scorer(specs[name], tokens_per_batch=200), [encoded[i] for i in order])[column]
+        again = columns(make_scorer(specs[name], tokens_per_batch=200), [encoded[i] for i in order])[column]
         assert again == [expected[i] for i in order]

@@ -32,7 +32,7 @@ def records() -> list[Encoded]:
 
 def with_memory_for(monkeypatch, scorer: Scorer, tokens: int) -> list[int]:
     """The scorer's device now holds packs of so many tokens. Fills the list with the tokens of packs that did fit."""
-    lay, fitted = scorer.body.lay, []
+    lay, fitted = scorer.backbone.lay, []
 
     def guarded(pack: Pack):
         num_tokens = sum(group.num_tokens for group in pack)
@@ -41,7 +41,7 @@ def with_memory_for(monkeypatch, scorer: Scorer, tokens: int) -> list[int]:
         fitted.append(num_tokens)
         return lay(pack)
 
-    monkeypatch.setattr(scorer.body, "lay", guarded)
+    monkeypatch.setattr(scorer.backbone, "lay", guarded)
     return fitted
 
 
@@ -50,7 +50,7 @@ def test_halving_changes_no_number(monkeypatch, scorer, tokens):
     expected = numbers(scorer, records())
     fitted = with_memory_for(monkeypatch, scorer, tokens)
     assert numbers(scorer, records()) == expected
-    assert max(fitted) == LONGEST or not scorer.body.why_not_packed
+    assert max(fitted) == LONGEST or not scorer.backbone.why_not_packed
     assert len(fitted) > 1
 
 
@@ -77,6 +77,6 @@ def test_other_errors_are_not_mistaken_for_it(monkeypatch, scorer):
     def broken(pack: Pack):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(scorer.body, "lay", broken)
+    monkeypatch.setattr(scorer.backbone, "lay", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         scorer.score(records())

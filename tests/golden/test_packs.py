@@ -47,7 +47,7 @@ def assert_as_in_float64(scorer: Scorer, of: list[Encoded]) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_packs(tmp_path, architecture):
     for name, scorer in make_scorers(make_models(tmp_path, architecture)).items():
-        assert scorer.body.why_not_packed is None
+        assert scorer.backbone.why_not_packed is None
         assert str(scorer).startswith(f"{name}: packs with shared prompts on cpu in float32, 4,096 tokens a pack")
         assert_as_in_float64(scorer, records())
 
@@ -55,7 +55,7 @@ def test_packs(tmp_path, architecture):
 @pytest.mark.parametrize("architecture", UNPACKED)
 def test_batches(tmp_path, architecture):
     for name, scorer in make_scorers(make_models(tmp_path, architecture)).items():
-        assert scorer.body.why_not_packed
+        assert scorer.backbone.why_not_packed
         reason = "its attention cannot be replaced"
         assert str(scorer) == f"{name}: length-sorted batches on cpu in float32, because {reason}"
         assert_as_in_float64(scorer, records())
@@ -68,7 +68,7 @@ def test_sliding_windows_and_blocks_of_queries(tmp_path, window):
     shapes = [(300, [290, 5]), (0, [300]), (129, [1, 127, 128]), (10, [260])]
     of = [random_record(generator, prompt, lengths, 400) for prompt, lengths in shapes]
     for scorer in make_scorers(make_models(tmp_path, "mistral", sliding_window=window)).values():
-        assert scorer.body.why_not_packed is None
+        assert scorer.backbone.why_not_packed is None
         assert_as_in_float64(scorer, of)
 
 

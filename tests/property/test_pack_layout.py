@@ -23,7 +23,7 @@ def numbered(pack: list[Group]) -> list[Group]:
         Group(
             np.fromiter(ids, np.int32, len(group.prompt)),
             [np.fromiter(ids, np.int32, len(completion)) for completion in group.completions],
-            [next(places) for _ in group.places],
+            [next(places) for _ in group.completion_ids],
         )
         for group in pack
     ]
@@ -41,16 +41,16 @@ def sequences(pack: list[Group]) -> dict[int, tuple[list[int], int]]:
     return {
         place: ([*group.prompt.tolist(), *completion.tolist()], len(group.prompt))
         for group in pack
-        for completion, place in zip(group.completions, group.places)
+        for completion, place in zip(group.completions, group.completion_ids)
     }
 
 
 def assert_reads(reading: Reading, pack: list[Group]) -> None:
     """The reading finds every completion's tokens, and before each of them the token that predicts it."""
     expected = sequences(pack)
-    assert sorted(reading.places) == sorted(expected)
+    assert sorted(reading.completion_ids) == sorted(expected)
     ids, predicting, targets = reading.ids_T.tolist(), [], []
-    for c, place in enumerate(reading.places):
+    for c, place in enumerate(reading.completion_ids):
         sequence, size = expected[place]
         assert reading.sequence(c).tolist() == sequence
         assert [ids[reading.token(c, position)] for position in range(len(sequence))] == sequence

@@ -28,8 +28,8 @@ def placed(parts: Iterable[Group]) -> dict[int, tuple]:
     """(prompt, completion) at each place; a place that is taken twice fails the test."""
     found: dict[int, tuple] = {}
     for part in parts:
-        assert len(part.completions) == len(part.places) > 0
-        for completion, place in zip(part.completions, part.places):
+        assert len(part.completions) == len(part.completion_ids) > 0
+        for completion, place in zip(part.completions, part.completion_ids):
             assert place not in found
             found[place] = ids(part.prompt, completion)
     return found
@@ -83,7 +83,10 @@ def test_a_prompt_is_repeated_only_where_it_must(rows, budget):
 @given(records, budgets)
 def test_the_same_records_give_the_same_packs(rows, budget):
     def plan() -> list:
-        return [[(ids(p.prompt, *p.completions), p.places) for p in k] for k in packs(shared_prompts(rows)[0], budget)]
+        return [
+            [(ids(p.prompt, *p.completions), p.completion_ids) for p in k]
+            for k in packs(shared_prompts(rows)[0], budget)
+        ]
 
     assert plan() == plan()
 

@@ -16,7 +16,7 @@ from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.selfplay.rolling import RollingBatch
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.model_files import ModelFiles, model_files
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec
 from tests.fakes import ARCHITECTURES, make_pairs, make_policy
 
@@ -40,7 +40,7 @@ def test_log_probabilities_are_those_of_the_scorer(policy):
     batch = RollingBatch(model, frozenset({2}), Generation(temperature=0, max_new_tokens=40), 8)
     rows = list(batch.write(prompts, [""] * len(prompts), 1))
     written = [Encoded(np.array(prompts[row.index], np.int32), [np.array(row.tokens, np.int32)]) for row in rows]
-    scored = Scorer(spec_of(policy), device=CPU).score(written).table.to_pylist()
+    scored = make_scorer(spec_of(policy), device=CPU).score(written).table.to_pylist()
     worst = max(abs(scores["logps"][0] - sum(row.logps)) for scores, row in zip(scored, rows))
     print(
         f"{len(rows)} greedy responses, {sum(len(row.tokens) for row in rows)} tokens: off by {worst:.1e} nats at most"

@@ -30,7 +30,7 @@ def test_records_with_one_prompt_are_one_group():
     ]
     groups, index = shared_prompts(records)
     assert index == [[0, 1], [2], [], [1, 3, 1]]
-    assert [g.places for g in groups] == [[0, 1, 3], [2]]
+    assert [g.completion_ids for g in groups] == [[0, 1, 3], [2]]
     assert [[c.tolist() for c in g.completions] for g in groups] == [[[3], [4], [5]], [[3]]]
 
 
@@ -81,7 +81,7 @@ def test_halves():
     first, second, third = group(1, 1, 1, 1), group(1, 1, first_place=3), group(1, 1, first_place=4)
     assert halves([first, second, third]) == ([first], [second, third])
     left, right = halves([first])
-    assert [part.places for part in (*left, *right)] == [[0], [1, 2]]
+    assert [part.completion_ids for part in (*left, *right)] == [[0], [1, 2]]
     assert halves([second]) is None
 
 

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mapjob.scoring.model_files import ModelFiles
-from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.vocabulary import ROW_MULTIPLE, ROWS, TILE, VocabularyHead
 
 SIZES = [5, 400, 2048, 2049, 5000, 32001]
@@ -33,12 +31,6 @@ def model_of(size: int, bias: bool = False, dtype: str = "float32", **transform:
     if bias:
         nn.init.normal_(model.lm_head.bias)
     return model.to(getattr(torch, dtype)).requires_grad_(False)
-
-
-def head_of(model: LlamaForCausalLM) -> VocabularyHead:
-    dtype = str(model.dtype).removeprefix("torch.")
-    files = ModelFiles("", "", None, dtype, "", "")
-    return VocabularyHead(model, ScorerSpec("policy", "logps", files, None, {}))
 
 
 def states_and_targets(num_rows: int, size: int, dtype: str = "float32") -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +62,7 @@ def assert_close(ours: torch.Tensor, exact: torch.Tensor, atol: float = 1e-5) ->
 @pytest.mark.parametrize("size", SIZES)
 def test_rows_and_sizes(size, num_rows):
     model, (states, targets) = model_of(size), states_and_targets(num_rows, size)
-    assert_close(head_of(model).token_logps(states, targets), in_float64(model, states, targets))
+    assert_close(VocabularyHead(model).token_logps(states, targets), in_float64(model, states, targets))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -79,7 +71,7 @@ def test_rows_and_sizes(size, num_rows):
 def test_bias_scales_and_soft_caps(size, name, bias):
     transform = TRANSFORMS[name]
     model, (states, targets) = model_of(size, bias, **transform), states_and_targets(40, size)
-    assert_close(head_of(model).token_logps(states, targets), in_float64(model, states, targets, **transform))
+    assert_close(VocabularyHead(model).token_logps(states, targets), in_float64(model, states, targets, **transform))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -88,7 +80,7 @@ def test_bias_scales_and_soft_caps(size, name, bias):
 def test_half_precision_weights_lose_nothing_more(size, bias, dtype):
     """Products of rounded weights and states are exact, and their sums float32."""
     model, (states, targets) = model_of(size, bias, dtype), states_and_targets(40, size, dtype)
-    assert_close(head_of(model).token_logps(states, targets), in_float64(model, states, targets))
+    assert_close(VocabularyHead(model).token_logps(states, targets), in_float64(model, states, targets))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -96,7 +88,7 @@ def test_half_precision_weights_lose_nothing_more(size, bias, dtype):
 def test_zero_weights_are_uniform(size, dtype):
     model, (states, targets) = model_of(size, dtype=dtype), states_and_targets(40, size, dtype)
     model.lm_head.weight.zero_()
-    logps = head_of(model).token_logps(states, targets)
+    logps = VocabularyHead(model).token_logps(states, targets)
     # One tile gives -ln V as float32 has it; each addition of a tile may round once more.
     roundings = 0 if size <= TILE["cpu"] else -(-size // TILE["cpu"])
     ulp = torch.finfo(torch.float32).eps * 8
@@ -115,7 +107,7 @@ def test_no_probability_above_one(size, dtype, by):
         steps = torch.arange(ROW_MULTIPLE, dtype=model.dtype)[:, None] / 16
         states = torch.ones(ROW_MULTIPLE, HIDDEN).to(model.dtype) + steps
         model.lm_head.weight[token] = by / HIDDEN
-        logps = head_of(model).token_logps(states, torch.full((ROW_MULTIPLE,), token))
+        logps = VocabularyHead(model).token_logps(states, torch.full((ROW_MULTIPLE,), token))
         assert (logps <= 0).all()
         if by == 1000:
             assert (logps == 0).all()
@@ -126,7 +118,7 @@ def test_no_probability_above_one(size, dtype, by):
 def test_a_row_does_not_depend_on_the_others(size, dtype):
     model, num_rows = model_of(size, dtype=dtype), ROWS["cpu"] + 1
     states, targets = states_and_targets(num_rows, size, dtype)
-    head = head_of(model)
+    head = VocabularyHead(model)
     together = head.token_logps(states, targets)
     for start, stop in [(0, 1), (3, 4), (0, 15), (1, 17), (100, 133), (7, 1024), (1024, 1025)]:
         assert torch.equal(head.token_logps(states[start:stop], targets[start:stop]), together[start:stop])

@@ -131,7 +131,7 @@ def _files(config: GenerateConfig) -> ModelFiles | None:
         return None
     _check_code(config.policy)
     files = model_files(config.policy, "policy")
-    limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
+    limit = files.max_positions
     if limit and config.generation.max_new_tokens >= limit:
         raise ConfigError(
             f"max_new_tokens is {config.generation.max_new_tokens}, and the policy was made for {limit} positions",

@@ -6,12 +6,11 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from mapjob.config import Model, Scoring
+from mapjob.config import Model
 from mapjob.corpus.plan import Style
 from mapjob.errors import ConfigError, ModelError
 from mapjob.scoring.model_files import ModelFiles, model_files
 from mapjob.scoring.models import load_model
-from mapjob.scoring.spec import EncodingSpec, ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer
 
 
@@ -26,18 +25,16 @@ def trainable_files(model: Model, style: Style, max_length: int) -> ModelFiles:
         raise ModelError("the selection holds messages, and the model has no chat template", files.path, do)
     if style == "raw" and load_tokenizer(files).eos_token is None:
         raise ModelError("the tokenizer has no EOS token to end plain text", files.path, "set its eos_token")
-    limit = files.config.get("max_position_embeddings") or files.config.get("n_positions")
+    limit = files.max_positions
     if limit and max_length > limit:
         do = f"give --max-length {limit} or less: longer pairs are dropped and counted"
         raise ConfigError(f"max_length is {max_length}, and the model was made for {limit} positions", files.path, do)
     return files
 
 
-def load_trainable(files: ModelFiles, style: Style, scoring: Scoring) -> PreTrainedModel:
+def load_trainable(files: ModelFiles) -> PreTrainedModel:
     """The model on the CPU in float32, its adapter merged, all weights trainable."""
-    base = replace(files, dtype="float32", adapter=None)
-    spec = ScorerSpec("policy", "logps", base, EncodingSpec(base, style, scoring, ()), {})
-    model = load_model([spec], torch.device("cpu"))
+    model = load_model(replace(files, dtype="float32", adapter=None), "logps", "policy", torch.device("cpu"))
     if files.adapter is not None:
         model = PeftModel.from_pretrained(model, files.adapter.folder).merge_and_unload()
     return model.requires_grad_(True)

@@ -105,7 +105,7 @@ def train(
             loss,
             COLUMNS[objective],
             args=arguments(how, f"{folder}/trainer", max_length),
-            model=load_trainable(files, style, config.scoring),
+            model=load_trainable(files),
             train_dataset=_selection(run, COLUMNS[objective], rows),
             processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if how.lora else None,

@@ -22,7 +22,7 @@ from mapjob.lab.world.tasks import grade
 from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
-from mapjob.scoring.scorers import Scorer
+from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward, scorer_style
 
 
@@ -48,7 +48,7 @@ class Scores:
         encoding = EncodingSpec(files, style, scoring.model_copy(update={"control_tokens": "keep"}), ())
         self._kind = "rewards" if is_reward(name) else "logps"
         self._encoder = Encoder(encoding, LAYOUTS["trl"])
-        self._scorer = Scorer(ScorerSpec(name, self._kind, files, encoding, {}))
+        self._scorer = make_scorer(ScorerSpec(name, self._kind, files, encoding, {}))
 
     def of(self, records: Sequence[Record]) -> tuple[F64, F64]:
         """(rewards or sums of log-probabilities, tokens), each (records, completions); NaN for a dropped record."""
