@@ -63,11 +63,11 @@ def facts(rows: Iterable[tuple[str, object]]) -> Html:
     return Html(f'<dl class="facts">\n{lines}\n</dl>')
 
 
-def listed(values: Sequence[object], most: int) -> Html:
+def list_lines(values: Sequence[object], at_most: int) -> Html:
     """Values one below the other, and how many more there are."""
-    lines = [text(value) for value in values[:most]]
-    if len(values) > most:
-        lines.append(Html(f"and {len(values) - most:,} more"))
+    lines = [text(value) for value in values[:at_most]]
+    if len(values) > at_most:
+        lines.append(Html(f"and {len(values) - at_most:,} more"))
     return Html("<br>".join(lines))
 
 

@@ -76,7 +76,7 @@ def test_numbers_are_those_of_the_manifest(page, manifest):
         assert parsed.row("refused", reason)[1:] == [f"{number}", f"{number / counts['rows']:.2%}"]
     assert parsed.row("effects", "pairs")[1:] == [f"{counts['ranked']}", f"{counts['selected']}"]
     disagree = counts["label_disagreements"] / counts["ranked"]
-    assert parsed.row("effects", "label against")[1] == f"{disagree:.1%}"
+    assert parsed.row("effects", "reward model disagrees")[1] == f"{disagree:.1%}"
     groups = [parsed.row("effects", name)[1:] for name in ("<script>", "plain", "without a group")]
     assert sum(int(ranked) for ranked, _, _ in groups) == counts["ranked"]
     assert sum(int(selected) for _, selected, _ in groups) == counts["selected"]
