@@ -1,1 +1,1 @@
-"""Each module prints its figures beside a peer or a measured ceiling, in one run: `python -m benchmarks.NAME`."""
+"""Each module prints its figures, with a peer or a measured ceiling, in one run: `python -m benchmarks.NAME`."""

@@ -1,9 +1,9 @@
-"""`mapjob browse` over a large selection: seconds until each page is there, and the memory of the program.
+"""`mapjob browse` on a large selection: seconds per page, and the memory of the program.
 
     python -m benchmarks.browse [--rows N] [--rounds N] [--json]
 
-A run folder of made pairs, about 700 bytes of text a row, in the files and row groups that a run writes. Every round
-starts the program anew and asks over HTTP, as a browser does. `start` is the program's own: Python and its imports.
+A run folder of synthetic pairs, about 700 bytes of text per row, in the files and row groups that a run writes. Every
+round starts the program again and queries it over HTTP, as a browser does. `start` is Python and its imports.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="Print one JSON object in place of the table.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of the table.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mapjob-browse-") as folder:
         run = make_run(folder, arguments.rows)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_run(folder: str, num_rows: int) -> str:
-    """A finished run of so many selected rows; returns its folder."""
+    """Write a finished run of `num_rows` selected rows; returns its folder."""
     run = RunFolder(folder, "map-0123456789abcdef")
     generator = np.random.default_rng(0)
     texts = pa.array([" ".join(generator.choice(WORDS, TEXT_WORDS)) for _ in range(NUM_TEXTS)])
@@ -73,7 +73,7 @@ def make_run(folder: str, num_rows: int) -> str:
 
 
 def rows_of(rank: np.ndarray, texts: pa.Array, generator: np.random.Generator) -> pa.Table:
-    """rank: (N,). Texts are a made one and the rank, so that no two are the same."""
+    """rank: (N,). Each text ends in its rank, so that no two are the same."""
     size = len(rank)
 
     def said() -> pa.Array:
@@ -102,7 +102,7 @@ def rows_of(rank: np.ndarray, texts: pa.Array, generator: np.random.Generator) -
 
 
 def one_round(run: str, num_rows: int) -> dict[str, dict[str, float]]:
-    """Seconds of each step, and the most memory that the program had held by then."""
+    """Seconds of each step, and the largest memory of the program until then."""
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "mapjob", "browse", run, "--against", run], stderr=subprocess.PIPE, text=True

@@ -1,9 +1,9 @@
-"""Generation by the default engine, and by transformers alone: python -m benchmarks.generate [--rounds N] [--json]
+"""Generation by the default engine and by plain transformers: python -m benchmarks.generate [--rounds N] [--json]
 
-The same model, prompts, numbers of samples and end tokens: rounds of every way, one after the other in one process.
-plain: `generate()` a prompt at a time, all its samples together. bucketed: `generate()` over batches of prompts of like
-length. continuous: `generate_batch()`. Random weights end a response by chance, so lengths spread as real ones do; what
-is compared is tokens a second, each way's own.
+The same model, prompts, numbers of samples and end tokens for all, in interleaved rounds in one process.
+plain: `generate()` on one prompt at a time, all its samples together. bucketed: `generate()` on batches of prompts of
+similar length. continuous: `generate_batch()`. Random weights end a response by chance, so lengths spread as real ones
+do; each way is measured by the tokens per second that it generates itself.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> None:
     prompts = [
         rng.integers(len(STOPS), SHAPE["vocab_size"], int(n)).tolist() for n in rng.gamma(4, 25, PROMPTS).clip(8, 400)
     ]
-    for way in options.ways:  # so that no round pays for what comes with a first call
+    for way in options.ways:  # warm-up, so that no round pays for a first call
         WAYS[way](model, prompts[:2])
     rates: dict[str, list[float]] = {way: [] for way in options.ways}
     for _ in range(options.rounds):

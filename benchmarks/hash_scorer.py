@@ -1,4 +1,4 @@
-"""In place of a model: scores made from a hash of the tokens, at no cost, through the actors' own interface."""
+"""A stand-in for a model: scores from a hash of the tokens, at no cost, through the actors' interface."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def _score(spec: ScorerSpec, block: pa.Table) -> pa.Table:
 
 
 def _hashed(ids: np.ndarray, kind: str) -> float:
-    """A number of 53 bits that depends on the kind, on every token and its place; below 0 for log-probabilities."""
+    """A number of 53 bits that depends on the kind, every token and its index; below 0 for log-probabilities."""
     places = np.arange(1, len(ids) + 1, dtype=np.uint64)
     start = np.uint64(kind == "logps")  # else MAP, the difference of two scaled margins, is 0 for every pair
     mixed = np.bitwise_xor.reduce((ids.astype(np.uint64) + places * MULTIPLIER + start) * MULTIPLIER)
@@ -61,7 +61,7 @@ def _hashed(ids: np.ndarray, kind: str) -> float:
 
 
 def make_nothing_models(folder: Path) -> None:
-    """`policy` and `reward`: folders that a run file can name, with one word-level tokenizer and next to no weights."""
+    """Write `policy` and `reward`: model folders with one word-level tokenizer and almost no weights."""
     tokens = ["<pad>", "<end>", "<unknown>", *map(str, range(10)), *dict.fromkeys(WORDS)]
     vocabulary = {token: place for place, token in enumerate(tokens)}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))

@@ -1,9 +1,9 @@
-"""The whole job beside the bare engine: pairs/s from start to manifest, over pairs/s of the scorers alone.
+"""The whole job compared with the bare engine: pairs/s from start to manifest, over pairs/s of the scorers alone.
 
     python -m benchmarks.job [CORPUS [POLICY REWARD]] [--limit N] [--rows-per-unit N] [--output FOLDER] [--json]
 
-Without models, a policy and a reward model of 110M parameters are made, with random weights: their speed is that of
-trained ones. At the end the selection is compared with the formula of the authors (Huang et al. 2025).
+If no models are given, it creates a policy and a reward model of 110M parameters with random weights, as fast as
+trained ones. At the end it compares the selection with the authors' formula (Huang et al. 2025).
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?", default=REAL_PAIRS, help="default: the developers' real pairs")
     parser.add_argument("policy", nargs="?")
     parser.add_argument("reward", nargs="?")
-    parser.add_argument("--limit", type=int, help="first rows only (default with the models made here: 240)")
-    parser.add_argument("--rows-per-unit", type=int, help="default with the models made here: 6")
-    parser.add_argument("--output", help="keep the scores here; a finished output is only ranked again")
+    parser.add_argument("--limit", type=int, help="only the first N rows; default with the benchmark's models: 240")
+    parser.add_argument("--rows-per-unit", type=int, help="default with the benchmark's models: 6")
+    parser.add_argument("--output", help="write the scores here; a finished output is only ranked again")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     log_to_stderr()
@@ -67,7 +67,7 @@ def measure(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     figures |= {"tokens": sum(manifest["spent"]["tokens"].values()), "tokens_one_by_one": one_by_one}
     for stage, seconds in manifest["spent"]["seconds"].items():
         figures[f"{stage}_s"] = seconds
-    # Processor seconds inside the scorers over all that the cores could give from start to end.
+    # Processor seconds inside the scorers over the core time available from start to end.
     figures["model_share_of_cores"] = sum(manifest["spent"]["model_s"].values()) / (wall_s * cores)
 
     other = config.model_copy(update={"selection": config.selection.model_copy(update={"alpha": 2.5})})
@@ -91,8 +91,8 @@ def run_file(arguments: argparse.Namespace, output: Path) -> Config:
 
 
 def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
-    """(pairs/s of policy and reward model, one after the other on all cores, on encoded records: nothing but scoring;
-    tokens of all sequences, each with its own prompt, as they are without packs and shared prompts)."""
+    """(pairs/s of policy and reward model, one after the other on all cores, on encoded records: scoring only; tokens
+    of all sequences, each with its own prompt, as without packs and shared prompts)."""
     prepared = prepare(config, limit)
     corpus, seconds, one_by_one = prepared.plan.corpus, 0.0, 0
     torch.set_num_threads(os.cpu_count() or 1)
@@ -112,7 +112,7 @@ def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
 
 
 def compare_with_authors(scored: Scored, ranking: Ranking, config: Config) -> dict[str, int]:
-    """How many pairs their z-scored top 40 % and ours do not share; 0 means the same set."""
+    """Number of pairs by which their z-scored top 40 % and ours differ; 0: the same set."""
     units = [unit.pairs.take(np.isin(unit.pairs.position, ranking.pairs.position)) for unit in scored.units.read()]
     columns = {name: np.concatenate([pairs.columns[name] for pairs in units]) for name in units[0].columns}
     a = np.maximum(columns["chosen_reward"], columns["rejected_reward"])

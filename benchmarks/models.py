@@ -1,4 +1,4 @@
-"""Models of a realistic size for the benchmarks, made on the spot: random weights cost what trained ones cost."""
+"""Models of a realistic size for the benchmarks, created on the spot: random weights are as fast as trained ones."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE with common English words: about four characters a token, as real ones have."""
+    """A byte-level BPE with common English words: about four characters per token, like real ones."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -1,9 +1,9 @@
-"""A corpus that grows by a shard: what the second night costs beside the first.
+"""A corpus that grows by one shard: the cost of the second night compared with the first.
 
     python -m benchmarks.nightly [--rows N] [--json]
 
-Sixteen shards of real pairs with small trained models, and `mapjob run`; then a seventeenth shard, and `mapjob run`
-again. The second night scores the units of the new shard and no other, and ranks all seventeen.
+`mapjob run` on sixteen shards of real pairs with small trained models; then again with a seventeenth shard. The second
+night scores only the units of the new shard, and ranks all seventeen.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NUM_SHARDS = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=250, help="of each shard")
+    parser.add_argument("--rows", type=int, default=250, help="rows per shard")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mapjob-nightly-") as folder:
@@ -75,7 +75,7 @@ def num_units(result: dict[str, Any]) -> int:
 
 
 def column_files(output: Path) -> dict[Path, int]:
-    """Every column file of the score store, with the time it was written."""
+    """Every column file of the score store, with the time at which it was written."""
     return {file: file.stat().st_mtime_ns for file in output.glob("scores/*/*.parquet")}
 
 

@@ -1,8 +1,8 @@
-"""What becomes of one flipped byte in a Parquet file: `python -m benchmarks.parquet_fuzz [--flips N]`.
+"""What becomes of a flipped byte in a Parquet file: `python -m benchmarks.parquet_fuzz [--flips N]`.
 
-A shard of a made corpus is written in several ways, with and without page checksums. In each copy one random byte is
-changed, and the copy is planned and read as a run does it. Files of our own (scores/, selected/) are read as ours.
-The flips are made in a process of their own, so that a crash or a hang is seen, counted, and gone past.
+A shard of a synthetic corpus is written in several ways, with and without page checksums. In each copy one random byte
+is changed, and the copy is planned and read as in a run. mapjob's own files (scores/, selected/) are read as such. The
+flips run in a separate process, so that a crash or a hang is seen, counted and skipped.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def write(kind: str) -> bytes:
 
 
 def flipped(data: bytes, kind: str, number: int) -> bytes:
-    """The file with one byte changed; which, and to what, follows from kind and number."""
+    """The file with one byte changed; kind and number determine which, and to what."""
     rng = random.Random(f"{kind} {number}")
     place = rng.randrange(len(data))
     return data[:place] + bytes([data[place] ^ rng.randrange(1, 256)]) + data[place + 1 :]
@@ -76,9 +76,9 @@ class Reader:
         try:
             plan, table = self._read(data)
         except (MapjobError, pa.ArrowException) as error:
-            # from_parquet refuses a file of ours by an ArrowException, of which the score store makes a MapjobError.
+            # from_parquet rejects a file of ours with an ArrowException, which the score store turns into MapjobError.
             return "error" if isinstance(error, MapjobError) or self._kind == OURS else "traceback"
-        except Exception:  # noqa: BLE001 - this is what is looked for
+        except Exception:  # noqa: BLE001 - what this benchmark looks for
             return "traceback"
         if not table.schema.equals(self._table.schema):
             return "other columns"
@@ -100,13 +100,13 @@ class Reader:
 
 
 def _content(plan: Plan, table: pa.Table) -> list[tuple[Record | Reason, dict[str, Any] | None]]:
-    """Of each row what is scored, or the reason why it is not, and all its columns."""
+    """Per row what is scored, or the reason why it is not, and all its columns."""
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     return list(zip([r.reason if isinstance(r, RowError) else r for r in records], python_rows(table)))
 
 
 def outcomes(kind: str, flips: int) -> Counter[str]:
-    """How many of the first `flips` flips of a kind ended how (one of OUTCOMES)."""
+    """Counts per outcome (one of OUTCOMES) of the first `flips` flips of a kind."""
     counted: Counter[str] = Counter()
     while (done := counted.total()) < flips:
         command = [sys.executable, "-m", "benchmarks.parquet_fuzz", "--child", kind, str(done), str(flips)]
@@ -129,7 +129,7 @@ def _child(kind: str, first: int, stop: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flips", type=int, default=2000, help="of each kind of file")
+    parser.add_argument("--flips", type=int, default=2000, help="flips per kind of file")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -1,4 +1,4 @@
-"""What else scores pairs: transformers plain and length-sorted, TRL, lm-evaluation-harness; who agrees with float64.
+"""Peers that score pairs: transformers, plain and length-sorted, TRL, lm-evaluation-harness; checked against float64.
 
 Each peer is a function (model, sequences, batch size) -> scores, a sequence being prompt ids and completion ids.
 """
@@ -24,7 +24,7 @@ class Peer:
     engine: str
     score: Callable[[PreTrainedModel, Sequences, int], list[float]]
     batch_size: int
-    weak: bool = False  # measured where it is cheap to, among the pairs of a policy
+    weak: bool = False  # measured only on the pairs of a policy, where it is cheap
 
     def __str__(self) -> str:
         return f"{self.engine}, batch {self.batch_size}"
@@ -36,7 +36,7 @@ def chunks(items: list, size: int) -> Iterator[list]:
 
 @torch.inference_mode()
 def by_transformers(model: PreTrainedModel, sequences: Sequences, batch_size: int) -> list[float]:
-    """Right-padded batches in the order given, every logit of them in float32."""
+    """Right-padded batches in the given order, every logit in float32."""
     scores: list[float] = []
     for batch in chunks(sequences, batch_size):
         ids_BL = _right_padded([[*prompt, *completion] for prompt, completion in batch])
@@ -53,17 +53,17 @@ def by_transformers(model: PreTrainedModel, sequences: Sequences, batch_size: in
 
 
 def by_length_sorted(model: PreTrainedModel, sequences: Sequences, batch_size: int) -> list[float]:
-    """The same over sequences of like length, which pads least."""
+    """The same on batches of similar length, which pads least."""
     order = sorted(range(len(sequences)), key=lambda i: -_length(sequences[i]))
     return _unsorted(by_transformers(model, [sequences[i] for i in order], batch_size), order)
 
 
 @torch.inference_mode()
 def by_lm_eval(model: PreTrainedModel, sequences: Sequences, batch_size: int) -> list[float]:
-    """As lm-evaluation-harness collates: longest first, no mask, the last token not fed, log_softmax in the own dtype.
+    """As lm-evaluation-harness collates: longest first, no mask, last token not fed, log_softmax in the model's dtype.
 
-    Two things it does are left out, both in its favour: its argmax over the vocabulary, which says whether greedy
-    decoding would give the text, and its sum in the model's dtype, which in bfloat16 is good for 3 digits.
+    Two things it does are left out, both in its favour: its argmax over the vocabulary, which tells if greedy decoding
+    would give the text, and its sum in the model's dtype, which in bfloat16 has 3 digits.
     """
     order = sorted(range(len(sequences)), key=lambda i: (-_length(sequences[i]), sequences[i]))
     scores: list[float] = []
@@ -77,7 +77,7 @@ def by_lm_eval(model: PreTrainedModel, sequences: Sequences, batch_size: int) ->
 
 
 def by_trl(model: PreTrainedModel, sequences: Sequences, batch_size: int) -> list[float]:
-    """TRL's reference log-probabilities; sequences are chosen and rejected in turn, a batch is so many pairs."""
+    """TRL's reference log-probabilities; sequences alternate between chosen and rejected, a batch counts pairs."""
     trainer, collator = _trl_trainer(model)
     pairs = [
         {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
@@ -92,7 +92,7 @@ def by_trl(model: PreTrainedModel, sequences: Sequences, batch_size: int) -> lis
 
 @lru_cache(maxsize=1)
 def _trl_trainer(model: PreTrainedModel) -> tuple[Any, Any]:
-    """A DPOTrainer whose reference is the model, and its collator. What it would train never runs, so that is tiny."""
+    """A DPOTrainer whose reference is the model, and its collator. The model to train never runs, so it is tiny."""
     from trl import DPOConfig, DPOTrainer  # slow to import, and --quick has no use for it
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -116,7 +116,7 @@ def _trl_trainer(model: PreTrainedModel) -> tuple[Any, Any]:
     return trainer, DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
 
 
-# Each part from the strongest expected to the weakest.
+# Each part from the strongest peer, as expected, to the weakest.
 PEERS = [
     Peer("transformers", by_transformers, 1),
     Peer("lm-eval", by_lm_eval, 1),
@@ -137,7 +137,7 @@ QUICK = [PEERS[0], PEERS[4]]
 
 
 class Disagreement(Exception):
-    """Someone's scores are not what the model says, so their time means nothing."""
+    """A scorer's scores are wrong, so its time means nothing."""
 
 
 @torch.inference_mode()
@@ -149,14 +149,14 @@ def reference(model: PreTrainedModel, sequences: Sequences) -> list[float]:
         if model.get_output_embeddings() is None:
             scores.append(model(input_ids=ids_L[None], use_cache=False).logits.item())
             continue
-        # The head only where a completion token is predicted: rows of logits do not depend on each other.
+        # The head only for positions that predict a completion token: rows of logits are independent.
         logits_CV = model(input_ids=ids_L[None], use_cache=False, logits_to_keep=len(completion) + 1).logits[0, :-1]
         scores.append(logits_CV.log_softmax(-1).gather(1, ids_L[len(prompt) :, None]).sum().item())
     return scores
 
 
 def check(scores: dict[str, list[float]], true: list[float], kind: str, dtype: str) -> dict[str, float]:
-    """The mean error of each scorer. Raises Disagreement for one further from float64 than its dtype excuses."""
+    """The mean error per scorer. Raises Disagreement if one is further from float64 than its dtype explains."""
     exact = np.array(true)
     errors = {who: np.abs(np.array(own) - exact) for who, own in scores.items()}
     means = {who: float(error.mean()) for who, error in errors.items()}
@@ -166,7 +166,7 @@ def check(scores: dict[str, list[float]], true: list[float], kind: str, dtype: s
             worst = int(np.argmax(np.where(np.isfinite(error), error / may, np.inf)))
             good, what = error[worst] <= may[worst], f"a score by {error[worst]:.3g}, {may[worst]:.3g} allowed"
         else:
-            # Few scores: what is above the limit must be more than chance would put there.
+            # There are few scores: an error above the limit must be more than chance.
             above = error - (OURS_MAY if who == OURS else PEERS_MAY) * errors[BATCH_1]
             if who.startswith("lm-eval"):
                 above -= LM_EVAL_ROUNDS * np.abs(exact)

@@ -1,11 +1,11 @@
-"""The exact ranking of a very large corpus: its time and its memory, and what they come to for ten times as many.
+"""The exact ranking of a very large corpus: time and memory, and their extrapolation to ten times as many pairs.
 
     python -m benchmarks.rank [--pairs 1e8] [--json]
 
-What `mapjob rank` does between the score store and the files of a selection: pairs come unit by unit, exact repeats
-fall, both margins are scaled over the whole corpus, every pair gets its place, and the best 40 % are kept. Scores and
-keys are made from a seed, in single precision as models give them, so that there are ties; a thousandth of the pairs
-are repeats. Reading the store is not in here (`benchmarks.scale` has it), and making the numbers is not counted.
+What `mapjob rank` does between the score store and the files of a selection: pairs arrive unit by unit, exact repeats
+are removed, both margins are scaled over the whole corpus, every pair gets its rank, and the best 40 % are kept. Scores
+and keys come from a seed, in single precision as models give them, so that there are ties; a thousandth of the pairs
+are repeats. Reading the store is not included (`benchmarks.scale` has it), nor is generating the numbers.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measured(num_pairs: int) -> dict[str, float]:
-    """Seconds and bytes of ranking so many pairs; of ten times as many, sorting by n log n and the rest by n."""
+    """Seconds and bytes to rank `num_pairs` pairs, also for ten times as many: sorting by n log n, the rest by n."""
     before = peak_bytes()
     selection = Selection(keep={"ratio": 0.4})
     units = Units(num_pairs)
@@ -76,7 +76,7 @@ def pair_ids(positions: np.ndarray) -> pa.Array:
 
 
 class Units:
-    """Scored pairs, a unit at a time; `making_s` is what it took to make them up."""
+    """Scored pairs, one unit at a time; `making_s` is the time to generate them."""
 
     def __init__(self, num_pairs: int):
         self.num_pairs, self.making_s = num_pairs, 0.0

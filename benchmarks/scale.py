@@ -1,13 +1,13 @@
-"""A million pairs through the whole job without a model: what the machinery costs in time and in memory.
+"""A million pairs through the whole job without a model: the time and memory of everything else.
 
     python -m benchmarks.scale [--pairs FEW MANY] [--rows-per-unit N] [--json]
-    python -m benchmarks.scale --pairs 1000 20000 --rows-per-unit 1    # what a unit costs the driver
+    python -m benchmarks.scale --pairs 1000 20000 --rows-per-unit 1    # the cost per unit in the driver
 
-Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores are made from a
-hash of the tokens. The job runs on few pairs and on many, each in a process of its own, which is watched from outside.
-`driver` is the process that ranks and publishes: the peak, as the kernel keeps it, of what it does not share. `all` is
-the PSS of it and of all below it, where what several processes share is counted once, looked at once a second. The
-lower figures are of the second run over the first; with few rows a unit, score_ms_per_unit is what a unit itself costs.
+Real Parquet shards, tokens, Ray, score store and `mapjob.job.run`; only the models are left out: scores come from a
+hash of the tokens. The job runs on few pairs and on many, each in a separate process that is watched from outside.
+`driver` is the process that ranks and publishes: the kernel's peak of its unshared memory. `all` is the PSS of that
+process and its children, in which shared memory is counted once, sampled once per second. The lower figures compare the
+second run with the first; with few rows per unit, score_ms_per_unit is the cost of a unit itself.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rows-per-unit", type=int, default=2_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    # Shards alike in both, since a shard's row group is read whole.
+    # The same shard size in both, since a shard's row group is read whole.
     rows_per_shard = min(MAX_ROWS_PER_SHARD, *arguments.pairs)
     small, large = (measured(size, arguments.rows_per_unit, rows_per_shard) for size in arguments.pairs)
     further = {name: large[name] - small[name] for name in large}
@@ -62,7 +62,7 @@ def _figure(value: float) -> str:
 
 
 def measured(num_pairs: int, rows_per_unit: int, rows_per_shard: int) -> dict[str, Any]:
-    """One run on so many pairs, in a process of its own: its speed, its seconds by stage, its peaks."""
+    """One run on `num_pairs` pairs in a separate process: speed, seconds per stage, peak memory."""
     with tempfile.TemporaryDirectory(prefix="mapjob-scale-") as name:
         folder = Path(name)
         write_shards(folder / "corpus", num_pairs, rows_per_shard)
@@ -119,7 +119,7 @@ def _texts(generator: np.random.Generator, places: np.ndarray, num_words: int) -
 
 
 class Peaks:
-    """Largest memory of a process without what it shares, and largest PSS of it and all below it. A context manager."""
+    """Largest unshared memory of a process, and largest PSS of it and its children. A context manager."""
 
     def __init__(self, pid: int):
         self.driver = self.all = 0
@@ -153,7 +153,7 @@ class Peaks:
 
 
 def _kernel_says(process: psutil.Process, file: str) -> dict[str, int]:
-    """The lines of /proc/<pid>/<file> that are sizes, in bytes; none for a process that has ended."""
+    """The sizes in /proc/<pid>/<file>, in bytes; none if the process has ended."""
     try:
         lines = Path(f"/proc/{process.pid}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,14 +1,14 @@
-"""How scoring grows with the nodes: real Ray with several nodes on this machine, and a scorer that takes a fixed time.
+"""How scoring scales with nodes: real Ray with several nodes on this machine, and a scorer that takes a fixed time.
 
     python -m benchmarks.scaling [--actors 1 2 4 8] [--seconds S] [--json]
     python -m benchmarks.scaling --elastic [--seconds S] [--json]
 
-Each node has two GPUs in Ray's eyes, one for the policy and one for the reward model, whose actors sleep S seconds a
-unit and then give scores made from a hash of the tokens. `of_linear` is the units that were done while all actors were
-up and had not run out of units, over what they could have done at most without a moment between two units.
+To Ray each node has two GPUs, one for the policy and one for the reward model, whose actors sleep S seconds per unit
+and then return scores from a hash of the tokens. `of_linear` is the number of units done while all actors were up and
+had not run out of units, over the most that they could have done without a pause between two units.
 
-With --elastic two nodes begin, two join when a quarter of the units is committed, and one of the first is lost at half.
-`longest_gap_s` is the longest time after the loss in which an actor that lived on had no unit.
+With --elastic two nodes start, two join once a quarter of the units is committed, and one of the first is lost at half.
+`longest_gap_s` is the longest time after the loss in which a surviving actor had no unit.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from mapjob.job.run import run_job
 from mapjob.pipeline import graph
 
 ROWS_PER_UNIT, UNITS_PER_ACTOR, UNITS_OF_ELASTIC = 10, 20, 120
-# Two CPUs each: nodes that claim many more cores than this machine has start more encoders than it can carry.
+# Two CPUs each: nodes that claim many more cores than the machine has start more encoders than it can run.
 NODE = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 100 * 2**20}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8], help="of each scorer, one a node")
-    parser.add_argument("--seconds", type=float, default=4.0, help="that a unit takes")
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8], help="actors per scorer, one per node")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time per unit")
     parser.add_argument("--elastic", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def weak_scaling(actors: int, seconds: float) -> dict[str, Any]:
-    """As many nodes as actors, and units in proportion."""
+    """As many nodes as actors per scorer, and units in proportion."""
     with Walk(actors, actors * UNITS_PER_ACTOR, seconds) as walk:
         walk.finish(walk.start({"num_gpus": 1, "min_size": actors, "max_size": actors}))
         lines = walk.lines()
@@ -62,7 +62,7 @@ def weak_scaling(actors: int, seconds: float) -> dict[str, Any]:
 
 
 def busy_share(lines: list[dict[str, Any]]) -> float:
-    """Time in units over all there was, between the moment when all actors are up and the first one's last unit."""
+    """Share of time spent in units, from when all actors are up until the first of them ends its last unit."""
     actors = defaultdict(list)
     for line in lines:
         actors[line["actor"]].append((line["start"], line["end"]))
@@ -98,7 +98,7 @@ def elastic(seconds: float) -> dict[str, Any]:
 
 
 def longest_gap(lines: list[dict[str, Any]], since: float) -> float:
-    """Longest time without a unit, after a moment, of an actor that had units before and after it."""
+    """Longest time without a unit, after `since`, of an actor that had units before and after it."""
     actors = defaultdict(list)
     for line in sorted(lines, key=lambda line: line["start"]):
         actors[line["actor"]].append(line)
@@ -135,7 +135,7 @@ class Walk:
         self._folder.cleanup()
 
     def start(self, pool: dict[str, int]) -> Process:
-        """A run in a process of its own."""
+        """A run in a separate process."""
         tree = {
             "input": {"path": str(self.folder / "corpus")},
             "output": {"path": str(self.folder / "output")},
@@ -148,14 +148,14 @@ class Walk:
         return running
 
     def finish(self, running: Process) -> dict[str, int]:
-        """The counts of the run, once it is through."""
+        """The counts of the run, once it has finished."""
         running.join()
         assert running.exitcode == 0, "the run failed"
         (manifest,) = (self.folder / "output" / "runs").glob("*/manifest.json")
         return json.loads(manifest.read_text())["counts"]
 
     def wait_for(self, running: Process, units: int) -> None:
-        """Until so many units went through the last scorer."""
+        """Wait until the last scorer has done so many units."""
         while sum(line["scorer"] == "reward" for line in self.lines()) < units:
             assert running.is_alive(), "the run failed"
             time.sleep(0.1)

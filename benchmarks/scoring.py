@@ -1,10 +1,10 @@
-"""The scoring engine against its peers and against the processor's peak, in one process and interleaved rounds.
+"""The scoring engine compared with its peers and with the processor's peak, in one process and interleaved rounds.
 
     python -m benchmarks.scoring [--pairs N] [--rounds N] [--quick] [--json]
 
-Models are made on the spot: Llama of 110M parameters, random weights that bfloat16 holds exactly, so that one float64
-reference judges every dtype. L is the share of the peak that useful work gets: each prompt once, the head on completion
-tokens only. lead is the fastest peer's time over ours.
+Models are created on the spot: Llama of 110M parameters, random weights that bfloat16 holds exactly, so that one
+float64 reference serves every dtype. L is the share of the peak that goes into useful work: each prompt once, the head
+on completion tokens only. lead is the fastest peer's time over ours.
 """
 
 import argparse
@@ -47,16 +47,16 @@ KIND = {"policy": "logps", "reward": "rewards"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, help="records of two completions (default 3, where peers crawl 2)")
-    parser.add_argument("--rounds", type=int, help="rounds after the first (default 2, where peers crawl 1)")
-    parser.add_argument("--quick", action="store_true", help="policy pairs alone, against few peers")
-    parser.add_argument("--json", action="store_true", help="one object a line after the table")
+    parser.add_argument("--pairs", type=int, help="records of two completions (default 3; 2 if bfloat16 is emulated)")
+    parser.add_argument("--rounds", type=int, help="rounds after the first (default 2; 1 if bfloat16 is emulated)")
+    parser.add_argument("--quick", action="store_true", help="only policy pairs, with few peers")
+    parser.add_argument("--json", action="store_true", help="one object per line after the table")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers has renamed
-    # Where the processor has no bfloat16, peers take four times as long for it, and all has to end within ten minutes.
+    # If the processor has no bfloat16, peers take four times as long for it; the benchmark must end within ten minutes.
     few = arguments.quick or peers_crawl("bfloat16")
     scenarios = plan(arguments.pairs or (2 if few else 3), arguments.quick)
     rounds = (1 if few else 2) if arguments.rounds is None else arguments.rounds
@@ -69,12 +69,12 @@ def main() -> None:
 
 
 def peers_crawl(dtype: str) -> bool:
-    """Whether they compute in a dtype that the processor does not multiply; ours then takes another."""
+    """Whether peers compute in a dtype that the processor only emulates; our engine then uses another."""
     return arithmetic(dtype, default_device()) != dtype
 
 
 def plan(pairs: int, quick: bool) -> list[Scenario]:
-    """Both dtypes have the same records, so that one float64 reference does for both."""
+    """Both dtypes have the same records, so that one float64 reference serves both."""
     kinds = [("policy", 2, pairs)]
     if not quick:
         kinds += [("reward", 2, pairs), ("policy", 5, math.ceil(pairs * 2 / 5))]
@@ -86,7 +86,7 @@ def load(folder: Path, scenario: Scenario, dtype: torch.dtype, **more: Any) -> P
 
 
 def compare(folder: Path, scenarios: list[Scenario], rounds: int, quick: bool) -> list[dict[str, Any]]:
-    """The results of all scenarios. Stops the process where someone's scores are wrong."""
+    """The results of all scenarios. Exits if a scorer's scores are wrong."""
     results: list[dict[str, Any]] = []
     true: dict[tuple, list[float]] = {}
     rates: dict[str, float] = {}
@@ -131,12 +131,12 @@ def play(
     rounds: int,
     quick: bool,
 ) -> dict[str, Any]:
-    """One round with everyone, whose scores are checked, then rounds with those who matter."""
+    """One round with all scorers, to check their scores, then rounds with those that matter."""
     few = quick or peers_crawl(scenario.dtype)
     pool = [peer for peer in (peers.QUICK if few else peers.PEERS) if takes_part(peer, scenario, len(sequences))]
     short = [(prompt[:8], completion[:8]) for prompt, completion in sequences[:2]]
     for peer in pool:
-        peer.score(model, short, peer.batch_size)  # whoever is measured has run before
+        peer.score(model, short, peer.batch_size)  # warm-up
     scores, peaks, ours_s, peers_s = {}, [peak_flops(scenario.dtype)], [], {}
     scores[peers.OURS] = timed(ours, ours_s)
     for peer in pool:
@@ -150,7 +150,7 @@ def play(
         slow = [] if few else [peer for peer in peers_s if str(peer) == peers.BATCH_8]
         for peer in dict.fromkeys([*best, *slow]):
             timed(lambda p=peer: p.score(model, sequences, p.batch_size), peers_s[peer])
-    # Whoever is fastest at the end was among the best in every round, so it has a time in each.
+    # The fastest at the end was among the best in every round, so it has a time in each.
     best = min(peers_s, key=lambda peer: min(peers_s[peer]))
     batch_8_s = next(seconds for peer, seconds in peers_s.items() if str(peer) == peers.BATCH_8)
     return {
@@ -170,17 +170,17 @@ def play(
 
 
 def takes_part(peer: Any, scenario: Scenario, num_sequences: int) -> bool:
-    """A reward model and many candidates are compared with the strongest alone, which the pairs of a policy show."""
+    """Whether a peer is run: reward models and many candidates meet only the strongest, which policy pairs show."""
     pairs_of_policy = scenario.scorer == "policy" and scenario.completions == 2
     if not pairs_of_policy and (peer.engine == "trl" or peer.weak):
         return False
-    # From twice the sequences on a batch holds them all, as the size before did.
+    # From twice the number of sequences on, a batch holds them all, as the size before did.
     other_work = peer.batch_size < 2 * num_sequences or str(peer) == peers.BATCH_8
     return other_work and (scenario.scorer == "policy" or peer.engine != "lm-eval")
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A line for each scenario, and under it the errors and what was left out."""
+    """One line per scenario, and below it the errors and what was left out."""
     lines = [
         f"{'scenario':<22}{'L min/median/max':>19}{'lead min/median/max':>22}  {'best peer':<24}{'over batch 8':>12}"
         f"{'memory MB':>11}"

@@ -1,7 +1,7 @@
 """Self-play in a world with known answers: python -m benchmarks.selfplay [--folder DIR] [--set KEY=VALUE] [--json]
 
-Builds the demo's world (or finds it), plays configs/selfplay_world.yaml in it, and grades the greedy answers of every
-policy, first to last, to prompts that nobody was trained on. Intervals are of 95 %, by bootstrap over the prompts.
+Builds the demo's world if it does not exist, plays configs/selfplay_world.yaml in it, and grades the greedy answers of
+every policy to prompts that none was trained on. Intervals are 95 %, by bootstrap over the prompts.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PROMPTS, RESAMPLES = 900, 2000
 
 
 def graded(policy: str, tasks: list[Task]) -> np.ndarray:
-    """The gold reward of a policy's greedy answer to each task."""
+    """The gold reward of a policy's greedy answer per task."""
     files = model_files(Model(path=policy, dtype="float32"), "policy")
     engine = LocalEngine(files, Generation(temperature=0, max_new_tokens=48, rows_per_batch=128), "chat")
     answers = engine.answer([Request(t.prompt, [{"role": "user", "content": t.prompt}]) for t in tasks], 1)
@@ -38,7 +38,7 @@ def graded(policy: str, tasks: list[Task]) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % of the means of bootstrap samples."""
+    """The middle 95 % of the means of bootstrap samples."""
     rng = np.random.default_rng(0)
     means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -1,10 +1,10 @@
-"""Past these machines: the real planner, pools and bookkeeping, with a clock in place of models.
+"""Beyond these machines: the real planner, pools and bookkeeping, with a clock in place of models.
 
 python -m benchmarks.simulate --pairs 1e9 --gpus 512 [--node-loss-every-s 600] [--schedule one_by_one] [--json]
 
-What is real, and timed here: the cut of files into units, the shares of GPUs, todo lists, receipts, the tally and the
-manifest's list of units. What is simulated: actors that take a unit when they are free, units that differ in length,
-nodes of 8 GPUs that fail with what they hold and come back.
+Real, and timed here: the cut of files into units, the shares of GPUs, todo lists, receipts, the tally and the
+manifest's list of units. Simulated: actors that take a unit when they are free, units that differ in length, nodes of 8
+GPUs that fail with the units they hold and come back.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from mapjob.pipeline.stages import Cost, Receipt, Todo
 
 GPUS_A_NODE = 8
 ROWS_A_FILE, ROWS_A_GROUP = 1_000_000, 10_000
-# An 8B model at 40 % of an H100's 989 TFLOP/s, on 700 tokens a pair.
+# An 8B model at 40 % of an H100's 989 TFLOP/s, on 700 tokens per pair.
 SECONDS_A_PAIR = 2 * 8e9 * 700 / (989e12 * 0.4)
-SPREAD = 0.15  # of a unit's time, standard deviation over mean
+SPREAD = 0.15  # of the time per unit: standard deviation over mean
 MODEL_LOAD_S, NODE_BACK_S = 90.0, 300.0
-# Requests of a unit: its columns in one ranged read and a look at the file's identity; a put for each family; and for
-# ranking and publishing a get for each family, and the texts once more.
+# Requests per unit: its columns in one ranged read, and a check of the file's identity; one put per family; and for
+# ranking and publishing one get per family, and the texts again.
 REQUESTS_A_UNIT = 2 + 3 + 3 + 3 + 1
 
 
@@ -41,7 +41,7 @@ class Result:
     gpus: int
     schedule: str
     units: int
-    utilisation: float  # GPU seconds that went into units which were kept, over all there were
+    utilisation: float  # GPU seconds spent on units that were kept, over all GPU seconds
     hours: float
     nodes_lost: int
     units_lost: int
@@ -52,7 +52,7 @@ class Result:
 
 
 class Stage:
-    """A pool of actors on nodes; a unit is taken from the front of the queue by whoever is free."""
+    """A pool of actors on nodes; a free actor takes the unit at the front of the queue."""
 
     def __init__(self, actors: list[int], mean_s: float, order: random.Random):
         self.node_of = dict(enumerate(actors))
@@ -69,7 +69,7 @@ class Stage:
 def simulate(
     num_units: int, stages: list[Stage], node_loss_every_s: float, order: random.Random
 ) -> tuple[float, int, int]:
-    """Runs every unit through all stages; returns (seconds, nodes lost, units that had to start again)."""
+    """Run every unit through all stages; returns (seconds, nodes lost, units that had to start again)."""
     events: list[tuple[float, int, str, int, int]] = []  # (when, tie, what, stage or node, actor)
     stages[0].queue.extend(range(num_units))
     serial, now, done, lost_nodes, lost_units = 0, MODEL_LOAD_S, 0, 0, 0
@@ -128,7 +128,7 @@ def simulate(
 
 
 def planned(pairs: int) -> tuple[list[Unit], float]:
-    """Units of a corpus of so many rows, and the seconds that the planner took."""
+    """Units of a corpus of `pairs` rows, and the planner's seconds."""
     groups = [ROWS_A_GROUP] * (ROWS_A_FILE // ROWS_A_GROUP)
     files = [
         SourceFile(f"s3://corpus/part-{i:06}.parquet", f"etag-{i}", pa.schema([]), tuple(groups))
@@ -140,7 +140,7 @@ def planned(pairs: int) -> tuple[list[Unit], float]:
 
 
 def bookkeeping(units: list[Unit]) -> float:
-    """Seconds of the driver for every unit: todo, receipt, tally, the manifest's list."""
+    """Seconds of the driver for all units: todo, receipt, tally, the manifest's list."""
     start = time.process_time()
     tally = Tally(len(units), sum(unit.num_rows for unit in units))
     for unit in units:

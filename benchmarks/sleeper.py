@@ -1,4 +1,4 @@
-"""In place of a model: a scorer that takes a fixed time for a unit, and notes on which node it did."""
+"""A stand-in for a model: a scorer that takes a fixed time per unit and logs on which node it ran."""
 
 import json
 import os
@@ -10,12 +10,12 @@ import ray
 from benchmarks.hash_scorer import HashScorer
 from mapjob.pipeline.stages import Todo
 
-# The processes of the nodes inherit both.
+# Inherited by the processes of the nodes.
 SECONDS, LOG = "MAPJOB_BENCHMARK_SECONDS", "MAPJOB_BENCHMARK_LOG"
 
 
 class Sleeper(HashScorer):
-    """Sleeps SECONDS, scores by a hash of the tokens, and adds a line to the file LOG."""
+    """Sleeps SECONDS, scores by a hash of the tokens, and appends a line to the file LOG."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
         start = time.time()
@@ -24,5 +24,5 @@ class Sleeper(HashScorer):
         done = {"scorer": self._specs[0].name, "start": start, "end": time.time(), "actor": os.getpid()}
         done |= {"node": ray.get_runtime_context().get_node_id(), "unit": Todo.of(block).unit.id}
         with open(os.environ[LOG], "a", encoding="utf-8") as log:
-            log.write(json.dumps(done) + "\n")  # a line is one write, and writes of lines do not mix
+            log.write(json.dumps(done) + "\n")  # one write per line, so that lines do not mix
         return columns

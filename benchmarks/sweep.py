@@ -1,8 +1,8 @@
-"""`mapjob sweep` over a real corpus: python -m benchmarks.sweep CORPUS POLICY REWARD [--json]
+"""`mapjob sweep` on a real corpus: python -m benchmarks.sweep CORPUS POLICY REWARD [--json]
 
-The score store is filled with seeded numbers in place of the models', since a sweep does not care where numbers come
-from; ids, keys and groups are the corpus's own. Then the command is timed, in a process of its own: 5 alphas, 3 shares,
-4 metrics.
+The score store is filled with seeded numbers instead of the models', since a sweep does not depend on where numbers
+come from; ids, keys and groups are the corpus's own. Then the command is timed in a separate process: 5 alphas, 3
+shares, 4 metrics.
 """
 
 import argparse
@@ -28,7 +28,7 @@ OPTIONS += ["--metric", "map,map_signed,explicit,implicit_small"]
 
 
 def fill(job: Job) -> None:
-    """A column file of every family for every unit: real records, made numbers."""
+    """One column file per family and unit: real records, seeded numbers."""
     corpus, rng = job.plan.corpus, np.random.default_rng(0)
     for unit in job.plan.units:
         table = read_unit(unit, corpus.own_columns)

@@ -1,4 +1,4 @@
-"""What the scoring benchmark measures with, and on what: scenarios, work, the processor's peak, memory."""
+"""The measures of the scoring benchmark: scenarios, useful work, the processor's peak, memory."""
 
 import ctypes
 import gc
@@ -38,12 +38,12 @@ class Scenario:
 
     @property
     def work(self) -> tuple[str, int, int]:
-        """What has a float64 reference of its own."""
+        """What determines the float64 reference."""
         return self.scorer, self.completions, self.num_records
 
 
 def records_of(scenario: Scenario, vocabulary: int) -> list[Encoded]:
-    """Random ids. Lengths are even quantiles of a gamma distribution of shape 2, so that few stand for many."""
+    """Random ids. Lengths are even quantiles of a gamma distribution of shape 2, so that few represent many."""
     rng = np.random.default_rng(scenario.completions)
 
     def lengths(mean: float, num: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def timed(work: Callable[[], Any], seconds: list[float]) -> Any:
 
 
 def peak_flops(dtype: str) -> float:
-    """The best rate of a matrix product that this moment allows, in the dtype or in float32, which does as well."""
+    """The best rate of a matrix product right now, in the dtype or in float32, whichever is faster."""
     return max(map(_rate_of_products, {dtype, "float32"}))
 
 
@@ -96,7 +96,7 @@ def _rate_of_products(dtype: str) -> float:
 
 
 def useful_flops(config: LlamaConfig, records: list[Encoded], head: bool) -> float:
-    """Operations that the scores need: prompts once, the causal half of attention, the head where tokens are scored."""
+    """Operations that the scores need: prompts once, the causal half of attention, the head for scored tokens."""
     hidden, layers = config.hidden_size, config.num_hidden_layers
     weights = layers * (4 * hidden * hidden + 3 * hidden * config.intermediate_size)
     total = 0.0
@@ -109,7 +109,7 @@ def useful_flops(config: LlamaConfig, records: list[Encoded], head: bool) -> flo
 
 
 def memory_elsewhere(folder: Path, scenario: Scenario) -> int:
-    """What `memory_here` finds in a process of its own, where nothing but modules has been loaded before."""
+    """`memory_here` in a separate process, in which only modules have been loaded before."""
     fresh = multiprocessing.get_context("forkserver")
     fresh.set_forkserver_preload([__name__])
     with fresh.Pool(1) as pool:
@@ -121,10 +121,10 @@ def memory_here(folder: Path, scenario: Scenario) -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     scorer = make_scorer(spec_of(folder, scenario))
     for weight in scorer.backbone.network.parameters():
-        weight.sum()  # weights are mapped from their file: pages that were not read yet are not counted as resident
+        weight.sum()  # weights are mapped from their file, and pages that were not read yet do not count as resident
     records = records_of(scenario, scorer.backbone.network.config.vocab_size)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what loading left in malloc's hands would hide as much of scoring's own
+    ctypes.CDLL(None).malloc_trim(0)  # memory that loading left with malloc would hide as much of scoring's own
     before = peak = resident()
     done = threading.Event()
 
