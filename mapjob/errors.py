@@ -5,6 +5,7 @@ A `Reason` never ends a run: the row goes to `errors/` under that reason.
 """
 
 from enum import StrEnum
+from importlib.util import find_spec
 
 from mapjob.escaping import one_line
 
@@ -28,6 +29,12 @@ class ConfigError(MapjobError):
     """The command line or the run file cannot be executed as written."""
 
     exit_code = 2
+
+
+def check_extra(package: str, extra: str, need: str, where: str) -> None:
+    """Raises ConfigError if the package of an extra of mapjob is not installed. need: what asks for it."""
+    if find_spec(package) is None:
+        raise ConfigError(f"{need} needs {package}, which is not installed", where, f"pip install 'mapjob[{extra}]'")
 
 
 class ModelError(ConfigError):

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from mapjob.cli.options import ConfigFile, Json, Overrides
-from mapjob.cli.train import check_trl
 from mapjob.config import load_config
+from mapjob.errors import check_extra
 from mapjob.escaping import one_line
 from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import SelfPlayConfig
@@ -19,7 +19,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
 
     Example: mapjob selfplay configs/selfplay.yaml --set iterations=3
     """
-    check_trl("mapjob selfplay")
+    check_extra("trl", "train", "training", "mapjob selfplay")
     from mapjob.lab.selfplay.iterate import play  # slow to import, and needed by no other command
 
     played = play(load_config(config, overrides or (), SelfPlayConfig), run_job)

@@ -1,7 +1,6 @@
 """`mapjob train`: a model trained on a selection."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 
 from mapjob.cli.options import Json, Run
 from mapjob.config import Model, parse_config
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, check_extra
 from mapjob.escaping import one_line
 from mapjob.lab.training.config import Objective, Training
 from mapjob.store.run_folder import open_run
@@ -57,7 +56,7 @@ def train(
 
     Example: mapjob train runs/demo --objective simpo --output trained --learning-rate 1e-5 --set beta=2.5
     """
-    check_trl("mapjob train")
+    check_extra("trl", "train", "training", "mapjob train")
     from mapjob.lab.training import train as training
 
     options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
@@ -83,11 +82,3 @@ def train(
     print(f"model: {one_line(result['output'])}")
     if as_json:
         print(json.dumps(result))
-
-
-def check_trl(command: str) -> None:
-    """Raises ConfigError if TRL is not installed."""
-    if find_spec("trl") is None:
-        raise ConfigError(
-            "training needs TRL, which is not installed", command, "pip install -c constraints.txt '.[train]'"
-        )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mapjob.cli.options import Overrides
-from mapjob.cli.train import check_trl
+from mapjob.errors import check_extra
 from mapjob.escaping import one_line
 
 
@@ -24,7 +24,7 @@ def validate(
 
     Example: mapjob validate configs/validate_world.yaml
     """
-    check_trl("mapjob validate")
+    check_extra("trl", "train", "training", "mapjob validate")
     from mapjob.lab.validation.config import load_validation
     from mapjob.lab.validation.report import as_text
     from mapjob.lab.validation.validate import validate as carry_out

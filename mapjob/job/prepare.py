@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mapjob.config import WITH_ALPHA, Config
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import ReaderSpec, reader_specs
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
@@ -95,6 +95,8 @@ def check_output_is_apart(config: Config) -> None:
 def check_selection(config: Config, plan: Plan) -> None:
     """Raises ConfigError where the selection asks for what this corpus cannot give."""
     selection, layout = config.selection, plan.corpus.layout
+    if selection.near_duplicates is not None:
+        check_extra("datasketch", "dedup", "finding near duplicates", "selection.near_duplicates")
     if layout != "candidates" and (selection.pairing != "best_worst" or selection.pairs_per_record > 1):
         raise ConfigError(
             f"selection.pairing {selection.pairing} makes pairs of candidates, and this corpus has pairs already",

@@ -10,10 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 
-from mapjob.errors import ConfigError
+from mapjob.errors import check_extra
 from mapjob.escaping import redact
 from mapjob.store.run_folder import RunFolder, open_run
 
@@ -25,8 +24,7 @@ LONGEST_S = 300.0
 
 def check_tracker(tracker: Tracker) -> None:
     """Raises ConfigError where it is not installed: before the run, not after it."""
-    if find_spec(tracker) is None:
-        raise ConfigError(f"{tracker} is not installed", f"--log-to {tracker}", f"pip install {tracker}")
+    check_extra(tracker, tracker, "logging", f"--log-to {tracker}")
 
 
 def log_run(run_path: str, tracker: Tracker, longest_s: float = LONGEST_S) -> None:

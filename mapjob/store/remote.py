@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 import fsspec
-from botocore.exceptions import BotoCoreError
 
-from mapjob.errors import ConfigError, IncompleteError, MapjobError
+from mapjob.errors import ConfigError, IncompleteError, MapjobError, check_extra
 from mapjob.escaping import first_line, redact
 
 T = TypeVar("T")
@@ -25,8 +24,13 @@ S3_OPTIONS = {
     "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
     "use_listings_cache": False,
 }
-# botocore has errors that are no OSError (no credentials, a connection that never came up).
-STORAGE_ERRORS = (OSError, BotoCoreError)
+try:
+    from botocore.exceptions import BotoCoreError
+
+    BOTOCORE_ERRORS: tuple[type[Exception], ...] = (BotoCoreError,)
+except ImportError:  # without the extra `s3`
+    BOTOCORE_ERRORS = ()
+STORAGE_ERRORS = (OSError, *BOTOCORE_ERRORS)  # botocore's: no credentials, a connection that never came up
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
@@ -63,6 +67,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         )
     if url.startswith("hf://") and not url.startswith("hf://datasets/"):
         url = "hf://datasets/" + url.removeprefix("hf://")
+    if is_s3:
+        check_extra("s3fs", "s3", "S3", url)
     options = S3_OPTIONS if is_s3 else {}
     try:
         return fsspec.core.url_to_fs(url, **options)
@@ -119,7 +125,7 @@ def is_of_content(error: Exception) -> bool:
     """Whether an error of reading is about what the file holds: pyarrow raises OSError too, without a number."""
     if isinstance(error, FileNotFoundError):
         return True
-    return not (isinstance(error, BotoCoreError) or answer(error)[0] or is_transient(error)) and (
+    return not (isinstance(error, BOTOCORE_ERRORS) or answer(error)[0] or is_transient(error)) and (
         not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
     )
 
