@@ -16,7 +16,7 @@ def test_everything_in_order(mapjob: Mapjob, run_file: RunFile, tmp_path: Path) 
     assert not [line for line in lines if line.startswith("BAD")]
     subjects = [finding["subject"] for finding in json.loads(lines[-1])["findings"]]
     assert subjects == ["versions", "CPU", "Ray", "corpus and models", "storage", "policy", "reward"]
-    assert "creates, and refuses to create twice" in result.stdout
+    assert "supports create-only writes" in result.stdout
     same = [line for line in lines if line.endswith("8 rows alone and in one batch differ by at most 0")]
     assert [line.split()[1] for line in same] == ["policy:", "reward:"], "bit-equal on CPU"
     assert not list((tmp_path / "out").rglob("*.parquet")), "no score is kept"
