@@ -1,5 +1,4 @@
-"""Run files: what they say (run.py, models.py, selection.py, signals.py; of other commands generation.py, training.py),
-and how they are read (load.py)."""
+"""Run files: their keys (run.py, models.py, selection.py) and how they are read (load.py)."""
 
 from mapjob.config.load import fingerprint, load_config, parse_config, read_tree
 from mapjob.config.models import Model, Models

@@ -1,4 +1,4 @@
-"""Reading run files: YAML, the overrides of the command line, and every fault by its key."""
+"""Read run files: YAML, the overrides of the command line, and every fault by its key."""
 
 import hashlib
 import json
@@ -16,15 +16,15 @@ S = TypeVar("S", bound=Section)
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), kind: type[S] = Config) -> S:
-    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault found.
+    """Read a run file and apply `a.b=value` overrides (values are YAML). Raises ConfigError with every fault.
 
-    kind: what it is a run file of; that of `mapjob run` unless said.
+    kind: whose run file it is; that of `mapjob run` by default.
     """
     return parse_config(read_tree(path, overrides), str(path), kind)
 
 
 def read_tree(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """A run file as a plain mapping, with overrides. Raises ConfigError where it is none."""
+    """A run file as a plain mapping, with overrides. Raises ConfigError if it is none."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -34,7 +34,7 @@ def read_tree(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> 
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"the run file is not valid YAML: {error}", str(path), "mend the line named above")
+        raise ConfigError(f"the run file is not valid YAML: {error}", str(path), "fix the line named above")
     if not isinstance(tree, dict):
         raise ConfigError("the run file is not a mapping of keys", str(path), "start from one of configs/")
     for override in overrides:

@@ -12,7 +12,7 @@ OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]
 
 
 class Columns(Section):
-    """Names of the corpus's own columns, where they differ from the layout's."""
+    """Names of the corpus's columns, if they differ from the layout's."""
 
     id: str | None = Field(None, description="column to use as pair_id; null: a hash of the pair's text")
     group: str | None = Field(None, description="column that reports go by")
@@ -57,8 +57,8 @@ class Execution(Section):
     stall_after_s: float = Field(
         7200,
         gt=0,
-        description="without a finished unit for so long, the run ends as resumable; after a 24th of it on a cluster "
-        "that has become smaller, it begins anew with what is left",
+        description="without a finished unit for so long, the run ends as resumable; after 1/24 of it on a cluster "
+        "that has become smaller, it starts again on what is left",
     )
     tokens_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="tokens of one forward pass; auto: what is fastest and fits into the device's memory"
@@ -66,7 +66,7 @@ class Execution(Section):
 
 
 class Config(Section):
-    """A whole run. `input.path`, `output.path` and two models are all that has to be said."""
+    """A whole run. Only `input.path`, `output.path` and two models are required."""
 
     input: Input
     output: Output
@@ -94,7 +94,7 @@ class Config(Section):
 
     @property
     def scored_models(self) -> dict[str, Model | None]:
-        """The models by scorer name. Where a reference is needed, a policy with an adapter has its base as that."""
+        """The models by scorer name. If a reference is needed, a policy with an adapter has its base as that."""
         models = self.models
         if models.reference is None and self.selection.of_reference and models.policy.adapter is not None:
             return {**models.by_scorer, "reference": models.policy.model_copy(update={"adapter": None})}

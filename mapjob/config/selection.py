@@ -1,4 +1,4 @@
-"""The selection of a run file: by what pairs are ranked, which of them are kept, and what stands beside them."""
+"""The selection of a run file: by what pairs are ranked, which of them are kept, and with which further columns."""
 
 from typing import Annotated, Literal
 
@@ -61,11 +61,11 @@ class Selection(Section):
         None, description="group -> its share of what is kept; other groups share what is left, best first"
     )
     near_duplicates: Share | None = Field(
-        None, description="pass over pairs whose words overlap this much (Jaccard) with a better one that is kept"
+        None, description="skip pairs whose words overlap this much (Jaccard) with a better one that is kept"
     )
     held_out: float = Field(0.0, ge=0, lt=1, description="share of the prompts that go to held_out/ and are not ranked")
     pairing: Literal[*PAIRINGS] = Field("best_worst", description="candidates only: which two responses pair up")
-    pairs_per_record: int = Field(1, ge=1, description="candidates only: the most pairs that one record gives")
+    pairs_per_record: int = Field(1, ge=1, description="candidates only: at most this many pairs per record")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Selection":
@@ -74,9 +74,13 @@ class Selection(Section):
         if self.quotas is not None and self.keep.threshold is not None:
             raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
         if self.pairing == "best_worst" and self.pairs_per_record > 1:
-            raise ValueError("selection.pairing best_worst gives one pair a record: take ranked, dcrm or map for more")
+            raise ValueError(
+                "selection.pairing best_worst gives one pair per record: take ranked, dcrm or map for more"
+            )
         if self.signals.reward_goals is not None and len(self.signal_names) > 1:
-            raise ValueError("selection.signals.reward_goals changes the prompts, so no other signal holds beside it")
+            raise ValueError(
+                "selection.signals.reward_goals changes the prompts, so it takes no other signal beside it"
+            )
         return self
 
     @property
@@ -88,8 +92,7 @@ class Selection(Section):
         """Every column that ranking goes by, scored ones and margins (see metrics/table.py)."""
         methods = [METRICS[name] for name in (self.metric, *self.metrics)]
         methods += [SIGNALS[name] for name in self.signal_names]
-        own = f"{self.implicit}_margin"
-        columns = {"reward_margin", own} | {name for method in methods for name in method.columns}
+        columns = {"reward_margin", f"{self.implicit}_margin"} | {name for method in methods for name in method.columns}
         columns |= {"chosen_num_tokens", "rejected_num_tokens"} if self.keep.tokens is not None else set()
         return frozenset(columns - {"implicit_margin"})
 
@@ -102,9 +105,9 @@ class Selection(Section):
 
     @property
     def of_reference(self) -> list[str]:
-        """What of it compares the policy with a reference, by name."""
+        """What in it compares the policy with a reference, by name."""
         methods = {name: METRICS[name] for name in (self.metric, *self.metrics)}
         methods |= {name: SIGNALS[name] for name in self.signal_names}
-        own = ["implicit: dpo"] if self.implicit == "dpo" else []
+        implicit = ["implicit: dpo"] if self.implicit == "dpo" else []
         needed = {"dpo_margin", *REFERENCE}
-        return own + [name for name, method in methods.items() if needed & set(method.columns)]
+        return implicit + [name for name, method in methods.items() if needed & set(method.columns)]

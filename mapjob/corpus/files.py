@@ -1,4 +1,4 @@
-"""The Parquet files of a corpus: found, identified, and their footers read. Nothing is decoded here."""
+"""The Parquet files of a corpus: list and identify them, read their footers. Nothing is decoded here."""
 
 import base64
 import io
@@ -14,10 +14,10 @@ from mapjob.errors import ConfigError, InputError
 from mapjob.escaping import first_line
 from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 
-# A Parquet file's footer, by one read, and no column type of the file's own making before it is known to be
-# harmless. Arrow keeps extension types by name in the footer, and while it opens a file it runs whatever Python
-# code a library has registered under that name; such code has unpickled what the file told it to. So the names are
-# read first, by a footer in which nothing is called an extension.
+# A Parquet file's footer is read once, and no extension type is opened before it is known to be harmless. Arrow keeps
+# extension types by name in the footer, and while it opens a file it runs whatever Python code a library has registered
+# under that name; such code has unpickled what the file told it to. So the names are read first, from a footer in which
+# nothing is called an extension.
 
 TAIL_BYTES = 1 << 16
 MAGIC = b"PAR1"
@@ -33,8 +33,8 @@ def read_footer(file: BinaryIO, where: str) -> pq.FileMetaData:
     no Parquet or contradicts itself, UnicodeDecodeError for names that are no text.
     """
     end = _end_of_file(file)
-    blinded = _blinded(end)
-    footer = _opened(blinded)
+    blinded = _blind(end)
+    footer = _open(blinded)
     for name, kind in _extensions(footer.schema_arrow):
         if kind not in HARMLESS:
             raise InputError(
@@ -42,7 +42,7 @@ def read_footer(file: BinaryIO, where: str) -> pq.FileMetaData:
                 where,
                 "write the file without this column, or the column as plain text, numbers or lists",
             )
-    metadata = (footer if blinded == end else _opened(end)).metadata
+    metadata = (footer if blinded == end else _open(end)).metadata
     rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     if sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
         raise pa.ArrowInvalid(f"its footer says {metadata.num_rows} rows, its row groups have {sum(rows)}")
@@ -67,12 +67,12 @@ def _end_of_file(file: BinaryIO) -> bytes:
     return tail[-needed:]
 
 
-def _opened(end: bytes) -> pq.ParquetFile:
+def _open(end: bytes) -> pq.ParquetFile:
     return pq.ParquetFile(io.BytesIO(MAGIC + end))
 
 
-def _blinded(end: bytes) -> bytes:
-    """The footer with another word for "extension". The schema stands there in base64, so at one of three offsets."""
+def _blind(end: bytes) -> bytes:
+    """The footer with another word for "extension". The schema is in base64 there, so at one of three offsets."""
     for shift in range(3):
         first, last = -(-8 * shift // 6), 8 * (shift + len(_NAME_KEY)) // 6  # characters without neighbours' bits
         key, blind = (base64.b64encode(bytes(shift) + k + bytes(3))[first:last] for k in (_NAME_KEY, _BLIND_KEY))
@@ -126,7 +126,7 @@ GLOB_MARKS = "*?["
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One Parquet file. `identity` changes with its content: the etag where there is one, else size and mtime."""
+    """One Parquet file. `identity` changes with its content: the etag if there is one, else size and mtime."""
 
     path: str
     identity: str
@@ -139,18 +139,18 @@ class SourceFile:
 
 
 def find_files(path: str | list[str]) -> list[SourceFile]:
-    """Every Parquet file under the paths, sorted by name, each once.
+    """Every Parquet file under the paths, once, sorted by name.
 
     Raises ConfigError when a path holds none and InputError for a file that is not readable Parquet.
     """
     urls = [path] if isinstance(path, str) else path
-    names = sorted({name for url in urls for name in listed(url)})
+    names = sorted({name for url in urls for name in list_files(url)})
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         return list(threads.map(_inspect, names))
 
 
-def listed(url: str) -> list[str]:
-    """The Parquet files under a folder or glob, as URLs. Listing is tried again where the storage has a bad moment."""
+def list_files(url: str) -> list[str]:
+    """The Parquet files under a folder or glob, as URLs. Listing is tried again if the storage fails for a moment."""
     try:
         return retried(lambda: _names(url))
     except STORAGE_ERRORS as error:
@@ -180,13 +180,13 @@ def _is_hidden(name: str, root: str) -> bool:
 def _inspect(url: str) -> SourceFile:
     fs, path = filesystem(url)
 
-    def look() -> pq.FileMetaData:
+    def read() -> pq.FileMetaData:
         with fs.open(path, "rb", cache_type="none") as file:
             return read_footer(file, url)
 
     identity = file_identity(url)
     try:
-        metadata = retried(look)
+        metadata = retried(read)
         schema = without_views(metadata.schema.to_arrow_schema())
     except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
         if not is_of_content(error):
@@ -202,7 +202,7 @@ def _inspect(url: str) -> SourceFile:
 
 
 def file_identity(url: str) -> str:
-    """What changes with the content of a file: its etag where there is one, else size and time of change."""
+    """What changes with the content of a file: its etag if there is one, else size and time of change."""
     fs, path = filesystem(url)
     try:
         info = retried(lambda: fs.info(path))

@@ -1,4 +1,4 @@
-"""The layouts of preference data in the field: for each a function from a row to a Record, and a line in LAYOUTS."""
+"""The layouts of preference data in the field: a function from a row to a Record and a line in LAYOUTS per layout."""
 
 import re
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _list(row: Row, name: str) -> list[Any]:
 
 
 def _explicit_prompt(row: Row) -> Record:
-    """TRL: prompt, chosen and rejected hold strings, or messages where chosen/rejected are only the completion."""
+    """TRL: prompt, chosen and rejected hold strings, or messages with chosen/rejected as the completion alone."""
     prompt, completions = _field(row, "prompt"), [_field(row, "chosen"), _field(row, "rejected")]
     if isinstance(prompt, str) and all(isinstance(c, str) for c in completions):
         return Record(prompt, completions)
@@ -68,7 +68,7 @@ def _whole_dialogues(row: Row) -> Record:
 
 
 def _split(dialogues: list[list[Message]]) -> Record:
-    """Split dialogues after their longest common start that leaves each with a completion opened by the assistant."""
+    """Split dialogues after their longest common start behind which the assistant opens every completion."""
     for turns in dialogues:
         if turns[-1]["role"] != "assistant":
             raise RowError(Reason.BAD_MESSAGES, "the dialogue does not end in an assistant turn")
@@ -106,7 +106,7 @@ def _hh_turns(text: str) -> list[Message]:
     opening, *parts = _HH_TURN.split(text)
     if opening.strip() or not parts:
         raise RowError(Reason.BAD_MESSAGES, "the dialogue does not start with a Human or Assistant turn")
-    return [{"role": _HH_ROLES[who], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2])]
+    return [{"role": _HH_ROLES[who], "content": content.strip()} for who, content in zip(parts[::2], parts[1::2])]
 
 
 def _hh_to_chat(record: Record) -> Record:
@@ -134,7 +134,7 @@ _RESPONSE_TEXTS = ("text", "content", "response", "completion")
 
 
 def _candidates(row: Row) -> Record:
-    """N responses a prompt: strings, or structs with one text field."""
+    """N responses per prompt: strings, or structs with one text field."""
     prompt, responses = _field(row, "prompt"), _list(row, "responses")
     texts: list[Text] = [_response(response, index) for index, response in enumerate(responses)]
     if isinstance(prompt, str):
@@ -166,13 +166,13 @@ HH_OPENING = "\n\nHuman:"
 
 
 def renames(columns: Columns) -> dict[str, str]:
-    """Layout's column name -> the corpus's own, for every column that the run file renames."""
-    names = {name: getattr(columns, name) for name in ("prompt", "chosen", "rejected", "responses")}
-    return {name: own for name, own in names.items() if own is not None}
+    """Layout's column name -> the corpus's, for every column that the run file renames."""
+    names = ("prompt", "chosen", "rejected", "responses")
+    return {name: getattr(columns, name) for name in names if getattr(columns, name) is not None}
 
 
 def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) -> tuple[str, str]:
-    """(layout, why) for rows that are already renamed. Raises InputError when nothing fits."""
+    """(layout, why) for rows that are already renamed. Raises InputError if nothing fits."""
     has = set(schema.names) | set(renames(columns))
     first = next((row for row in head if row.get("chosen") is not None), {})
     whole = _is_whole_dialogue(first.get("chosen"))
@@ -188,10 +188,7 @@ def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) 
     if {"chosen", "rejected"} <= has and whole:
         return "openrlhf", "chosen and rejected are whole dialogues"
     if {"chosen", "rejected"} <= has and str(first.get("chosen", "")).startswith(HH_OPENING):
-        return (
-            "hh",
-            'chosen and rejected are dialogues of "Human:" and "Assistant:" turns; the prompt is their common start',
-        )
+        return "hh", 'chosen and rejected are dialogues of "Human:" and "Assistant:"; the prompt is their common start'
     raise InputError(
         f"no known layout has these columns: {', '.join(schema.names)}",
         where,
@@ -200,8 +197,8 @@ def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) 
 
 
 def check_columns(layout: str, schema: pa.Schema, columns: Columns, where: str) -> None:
-    """Raises ConfigError when the layout, or the run file, names a column that the corpus lacks, and InputError when
-    one of the layout's columns is of a type that holds no text in any row."""
+    """Raises ConfigError if the layout or the run file names a column that the corpus lacks, and InputError if one of
+    the layout's columns is of a type that holds no text in any row."""
     renamed = renames(columns)
     needed = [renamed.get(name, name) for name in LAYOUTS[layout].columns]
     needed += [name for name in (columns.id, columns.group, *renamed.values()) if name]
@@ -232,9 +229,5 @@ def _may_hold_text(kind: pa.DataType) -> bool:
 
 def _is_whole_dialogue(chosen: object) -> bool:
     """Messages that start with the user's or the system's turn, so that the prompt is inside them."""
-    return (
-        isinstance(chosen, list)
-        and len(chosen) > 1
-        and isinstance(chosen[0], dict)
-        and chosen[0].get("role") in ("user", "system")
-    )
+    first = chosen[0] if isinstance(chosen, list) and len(chosen) > 1 else None
+    return isinstance(first, dict) and first.get("role") in ("user", "system")

@@ -1,4 +1,4 @@
-"""The plan: which corpus, how it is read, and the units of work it is cut into."""
+"""The plan: which corpus, how it is read, and its units of work."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ import pyarrow as pa
 from mapjob.config import Columns, Input
 from mapjob.corpus.files import SourceFile, file_identity, find_files
 from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
-from mapjob.corpus.reader import read_records, read_rows, renamed_rows
+from mapjob.corpus.reader import read_records, read_rows, rename_rows
 from mapjob.corpus.records import Record
 from mapjob.errors import IncompleteError, InputError
 
@@ -24,7 +24,7 @@ Style = Literal["chat", "raw"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A row range [start, stop) of one file: the grain of work, of failure and of memory."""
+    """A row range [start, stop) of one file: the unit of work, of failure and of memory."""
 
     id: str
     file: str
@@ -102,13 +102,13 @@ def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limi
     schema = _common_schema(files)
     head = _head(files)
     if source.layout == "auto":
-        rows = [row for row in renamed_rows(head, source.columns) if row is not None]
+        rows = [row for row in rename_rows(head, source.columns) if row is not None]
         layout, why = recognise(schema, rows, source.columns, where)
     else:
         layout, why = source.layout, "as the run file says"
     for file in files:
         check_columns(layout, file.schema, source.columns, file.path)
-    units = tuple(_limited(_cut_all(files, rows_per_unit), limit))
+    units = tuple(_limit(_cut_all(files, rows_per_unit), limit))
     if not units:
         raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
     records = read_records(head, LAYOUTS[layout], source.columns)
@@ -158,7 +158,7 @@ def _unit(file: SourceFile, start: int, stop: int) -> Unit:
 
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a unit. Raises IncompleteError when its file is no longer the one that was planned."""
+    """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned."""
     table = read_rows(unit.file, unit.start, unit.stop, columns)
     if unit.identity and file_identity(unit.file) != unit.identity:
         raise IncompleteError(
@@ -169,7 +169,7 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     return table
 
 
-def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
+def _limit(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
     left = limit
     for unit in units:
         if left is not None and left < unit.num_rows:
@@ -190,7 +190,7 @@ def _common_schema(files: list[SourceFile]) -> pa.Schema:
             raise InputError(
                 f"the files of the corpus differ in a column's type: {error}",
                 file.path,
-                "give files of one kind, or run them apart",
+                "give files of one kind, or run them separately",
             ) from None
     return schema
 

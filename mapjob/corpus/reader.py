@@ -1,4 +1,4 @@
-"""From a row range of a Parquet file to rows, and from rows to records; an unusable row stays as its reason."""
+"""From a row range of a Parquet file to rows, and from rows to records; an unusable row becomes its reason."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,19 +9,19 @@ import pyarrow.parquet as pq
 from mapjob.config import Columns
 from mapjob.corpus.files import read_footer, without_views
 from mapjob.corpus.layouts import Layout, renames
-from mapjob.corpus.records import Record, checked
+from mapjob.corpus.records import Record, check_record
 from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import first_line
 from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
 
 BATCH_ROWS = 1000
-BUFFER_BYTES = 4 << 20  # of each column, so also the size of a request to object storage
+BUFFER_BYTES = 4 << 20  # per column, so also the size of a request to object storage
 
 
 def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows [start, stop) of a file, page checksums verified where the file has them.
+    """Rows [start, stop) of a file, page checksums verified if the file has them.
 
-    Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError with the place.
+    Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError.
     """
     fs, path = filesystem(url)
 
@@ -83,17 +83,17 @@ def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int]
     return groups, first
 
 
-def renamed_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any] | None]:
+def rename_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any] | None]:
     """Rows as dicts under the layout's own column names; None for a row with text that is not UTF-8."""
     names = renames(columns)
-    # A column that has a layout's name by chance gives way to the one that the run file names.
+    # A column that has a layout's name by chance is dropped for the one that the run file names.
     table = table.select([name for name in table.column_names if name not in names or name in names.values()])
-    own = {name: layout_name for layout_name, name in names.items()}
-    return python_rows(table.rename_columns([own.get(name, name) for name in table.column_names]))
+    layout_names = {name: layout_name for layout_name, name in names.items()}
+    return python_rows(table.rename_columns([layout_names.get(name, name) for name in table.column_names]))
 
 
 def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:
-    """Rows as dicts; None for a row with text that is not UTF-8, which writers other than Arrow let pass."""
+    """Rows as dicts; None for a row with text that is not UTF-8, which other writers than Arrow accept."""
     try:
         return table.to_pylist()
     except UnicodeDecodeError:
@@ -103,15 +103,15 @@ def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:
 
 
 def read_records(table: pa.Table, layout: Layout, columns: Columns) -> list[Record | RowError]:
-    """One Record for each row, in order; where there is none, the RowError that says why."""
+    """One Record per row, in order, or the RowError that says why there is none."""
     names = renames(columns)
     wanted = [*(names.get(name, name) for name in layout.columns), *filter(None, (columns.id, columns.group))]
-    rows = renamed_rows(table.select(list(dict.fromkeys(wanted))), columns)
+    rows = rename_rows(table.select(list(dict.fromkeys(wanted))), columns)
     return [RowError(Reason.INVALID_UTF8) if row is None else _record(row, layout) for row in rows]
 
 
 def _record(row: dict[str, Any], layout: Layout) -> Record | RowError:
     try:
-        return checked(layout.read(row))
+        return check_record(layout.read(row))
     except RowError as error:
         return error

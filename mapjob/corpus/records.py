@@ -13,7 +13,7 @@ Message = dict[str, str]
 Text = str | list[Message]
 
 ROLES = {"system", "user", "assistant"}
-# Other names in the field, which a detail may repeat; anything else could be a text of the corpus.
+# Other roles in the field, which an error may quote; anything else could be a text of the corpus.
 OTHER_ROLES = {"human", "gpt", "bot", "model", "tool", "function", "developer", "ipython"}
 
 
@@ -34,10 +34,10 @@ class Record:
 
     @property
     def completion_keys(self) -> list[int]:
-        """64 bits for each completion, equal for equal text behind an equal prompt: what a pair is told by.
+        """64 bits per completion, equal for equal text behind an equal prompt; two of them identify a pair.
 
-        Two pairs are confused only where both keys collide, or one where the other side is truly shared: among a
-        million pairs of one prompt that is less likely than 1 in 10**7.
+        Two pairs are confused only if both keys collide, or one if they share the other side: among a million pairs of
+        one prompt that is less likely than 1 in 10**7.
         """
         return [int.from_bytes(_hash([self.prompt, completion])[:8], "little") for completion in self.completions]
 
@@ -52,8 +52,8 @@ def _hash(value: Any) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def checked(record: Record) -> Record:
-    """The record itself. Raises RowError where it is no preference data: too few, empty or identical completions."""
+def check_record(record: Record) -> Record:
+    """The record itself. Raises RowError if it is no preference data: too few, empty or identical completions."""
     if len(record.completions) < 2:
         raise RowError(Reason.TOO_FEW_COMPLETIONS, f"{len(record.completions)} completions")
     for index, completion in enumerate(record.completions):
@@ -104,16 +104,15 @@ def as_chat(record: Record) -> Record:
     )
 
 
-# Control tokens in text: strings that a tokenizer would read as structure, such as its end-of-turn marker.
-
-
 def control_pattern(markers: Sequence[str]) -> re.Pattern[str]:
-    """Matches any of the markers, the longest first; matches nothing when there are none."""
+    """Matches any of the markers, the longest first; matches nothing if there are none. Markers are control tokens:
+    strings that a tokenizer would read as structure, such as its end-of-turn marker.
+    """
     return re.compile("|".join(map(re.escape, sorted(markers, key=len, reverse=True))) or r"(?!)")
 
 
-def sanitized(text: Text, control: re.Pattern[str]) -> Text:
+def sanitize(text: Text, control: re.Pattern[str]) -> Text:
     """The text with a space put behind the first character of each control token, so that it is read as plain text."""
     if isinstance(text, list):
-        return [{**message, "content": sanitized(message["content"], control)} for message in text]
-    return control.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
+        return [{**message, "content": sanitize(message["content"], control)} for message in text]
+    return control.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", text)

@@ -1,4 +1,4 @@
-"""How much selections agree: which pairs other metrics would have chosen."""
+"""How much selections agree, and what a set of ranked pairs is like: labels, lengths, margins, groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what
 def agreement(ranking: Ranking, selection: Selection, pair_ids: PairIds) -> dict[str, float]:
     """Jaccard overlap of the selection with the selections of its size by the metrics of PEERS and of the run file.
 
-    They go by the same caps and quotas; near duplicates, which take long to find, are passed over by none of them.
+    They go by the same caps and quotas; none of them skips near duplicates, which take long to find.
     pair_ids: by position in the corpus, for ties.
     """
     pairs, no_margin = ranking.pairs, ranking.reward_margin == 0
     plain = selection.model_copy(update={"keep": Keep(count=len(ranking.kept)), "near_duplicates": None})
     inputs = inputs_of(pairs, selection, ranking.scale)
-    own = packed(ranking.kept, len(pairs))
+    kept = pack(ranking.kept, len(pairs))
     overlaps = {}
     for name in dict.fromkeys([*PEERS, *ranking.further]):
         if name in METRICS and name != selection.metric:
             values = ranking.further[name] if name in ranking.further else metric(name, inputs).values
             order = rank_order(values, lambda index: pair_ids(pairs.position[index]), no_margin)
-            picked = order[cut(pairs, plain, order, values, no_margin).places]
-            overlaps[name] = float(jaccard([own, packed(picked, len(pairs))])[0, 1])
+            picked = order[cut(pairs, plain, order, values, no_margin).kept_at]
+            overlaps[name] = float(jaccard([kept, pack(picked, len(pairs))])[0, 1])
     return overlaps
 
 
-def packed(picked: I64, num_pairs: int) -> npt.NDArray[np.uint8]:
-    """A selection in one bit a pair. picked: indices."""
+def pack(picked: I64, num_pairs: int) -> npt.NDArray[np.uint8]:
+    """A selection in one bit per pair. picked: indices."""
     chosen = np.zeros(num_pairs, bool)
     chosen[picked] = True
     return np.packbits(chosen)
@@ -53,10 +53,8 @@ def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
     return overlap
 
 
-# What a set of ranked pairs is like: labels, lengths, margins, groups.
-
 QUANTILES = (0.05, 0.5, 0.95)
-PROFILE_COLUMNS = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile looks at beside the margins
+PROFILE_COLUMNS = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile needs beside the margins
 
 
 @dataclass(frozen=True)

@@ -30,17 +30,17 @@ def rank_order(scores: F64, pair_ids: PairIds, no_margin: npt.NDArray[np.bool_])
 
 
 def _settle_ties(order: I64, scores: F64, no_margin: npt.NDArray[np.bool_], pair_ids: PairIds) -> None:
-    """Only pairs with equal keys are asked for their pair_id: few as a rule, and ids are most of a corpus's numbers."""
+    """Fetch the pair_id only of pairs with equal keys: these are few, and ids are most of a corpus's numbers."""
     starts = np.ones(len(order), bool)  # where a run of equal keys begins
     starts[1:] = (scores[1:] != scores[:-1]) | (no_margin[1:] != no_margin[:-1])
-    places = np.flatnonzero(~(starts & np.append(starts[1:], True)))
-    if not len(places):
+    tied_at = np.flatnonzero(~(starts & np.append(starts[1:], True)))
+    if not len(tied_at):
         return
-    tied, run = order[places], np.cumsum(starts[places])
+    tied, run = order[tied_at], np.cumsum(starts[tied_at])
     by_index = np.argsort(tied)
     keys = pa.table({"run": run[by_index], "pair_id": pair_ids(tied[by_index])})
     settled = pc.sort_indices(keys, [("run", "ascending"), ("pair_id", "ascending")])  # stable
-    order[places] = tied[by_index][settled.to_numpy()]
+    order[tied_at] = tied[by_index][settled.to_numpy()]
 
 
 def num_kept_by_tokens(num_tokens_in_order: I64, budget: int) -> int:
@@ -58,74 +58,73 @@ def num_kept_by_threshold(scores_in_order: F64, no_margin_in_order: npt.NDArray[
 
 @dataclass(frozen=True)
 class Cut:
-    """places: in the order, ascending, of what is kept. passed_over: pairs ranked above the last kept one that are not
-    kept, by the rule that took them out. warnings: quotas that could not be filled.
+    """kept_at: ascending indices in the order. passed_over: pairs ranked above the last kept one that are not kept, by
+    the rule that skips them. warnings: quotas that could not be filled.
     """
 
-    places: I64
+    kept_at: I64
     passed_over: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 def cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_margin: npt.NDArray[np.bool_]) -> Cut:
     """Thin the order from the top by the rules of the selection, then keep what it says of the rest."""
-    places, taken_out = np.arange(len(order)), {}
+    candidates, skipped = np.arange(len(order)), {}
     if selection.per_prompt is not None:
         within = within_cap(_one_key(pairs.prompt_key)[order], selection.per_prompt)
-        places, taken_out["per_prompt"] = places[within], places[~within]
+        candidates, skipped["per_prompt"] = candidates[within], candidates[~within]
     if selection.near_duplicates is not None:
         # Imported here, since only this rule needs datasketch and scipy.
         from mapjob.ranking.near_duplicates import unlike_better
 
         size = _size(selection, len(order)) if selection.quotas is None else None
-        thinned = order[places]
+        thinned = order[candidates]
         unlike = unlike_better(pairs.signature[thinned], pairs.position[thinned], selection.near_duplicates, size)
-        places, taken_out["near_duplicates"] = places[unlike], places[~unlike]
+        candidates, skipped["near_duplicates"] = candidates[unlike], candidates[~unlike]
     warnings: tuple[str, ...] = ()
     if selection.quotas is not None:
-        kept, warnings = _by_quotas(pairs, selection, order, places)
-        taken_out["quotas"] = np.setdiff1d(places, kept)
+        kept_at, warnings = _by_quotas(pairs, selection, order, candidates)
+        skipped["quotas"] = np.setdiff1d(candidates, kept_at)
     else:
-        kept = places[: _num_kept(pairs, selection, order, places, score, no_margin)]
-    last = kept[-1] if len(kept) else -1
-    passed_over = {rule: int((out < last).sum()) for rule, out in taken_out.items()}
-    return Cut(kept, passed_over, warnings)
+        kept_at = candidates[: _num_kept(pairs, selection, order, candidates, score, no_margin)]
+    last = kept_at[-1] if len(kept_at) else -1
+    return Cut(kept_at, {rule: int((indices < last).sum()) for rule, indices in skipped.items()}, warnings)
 
 
 def _size(selection: Selection, num_ranked: int) -> int | None:
-    """How many pairs are kept, where the run file says a number or a share of those ranked."""
+    """How many pairs are kept, if the run file says a number or a share of those ranked."""
     keep = selection.keep
     return int(keep.ratio * num_ranked) if keep.ratio is not None else keep.count
 
 
 def _num_kept(
-    pairs: RankedPairs, selection: Selection, order: I64, places: I64, score: F64, no_margin: npt.NDArray[np.bool_]
+    pairs: RankedPairs, selection: Selection, order: I64, candidates: I64, score: F64, no_margin: npt.NDArray[np.bool_]
 ) -> int:
-    keep, in_order = selection.keep, order[places]
+    keep, in_order = selection.keep, order[candidates]
     if (size := _size(selection, len(order))) is not None:
-        return min(size, len(places))
+        return min(size, len(candidates))
     if keep.threshold is not None:
         return num_kept_by_threshold(score[in_order], no_margin[in_order], keep.threshold)
     return num_kept_by_tokens(_num_tokens(pairs)[in_order], keep.tokens)
 
 
-def _by_quotas(pairs: RankedPairs, selection: Selection, order: I64, places: I64) -> tuple[I64, tuple[str, ...]]:
-    """(places kept, ascending; warnings). Every group has its share of the size, the groups without one the rest."""
+def _by_quotas(pairs: RankedPairs, selection: Selection, order: I64, candidates: I64) -> tuple[I64, tuple[str, ...]]:
+    """(kept_at, warnings). Every group with a quota has its share of the size, the other groups share the rest."""
     quotas, groups = selection.quotas, pairs.groups
     whole = selection.keep.tokens if selection.keep.tokens is not None else _size(selection, len(order))
     names = [str(name) if name in quotas else None for name in groups]  # None: shares the rest
     shares = [*quotas.items(), (None, max(0.0, 1 - sum(quotas.values())))]
-    kept, warnings = [], []
+    kept_at, warnings = [], []
     for (name, share), size in zip(shares, split([share for _, share in shares], whole)):
-        members = np.array([index for index, own in enumerate(names) if own == name], np.int32)
-        own = places[np.isin(pairs.group[order[places]], members)]
+        members = np.array([index for index, quota in enumerate(names) if quota == name], np.int32)
+        of_group = candidates[np.isin(pairs.group[order[candidates]], members)]
         if selection.keep.tokens is not None:
-            own = own[: num_kept_by_tokens(_num_tokens(pairs)[order[own]], size)]
-        elif len(own) < size:
+            of_group = of_group[: num_kept_by_tokens(_num_tokens(pairs)[order[of_group]], size)]
+        elif len(of_group) < size:
             who = f"the quota of {name}" if name is not None else "the groups without a quota"
-            warnings.append(f"{who}: {share:.3g} of the selection is {size:,} pairs, and there are {len(own):,}")
-        kept.append(own[:size])
-    return np.sort(np.concatenate(kept)), tuple(warnings)
+            warnings.append(f"{who}: {share:.3g} of the selection is {size:,} pairs, and there are {len(of_group):,}")
+        kept_at.append(of_group[:size])
+    return np.sort(np.concatenate(kept_at)), tuple(warnings)
 
 
 def split(shares: list[float], whole: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Scored pairs with all their columns, a unit at a time; and of the whole corpus what the ranking needs of them."""
+"""Scored pairs with all their columns, unit by unit; and what ranking needs of the pairs of the whole corpus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -37,7 +37,7 @@ class Pairs:
         return len(self.position)
 
     def take(self, index: npt.NDArray) -> "Pairs":
-        """The pairs at an index array, or where a mask is True."""
+        """The pairs at an index array, or for which a mask is True."""
         index = np.flatnonzero(index) if index.dtype == bool else index
         names = ("position", "pair_in_row", "content_key", "prompt_key", "chosen", "rejected")
         arrays = {name: getattr(self, name)[index] for name in names}
@@ -48,7 +48,7 @@ class Pairs:
         return Pairs(**arrays, pair_id=pair_id, columns=columns, group=group, signature=signature)
 
     def swap(self, where: npt.NDArray[np.bool_]) -> "Pairs":
-        """The pairs with chosen and rejected exchanged where the mask is True."""
+        """The pairs with chosen and rejected exchanged if the mask is True."""
         columns = {
             name: np.where(where, self.columns[other_side(name)], values) for name, values in self.columns.items()
         }
@@ -57,7 +57,7 @@ class Pairs:
         return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
     def relabel(self) -> "Pairs":
-        """The pairs with chosen and rejected exchanged where the reward model prefers the rejected side."""
+        """The pairs with chosen and rejected exchanged if the reward model prefers the rejected side."""
         return self.swap(self.columns["chosen_reward"] < self.columns["rejected_reward"])
 
 
@@ -72,24 +72,24 @@ def other_side(name: str) -> str:
 
 @dataclass(frozen=True)
 class RankedPairs:
-    """The pairs that are ranked, of the whole corpus and in its order: a few dozen bytes each. Arrays of shape (N,)."""
+    """The ranked pairs of the whole corpus, in its order: a few dozen bytes per pair. Arrays of shape (N,)."""
 
     position: I64
     columns: dict[str, F64]  # what the selection goes by, see `ranking_columns`
-    dropped: dict[Reason, I64] = field(default_factory=dict)  # positions of rows whose pairs all fell by a rule
-    num_beside: dict[Reason, int] = field(default_factory=dict)  # pairs that fell, of rows of which another is ranked
-    pair_in_row: npt.NDArray[np.int32] | None = None  # among the pairs of its row, where a row may give several
-    prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), where the selection asks for prompts
-    group: npt.NDArray[np.int32] | None = None  # index in `groups`, where quotas or a report go by them
+    dropped: dict[Reason, I64] = field(default_factory=dict)  # positions of rows whose pairs were all dropped
+    num_beside: dict[Reason, int] = field(default_factory=dict)  # dropped pairs of rows of which another is ranked
+    pair_in_row: npt.NDArray[np.int32] | None = None  # if a row may give several
+    prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), if the selection asks for prompts
+    group: npt.NDArray[np.int32] | None = None  # index in `groups`, if quotas or a report go by them
     groups: tuple[str | None, ...] = ()
-    signature: npt.NDArray[np.uint32] | None = None  # where near duplicates are passed over
+    signature: npt.NDArray[np.uint32] | None = None  # if near duplicates are skipped
     rewards: Mapping[str, Moments] = field(default_factory=dict)  # of each of several reward models, see Ensemble
 
     def __len__(self) -> int:
         return len(self.position)
 
     def take(self, index: npt.NDArray) -> "RankedPairs":
-        """The pairs at an index array, or where a mask is True."""
+        """The pairs at an index array, or for which a mask is True."""
         optional = {name: getattr(self, name) for name in ("pair_in_row", "prompt_key", "group", "signature")}
         taken = {name: None if array is None else array[index] for name, array in optional.items()}
         columns = {name: column[index] for name, column in self.columns.items()}

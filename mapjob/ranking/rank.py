@@ -27,8 +27,8 @@ class Ranking:
     implicit_margin: F64
     map_score: F64
     score: F64  # of the metric of the run; equals map_score for metric: map
-    further: dict[str, npt.NDArray]  # metrics and signals that stand beside it in the selection
-    goals: Goals | None  # of reward-augmented rows, where the selection asks for them
+    further: dict[str, npt.NDArray]  # the selection's other metrics, and its signals
+    goals: Goals | None  # of reward-augmented rows, if the selection asks for them
     order: I64  # index in `pairs`, best first
     cut: Cut
     held_out: RankedPairs  # of the held-out prompts, in corpus order; not ranked
@@ -43,12 +43,12 @@ class Ranking:
     @property
     def kept(self) -> I64:
         """Index in `pairs` of the selection, best first."""
-        return self.order[self.cut.places]
+        return self.order[self.cut.kept_at]
 
     @property
     def kept_rank(self) -> I64:
-        """Of each of `kept`, 1 = best; rises by more than 1 where the selection passes over pairs."""
-        return self.cut.places + 1
+        """The rank of each of `kept`, 1 = best; it rises by more than 1 if the selection skips pairs."""
+        return self.cut.kept_at + 1
 
     @property
     def dropped(self) -> dict[Reason, I64]:
@@ -58,7 +58,7 @@ class Ranking:
     @property
     def cut_off(self) -> float | None:
         """Score of the last pair that is kept."""
-        return float(self.score[self.kept[-1]]) if len(self.cut.places) else None
+        return float(self.score[self.kept[-1]]) if len(self.cut.kept_at) else None
 
     @property
     def rank(self) -> I64:
@@ -71,7 +71,7 @@ class Ranking:
 def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> Ranking:
     """Score, rank and cut. Statistics are over exactly the pairs that are ranked. pair_ids: by position in the corpus.
 
-    Raises ConfigError where the metric has no meaning on this corpus: nothing to rank, a policy that equals its
+    Raises ConfigError if the metric has no meaning on this corpus: nothing to rank, a policy that equals its
     reference, constant margins, a calibration without a solution.
     """
     held_out = pairs.take(np.zeros(0, np.int64))
@@ -83,9 +83,9 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     reward, implicit = columns["reward_margin"], columns[f"{selection.implicit}_margin"]
     alpha_map = map_score(reward, implicit, scale, selection.alpha)
     inputs = inputs_of(pairs, selection, scale)
-    own = metric(selection.metric, inputs)
+    score = metric(selection.metric, inputs)
     further: dict[str, npt.NDArray] = {}
-    warnings = [*scale.warnings, *own.warnings]
+    warnings = [*scale.warnings, *score.warnings]
     for name in selection.metrics:
         column = metric(name, inputs)
         further[name] = column.values
@@ -99,14 +99,14 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
             further |= values
             warnings += of_signal
     no_margin = reward == 0
-    order = rank_order(own.values, lambda index: pair_ids(pairs.position[index]), no_margin)
-    kept = cut(pairs, selection, order, own.values, no_margin)
+    order = rank_order(score.values, lambda index: pair_ids(pairs.position[index]), no_margin)
+    kept = cut(pairs, selection, order, score.values, no_margin)
     warnings += kept.warnings
     return Ranking(
         pairs,
         implicit,
         alpha_map,
-        own.values,
+        score.values,
         {name: values for name, values in further.items() if name not in ("map", selection.metric)},
         goals,
         order,
@@ -119,7 +119,6 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
 
 
 def inputs_of(pairs: RankedPairs, selection: Selection, scale: Scale) -> Inputs:
-    """What the metrics of these pairs go by."""
     log_odds = scale.reward if selection.scale == "calibrated" else 1.0
     return Inputs(pairs.columns, selection.implicit, scale, selection.alpha, log_odds, selection.seed, pairs.rewards)
 

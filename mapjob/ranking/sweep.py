@@ -1,4 +1,4 @@
-"""What other choices would select: every metric, alpha and share over one scored corpus, and how much they agree."""
+"""What other choices would select from one scored corpus, by metric, alpha and share; and how much they agree."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from mapjob.arrays import F64, I64
 from mapjob.config import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
-from mapjob.ranking.compare import Profile, jaccard, packed, profile
+from mapjob.ranking.compare import Profile, jaccard, pack, profile
 from mapjob.ranking.order import PairIds, cut
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
@@ -89,10 +89,10 @@ def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pa
             continue
         everything = everything or profile(ranking, np.arange(len(ranking.pairs)))
         no_margin = ranking.reward_margin == 0
-        places = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).places
-        picked = ranking.order[places]
+        kept_at = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).kept_at
+        picked = ranking.order[kept_at]
         outcomes.append(outcome(choice, ranking, picked, everything))
-        kept.append(packed(picked, len(ranking.pairs)))
+        kept.append(pack(picked, len(ranking.pairs)))
     if everything is None:
         raise ConfigError(
             "no choice of the sweep has a meaning on this corpus",
@@ -104,7 +104,7 @@ def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pa
 
 
 def outcome(choice: Choice, ranking: Ranking, picked: I64, everything: Profile) -> Outcome:
-    own = profile(ranking, picked)
-    names = own.groups.keys() | everything.groups.keys()
-    drift = sum(abs(own.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
-    return Outcome(choice, own, float(ranking.score[picked[-1]]) if len(picked) else None, drift)
+    of_picked = profile(ranking, picked)
+    names = of_picked.groups.keys() | everything.groups.keys()
+    drift = sum(abs(of_picked.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
+    return Outcome(choice, of_picked, float(ranking.score[picked[-1]]) if len(picked) else None, drift)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from mapjob.corpus.layouts import Layout
-from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitized
+from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitize
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
 from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_tokens
@@ -120,7 +120,7 @@ class Encoder:
         if isinstance(text, list):
             return [{**message, "content": self._checked(message["content"])} for message in text]
         if self.spec.scoring.control_tokens == "sanitize":
-            text = sanitized(text, self._control)
+            text = sanitize(text, self._control)
         if found := self._control.search(text):
             raise RowError(Reason.CONTROL_TOKENS, f"holds {found.group()!r}")
         return text

@@ -15,7 +15,7 @@ from mapjob.arrays import I64
 from mapjob.config import OutputFormat
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Record, sanitized
+from mapjob.corpus.records import Record, sanitize
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.selection.formats import Pair, pair_columns
@@ -98,7 +98,7 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     written = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
-        written = [Pair(*(sanitized(text, texts.control) for text in pair)) for pair in written]
+        written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
     if rows.goal is not None:
         written = [
             pair._replace(prompt=prompt_with_goal(pair.prompt, goal, system_role=texts.system_role))

@@ -7,7 +7,7 @@ from typing import Any
 from mapjob.config import Columns, parse_config
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus, Style
-from mapjob.corpus.records import Record, checked
+from mapjob.corpus.records import Record, check_record
 from mapjob.errors import RowError
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import Scorer
@@ -24,7 +24,7 @@ def specs(policy: Path, reward: Path, style: Style, **scoring: Any) -> dict[str,
 
 
 def read(rows: Iterable[dict[str, Any]], layout: str = "trl") -> list[Record]:
-    return [checked(LAYOUTS[layout].read(row)) for row in rows]
+    return [check_record(LAYOUTS[layout].read(row)) for row in rows]
 
 
 def encode(spec: ScorerSpec, records: Sequence[Record]) -> list[Encoded]:

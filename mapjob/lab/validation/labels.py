@@ -16,7 +16,7 @@ from mapjob.lab.validation.statistics import auroc
 from mapjob.lab.world.corpus import FLIPPED
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.compare import jaccard, packed
+from mapjob.ranking.compare import jaccard, pack
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking
 from mapjob.ranking.sweep import Choice
@@ -67,7 +67,7 @@ def disturb_rewards(validation: Validation, selections: Selections) -> list[dict
                 ranking, undisturbed = _rank(changed, choice, validation), plain[choice]
                 if ranking is None or undisturbed is None:
                     continue
-                kept = [packed(r.kept, len(r.pairs)) for r in (ranking, undisturbed)]
+                kept = [pack(r.kept, len(r.pairs)) for r in (ranking, undisturbed)]
                 same = float(jaccard(kept)[0, 1])
                 rows.append(_choice_row(choice) | {"disturbance": name, "same": same} | _lengths(ranking))
     return rows
