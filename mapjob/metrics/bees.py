@@ -17,7 +17,7 @@ from mapjob.metrics.statistics import sigmoid
 LOWER = -2.0
 EXPLICIT_DIVISOR = 1.5
 IMPLICIT_DIVISOR = 2.0
-FEW = 30  # the search ends where fewer margins than this lie above the bound
+MIN_ABOVE = 30  # the search ends once fewer margins than this lie above the bound
 # Keeps a source that is quite sure from overruling all others; a power of two, so that 1 - CLAMP is exact.
 CLAMP = 2.0**-20
 
@@ -25,9 +25,9 @@ CLAMP = 2.0**-20
 def bees(reward_margins: Mapping[str, F64], dpo_margin: F64 | None = None) -> Column:
     """P = prod p_k / (prod p_k + prod (1 - p_k)) over all sources, in (0, 1); larger means more surely preferred.
 
-    reward_margins: (N,) by name, one for each reward model; dpo_margin: (N,), left out where no reference was scored.
+    reward_margins: (N,) by name, one per reward model; dpo_margin: (N,), left out if no reference was scored.
     p_k is that of `probability`, held in [2^-20, 1 - 2^-20]: two sources that contradict each other entirely give 0.5,
-    where the formula as printed has 0/0. Raises ValueError for values that are not finite and where no source is given.
+    where the formula as printed has 0/0. Raises ValueError for values that are not finite, and without a source.
     """
     sources = [(f"margin of {name}", margin, EXPLICIT_DIVISOR) for name, margin in reward_margins.items()]
     if dpo_margin is not None:
@@ -44,7 +44,7 @@ def bees(reward_margins: Mapping[str, F64], dpo_margin: F64 | None = None) -> Co
 def probability(margin: F64, divisor: float, name: str) -> Column:
     """p = (clip(margin, -2, U) + 2) / (the largest such value of the corpus), in [0, 1]; U is `upper_bound`.
 
-    margin: (N,). Where all margins are the same between the bounds, the source says nothing and p is 0.5 throughout.
+    margin: (N,). If all margins are the same between the bounds, the source says nothing and p is 0.5 throughout.
     Margins beyond the bounds are counted in the warnings; a search that found no bound says so there.
     """
     (margin,) = finite(**{name: margin})
@@ -57,8 +57,8 @@ def probability(margin: F64, divisor: float, name: str) -> Column:
     warnings = []
     below, above = int((margin < LOWER).sum()), int((margin > upper).sum())
     if below or above:
-        counted = f"{below:,} of {len(margin):,} pairs count as {LOWER:g}, {above:,} as {upper:g}"
-        warnings.append(f"BeeS clips the {name}: {counted}")
+        counts = f"{below:,} of {len(margin):,} pairs count as {LOWER:g}, {above:,} as {upper:g}"
+        warnings.append(f"BeeS clips the {name}: {counts}")
     if upper > margin.max():
         scale = "margins as small as ArmoRM's need a factor of about 150"
         warnings.append(f"BeeS found no upper bound for the {name}, whose largest is {margin.max():.3g}: {scale}")
@@ -82,5 +82,5 @@ def upper_bound(margin: F64, divisor: float) -> float:
     num_steps = max(0, int(np.ceil(largest - start)) + 1) if largest - start <= len(margin) else 0
     bounds = start + np.arange(num_steps + 1)
     num_above = len(margin) - np.searchsorted(margin, bounds, side="right")
-    suffices = (num_above < largest - bounds) | (num_above < FEW) | (bounds > largest)
+    suffices = (num_above < largest - bounds) | (num_above < MIN_ABOVE) | (bounds > largest)
     return float(bounds[suffices.argmax()])

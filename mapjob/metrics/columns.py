@@ -1,4 +1,4 @@
-"""Names of the columns of a pair: what is scored, and the margins that are made of it."""
+"""The columns of a pair: names of what is scored and of the margins made of it; values, checked, with warnings."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,17 +16,15 @@ POLICY = (*LOGPS, *NUM_TOKENS)
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 UNCONDITIONAL = ("chosen_unconditional_logps", "rejected_unconditional_logps")
 COLLISION = ("chosen_collision_logps", "rejected_collision_logps")
-# Margins, and the scored columns that each is made of. implicit_margin is one of the two below it.
+# Margins, and the scored columns that they are made of. implicit_margin is one of the two below it.
 MARGINS = {
     "reward_margin": REWARD,
     "simpo_margin": POLICY,
     "dpo_margin": (*LOGPS, *REFERENCE),
 }
 H, D, G, IMPLICIT, DISTANCE = "reward_margin", "simpo_margin", "dpo_margin", "implicit_margin", "edit_distance"
-EACH_MODEL = "reward_margin.*"  # one column for each of several reward models
+EACH_MODEL = "reward_margin.*"  # one column per model, if there are several reward models
 
-
-# What goes into a metric and what comes out: finite columns of one length, and warnings beside the values.
 
 # Parameters of a signal, as the run file may set them.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -38,7 +36,7 @@ LARGEST = 1e100
 
 @dataclass(frozen=True)
 class Column:
-    """One value a pair, shape (N,), and what a user must be told about them: what was clipped, what says nothing."""
+    """One value per pair, shape (N,), and warnings for the user: what was clipped, what says nothing."""
 
     values: F64
     warnings: tuple[str, ...] = ()
@@ -52,7 +50,7 @@ def finite(**columns: npt.ArrayLike) -> tuple[F64, ...]:
     arrays = {name: np.asarray(values, np.float64) for name, values in columns.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(f"one value a pair is needed in each column; the shapes are {shapes}")
+        raise ValueError(f"one value per pair is needed in every column; the shapes are {shapes}")
     for name, array in arrays.items():
         unusable = np.flatnonzero(~(np.abs(array) <= LARGEST))
         if len(unusable):
@@ -65,7 +63,7 @@ def finite(**columns: npt.ArrayLike) -> tuple[F64, ...]:
 
 
 def per_token(total: F64, num_tokens: F64) -> F64:
-    """total / num_tokens, (N,). Raises ValueError where a completion has no token."""
+    """total / num_tokens, (N,). Raises ValueError if a completion has no token."""
     if (num_tokens < 1).any():
         row = int(np.argmax(num_tokens < 1))
         raise ValueError(f"a completion of row {row} has {num_tokens[row]:g} tokens, and without one there is no mean")

@@ -1,4 +1,4 @@
-"""How hard a pair is for the policy as it stands. Of these, each draws another line between hard and wrong."""
+"""How hard a pair is for the policy. The three measures draw the line between hard and wrong differently."""
 
 import numpy as np
 
@@ -41,9 +41,9 @@ def ifd_margin(
     """IFD(chosen) - IFD(rejected), IFD = PPL(y|x) / PPL(y): instruction-following difficulty (Li et al. 2023, arXiv
     2308.12032), taken as a margin.
 
-    IFD = exp((s_unconditional - s) / n) is below 1 where the prompt helps to predict the completion; the margin is
-    large where it helps the rejected one more. The unconditional s is the sum over the same n tokens without the
-    prompt. Shapes (N,). Raises ValueError for values that are not finite, and where a perplexity ratio passes e^700.
+    IFD = exp((s_unconditional - s) / n) is below 1 if the prompt helps to predict the completion; the margin is
+    large if it helps the rejected one more. The unconditional s is the sum over the same n tokens without the
+    prompt. Shapes (N,). Raises ValueError for values that are not finite, and if a perplexity ratio passes e^700.
     """
     s_w, s_l, u_w, u_l, n_w, n_l = finite(
         chosen_logps=chosen_logps,

@@ -27,20 +27,20 @@ class Ensemble:
         """From each model's margins (N,) and the moments of its rewards over all completions of the same corpus.
 
         A model that gives every completion the same reward says nothing: it is left out, with a warning (a 0 would
-        decide worst cases). Raises ConfigError where that leaves none, ValueError for values that are not finite.
+        decide worst cases). Raises ConfigError if that leaves none, ValueError for values that are not finite.
         With rewards of single completions in place of margins, differences of `mean` are margins of the ensemble.
         """
         margins = dict(zip(reward_margins, finite(**reward_margins)))
-        telling = [name for name in margins if rewards[name].std > 0]
-        if not telling:
+        usable = [name for name in margins if rewards[name].std > 0]
+        if not usable:
             raise ConfigError(
                 "every reward model gives all completions the same reward, so there is nothing to rank by",
                 f"models.reward: {', '.join(margins) or 'none'}",
                 "check that the reward models are trained",
             )
-        silent = [name for name in margins if name not in telling]
+        silent = [name for name in margins if name not in usable]
         warnings = tuple(f"every reward of {name} is {rewards[name].mean:g}: it is left out" for name in silent)
-        return cls(np.stack([margins[name] / rewards[name].std for name in telling]), warnings)
+        return cls(np.stack([margins[name] / rewards[name].std for name in usable]), warnings)
 
     @property
     def mean(self) -> F64:
@@ -49,12 +49,12 @@ class Ensemble:
 
     @property
     def worst(self) -> F64:
-        """Smallest margin of any model, (N,): positive only where all of them agree with the label."""
+        """Smallest margin of any model, (N,): positive only if all of them agree with the label."""
         return self.margins_KN.min(axis=0)
 
     @property
     def disagreement(self) -> F64:
-        """Population standard deviation over models, (N,); 0 where all give the same margin, or for one model."""
+        """Population standard deviation over models, (N,); 0 if all give the same margin, or for one model."""
         return self.margins_KN.std(axis=0)
 
     def column(self, name: str) -> Column:

@@ -1,7 +1,7 @@
-"""gamma-PO: target margins that are large for clear pairs and small for doubtful ones, and gamma0 on average.
+"""gamma-PO's target margins over a whole corpus.
 
-Sun et al. 2025, arXiv 2506.03690. The authors find the margins of a batch by 20 steps of exponentiated gradient; over a
-corpus the same equation has one unknown, which is solved here to the last digits.
+The authors find the margins of a batch by 20 steps of exponentiated gradient; over a corpus the same equation has one
+unknown, which is solved here to the last digits.
 """
 
 import math
@@ -20,13 +20,15 @@ PRECISION = 1e-9
 def gamma_po_margin(
     implicit_margin: F64, *, beta: Positive = 10.0, gamma_beta_ratio: Positive = 0.4, tau: Positive = 10.0
 ) -> Column:
-    """gamma_i = gamma0 * v_i / mean(v), v_i = exp(-(gamma0 / tau) * sigma(gamma_i - gap_i)); shapes (N,).
+    """A target margin per pair, gamma0 on average: larger for clear pairs, smaller for doubtful ones.
+    -log sigma(beta d - margin). gamma-PO, Sun et al. 2025, arXiv 2506.03690.
 
-    gap = beta * d (SimPO kind) or beta * g (DPO kind), gamma0 = beta * gamma_beta_ratio. Objective: -log sigma(gap -
-    gamma) for SimPO, and -log sigma(gap - (gamma - gamma0)) for DPO. (beta, ratio, tau) of the paper: 10, 0.4, 10 for
-    Llama-3; 10, 0.5, 20 for Gemma-2; 2.5, 0.15, 10 for Mistral; 10, 0.3, 3 for Qwen2.5. The mean is gamma0, and the
-    values do not depend on the order of the corpus. A solution that did not converge says so in the warnings. Raises
-    ValueError unless gamma0 and tau are above 0 and gamma0 / tau is at most 100, and for values that are not finite.
+    gamma_i = gamma0 * v_i / mean(v), v_i = exp(-(gamma0 / tau) * sigma(gamma_i - gap_i)); shapes (N,). gap = beta * d
+    (SimPO kind) or beta * g (DPO kind), gamma0 = beta * gamma_beta_ratio. Objective: -log sigma(gap - gamma) for SimPO,
+    and -log sigma(gap - (gamma - gamma0)) for DPO. (beta, ratio, tau) of the paper: 10, 0.4, 10 for Llama-3; 10, 0.5,
+    20 for Gemma-2; 2.5, 0.15, 10 for Mistral; 10, 0.3, 3 for Qwen2.5. The mean is gamma0, and the values do not depend
+    on the order of the corpus. A solution that did not converge says so in the warnings. Raises ValueError unless
+    gamma0 and tau are above 0 and gamma0 / tau is at most 100, and for values that are not finite.
     """
     gap, gamma0 = beta * finite(implicit_margin=implicit_margin)[0], beta * gamma_beta_ratio
     if not (gamma0 > 0 and tau > 0 and gamma0 / tau <= 100):

@@ -9,15 +9,13 @@ from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import Moments
 
-# Bradley-Terry calibration: the one slope that turns a margin into log-odds of the label.
-
 
 def log_odds_slope(margin: F64, name: str) -> float:
-    """Slope S > 0 that maximises sum log sigma(S * margin): P(chosen beats rejected) = sigma(S * margin).
+    """Bradley-Terry: slope S > 0 that maximises sum log sigma(S * margin): P(chosen wins) = sigma(S * margin).
 
     A logistic regression through the origin with every label 1, since margins are signed by the label; margin has
     shape (N,), finite. The log-likelihood is concave in S, so Newton's method inside a bracket finds its one maximum.
-    Raises ConfigError where there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
+    Raises ConfigError if there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"
     if not (margin > 0).any() or margin.sum() <= 0:
@@ -48,9 +46,8 @@ def log_odds_slope(margin: F64, name: str) -> float:
     return slope / unit
 
 
-# Explicit and implicit margins of a pair, signed by its label: positive means the chosen side is ahead. All
-# functions take float64 arrays of shape (N,) and return shape (N,). Notation: shared names of the field, s = summed
-# log-probability of a completion in nats, n = its number of tokens, r = its reward.
+# Explicit and implicit margins of a pair, signed by its label: positive means the chosen side is ahead. Shapes (N,),
+# float64. s = summed log-probability of a completion in nats, n = its number of tokens, r = its reward.
 
 
 def reward_margin(chosen_reward: F64, rejected_reward: F64) -> F64:

@@ -18,19 +18,19 @@ from mapjob.metrics.columns import finite
 
 @dataclass(frozen=True)
 class Goals:
-    """Rows of the expanded corpus, shape (M,), two for each pair that is used, in the order of the pairs."""
+    """Rows of the expanded corpus, shape (M,), two per pair that is used, in the order of the pairs."""
 
     pair: npt.NDArray[np.int64]  # index of the pair
     goal: F64  # in [1, 10]
-    swapped: npt.NDArray[np.bool_]  # True: the goal is the rejected side's reward, and the two sides change places
+    swapped: npt.NDArray[np.bool_]  # True: the goal is the rejected side's reward, and the two sides are swapped
     num_skipped: int  # pairs without two rows: equal rewards, or rewards that contradict the label
 
 
 def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
     """Two rows for each pair, with goals 1 + 9 * (r - lowest) / (highest - lowest) over all rewards given, shape (N,).
 
-    Pairs whose label the rewards contradict are left out as the authors do; ties too, where no goal tells the sides
-    apart. Raises ConfigError where every reward is the same, ValueError for values that are not finite.
+    Pairs whose label the rewards contradict are left out, as by the authors; ties too, since no goal tells the sides
+    apart. Raises ConfigError if every reward is the same, ValueError for values that are not finite.
     """
     r_w, r_l = finite(chosen_reward=chosen_reward, rejected_reward=rejected_reward)
     used = np.flatnonzero(r_w > r_l)
@@ -52,15 +52,18 @@ SystemRole = Annotated[bool, Field(description="false: the goal stands before th
 def prompt_with_goal(
     prompt: str | list[dict[str, str]], goal: float, *, system_role: SystemRole = True
 ) -> str | list[dict[str, str]]:
-    """The prompt with the goal stated before it: in a system message, or before the first user turn of a model that has
-    no system role, or before a plain string. An older system message follows the goal in the same message.
+    """Two rows for a pair, each side's reward as the goal in the prompt; for the rejected one's the sides swap.
+    A larger corpus, not a column. Reward-augmented data, Zhang et al. 2024, arXiv 2410.08067.
+
+    The goal is in a system message, or before the first user turn for a model without a system role, or before a plain
+    string. An older system message follows the goal in the same message.
     """
     stated = f"Answer so that your response would be rated {goal:.1f} on a scale from 1 (worst) to 10 (best)."
     if isinstance(prompt, str):
         return f"{stated}\n\n{prompt}"
     role = "system" if system_role else "user"
-    place = next((i for i, turn in enumerate(prompt) if turn["role"] == role), None)
-    if place is None:
+    index = next((i for i, turn in enumerate(prompt) if turn["role"] == role), None)
+    if index is None:
         return [{"role": role, "content": stated}, *prompt]
-    turn = {"role": role, "content": f"{stated}\n\n{prompt[place]['content']}"}
-    return [*prompt[:place], turn, *prompt[place + 1 :]]
+    turn = {"role": role, "content": f"{stated}\n\n{prompt[index]['content']}"}
+    return [*prompt[:index], turn, *prompt[index + 1 :]]

@@ -1,9 +1,9 @@
 """Training signals: margins, weights and soft labels that a training objective takes from columns of the selection.
 
-Every signal of the run file is a function and its entry in SIGNALS. An objective here is -log sigma(beta * d - margin)
-or close to it; each function says which. d is the difference of mean log-probabilities, g is DPO's log-ratio gap, h the
-reward margin. In training the authors take mu and sigma over a batch; here they are those of the corpus (population
-sigma). All shapes (N,); ValueError for values that are not finite.
+A signal of the run file is a function and its entry in SIGNALS; the first two lines of its docstring say what it is,
+the objective it is for, and its source. d is the difference of mean log-probabilities per token, g DPO's log-ratio gap,
+h the reward margin, s a sum of log-probabilities. In training the authors take mu and sigma over a batch; here they are
+those of the corpus (population sigma). All shapes (N,); ValueError for values that are not finite.
 """
 
 import inspect
@@ -43,12 +43,12 @@ LARGEST_EXPONENT = 20.0
 
 
 def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Positive = 2.0) -> Column:
-    """beta * exp(mu * (mu - d) / sigma) where d < mu, else 0 (AMaPO, Deng et al. 2025, arXiv 2511.09385).
+    """beta exp(mu (mu - d) / sigma) where d is below its mean mu, else 0: more margin for pairs that lag behind.
+    -log sigma(beta d - margin). AMaPO, Deng et al. 2025, arXiv 2511.09385.
 
-    Objective: -log sigma(beta * d - margin), margin detached. moments: those of d unless given. beta is in front, as in
-    the authors' code. With mu < 0 the exponent changes its sign, and harder pairs get smaller margins: a warning says
-    so. Exponents are held within [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is
-    0.
+    The margin is detached. moments: those of d unless given. beta is in front, as in the authors' code. With mu < 0 the
+    exponent changes its sign, and harder pairs get smaller margins: a warning says so. Exponents are held within
+    [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is 0.
     """
     (d,) = finite(simpo_margin=simpo_margin)
     moments = moments or Moments.of(d)
@@ -70,10 +70,11 @@ def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Pos
 def alpha_dpo_margin(
     dpo_margin: F64, moments: Moments | None = None, *, gamma_beta_ratio: Finite, alpha: Finite = 0.1
 ) -> Column:
-    """gamma/beta + alpha * (g - mu) / sigma (alpha-DPO, Wu et al. 2024, arXiv 2410.10148).
+    """gamma/beta + alpha (g - mu) / sigma: SimPO's margin, wider where the policy has left its reference.
+    -log sigma(beta (d - margin)). alpha-DPO, Wu et al. 2024, arXiv 2410.10148.
 
-    Objective: -log sigma(beta * (d - margin)): the margin is in units of d. moments: those of g unless given; alpha
-    0.05 to 0.2. With sigma = 0 every margin is gamma/beta.
+    The margin is in units of d. moments: those of g unless given; alpha 0.05 to 0.2. With sigma = 0 every margin is
+    gamma/beta.
     """
     (g,) = finite(dpo_margin=dpo_margin)
     moments = moments or Moments.of(g)
@@ -92,10 +93,11 @@ def bpo_margin(
     beta: Positive = 0.1,
     alpha: Positive = 0.3,
 ) -> tuple[F64, npt.NDArray[np.bool_]]:
-    """(rho, chosen_binds): rho = min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref)) (BPO, arXiv 2506.03557).
+    """min(beta (s_w - s_w_ref), -alpha beta (s_l - s_l_ref)), and which side binds: the one that improved less.
+    Replaces DPO's margin. BPO, 2025, arXiv 2506.03557.
 
-    The side that improved less; chosen_binds is True where that is the chosen one, also where both are equal. alpha
-    weighs the rejected side. Raises ConfigError where the policy equals its reference, which makes every rho 0.
+    chosen_binds is True if that is the chosen side, also if both are equal. alpha weighs the rejected side. Raises
+    ConfigError if the policy equals its reference, which makes every margin 0.
     """
     s_w, s_l, ref_w, ref_l = finite(
         chosen_logps=chosen_logps,
@@ -114,9 +116,10 @@ def bpo_margin(
 
 
 def repo_loss(simpo_margin: F64, *, gamma: Finite = 0.5) -> tuple[F64, npt.NDArray[np.bool_]]:
-    """(max(0, gamma - d), active), active where d < gamma (RePO, Wu et al. 2025, arXiv 2503.07426; gamma 0.4 to 0.6).
+    """max(0, gamma - d), and whether the pair is active (d < gamma): pairs beyond gamma have no gradient at all.
+    The share that is active is what would be trained on. RePO, Wu et al. 2025, arXiv 2503.07426.
 
-    Pairs that are not active have no gradient: the share that is active says how much of the corpus would be used.
+    gamma 0.4 to 0.6.
     """
     (d,) = finite(simpo_margin=simpo_margin)
     return np.maximum(0.0, gamma - d), d < gamma
@@ -134,7 +137,8 @@ def madpo_weight(
     tau: Finite = 6.9068,
     scale: LogOdds = 1.0,
 ) -> F64:
-    """w = sigma(c * h) / sigma(h) where h > -tau, else 1 (MADPO, arXiv 2510.05342).
+    """sigma(c h) / sigma(h), 1 if h < -tau, h in log-odds: pairs of small reward margin weigh more, easy ones less.
+    Multiplies the DPO loss of the pair. MADPO, 2025, arXiv 2510.05342.
 
     c = c_min + (c_max - c_min) / (1 + (c_max - 1) / (1 - c_min) * exp(rate * (|h| - tau))): near c_max for pairs of
     small margin, 1 at |h| = tau, near c_min beyond it. c_min is 1 / c_max unless given. h = scale * reward_margin is in
@@ -151,10 +155,10 @@ def madpo_weight(
 
 
 def mmpo_target(reward_margin: F64, *, gamma: LogOdds = 1.0) -> tuple[F64, npt.NDArray[np.bool_]]:
-    """(p, swapped): soft label p = sigma(gamma * h), in [1/2, 1] (MMPO, Kim et al. 2024, arXiv 2410.03145).
+    """p = sigma(gamma |h|), and whether the pair is swapped (h < 0): a soft label after the reward model.
+    -p log sigma(beta g) - (1 - p) log sigma(-beta g). MMPO, Kim et al. 2024, arXiv 2410.03145.
 
-    Objective: -p * log sigma(beta * g) - (1 - p) * log sigma(-beta * g). Where p < 1/2 the pair is swapped and has
-    1 - p. gamma brings h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
+    gamma brings h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
     """
     (h,) = finite(reward_margin=reward_margin)
     return sigmoid(gamma * np.abs(h)), h < 0
@@ -168,11 +172,11 @@ def wpo_weight(
     chosen_num_tokens: F64,
     rejected_num_tokens: F64,
 ) -> F64:
-    """min(1, exp(a_w + a_l)), a the mean over tokens of log p - log sum_v p_v^2 (WPO, Zhou et al., arXiv 2406.11827).
+    """min(1, exp(a_w + a_l)), a the mean of log p - log sum p^2: what the policy would write itself weighs more.
+    Multiplies the loss of the pair. WPO, Zhou et al. 2024, arXiv 2406.11827.
 
-    Near 1 where both completions are what the policy itself would say, small where they are not. The collision column
-    is the sum over the completion's tokens of log sum_v p_v^2, the policy's log-probability to draw one token twice.
-    Rounds to 0 where a_w + a_l is below -745 nats.
+    Means are over tokens. The collision column is the sum over the completion's tokens of log sum_v p_v^2, the policy's
+    log-probability to draw one token twice. Rounds to 0 if a_w + a_l is below -745 nats.
     """
     s_w, s_l, q_w, q_l, n_w, n_l = finite(
         chosen_logps=chosen_logps,
@@ -186,80 +190,30 @@ def wpo_weight(
 
 
 class Signal(NamedTuple):
-    """columns: of the pair, in the order in which the function takes them. about: what it is, and whose. function: its
-    keyword-only parameters are the signal's keys in the run file. yields: the names of the columns that it returns.
+    """columns: of the pair, in the order in which the function takes them. function: its keyword-only parameters are
+    the signal's keys in the run file. yields: the names of the columns that it returns.
     """
 
     columns: tuple[str, ...]
-    about: str
     function: Callable[..., Any]
     yields: tuple[str, ...]
 
+    @property
+    def about(self) -> str:
+        """Two lines on what it is and whose: the first ones of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n\n")[0]
+
 
 SIGNALS: dict[str, Signal] = {
-    "amapo_margin": Signal(
-        (D,),
-        "beta exp(mu (mu - d) / sigma) where d is below its mean mu, else 0: more margin for pairs that lag behind.\n"
-        "-log sigma(beta d - margin). AMaPO, Deng et al. 2025, arXiv 2511.09385.",
-        amapo_margin,
-        ("amapo_margin",),
-    ),
-    "alpha_dpo_margin": Signal(
-        (G,),
-        "gamma/beta + alpha z(g): SimPO's margin, wider where the policy has left its reference.\n"
-        "-log sigma(beta (d - margin)). alpha-DPO, Wu et al. 2024, arXiv 2410.10148.",
-        alpha_dpo_margin,
-        ("alpha_dpo_margin",),
-    ),
-    "gamma_po_margin": Signal(
-        (IMPLICIT,),
-        "A target margin a pair, gamma0 on average: larger for clear pairs, smaller for doubtful ones.\n"
-        "-log sigma(beta d - margin). gamma-PO, Sun et al. 2025, arXiv 2506.03690.",
-        gamma_po_margin,
-        ("gamma_po_margin",),
-    ),
-    "madpo_weight": Signal(
-        (H,),
-        "sigma(c h) / sigma(h), h in log-odds: pairs of small reward margin weigh more, easy ones less.\n"
-        "Multiplies the DPO loss of the pair. MADPO, 2025, arXiv 2510.05342.",
-        madpo_weight,
-        ("madpo_weight",),
-    ),
-    "bpo_margin": Signal(
-        (*LOGPS, *REFERENCE),
-        "min(beta (s_w - s_w_ref), -alpha beta (s_l - s_l_ref)), and which side binds: the one that improved less.\n"
-        "Takes the place of DPO's margin. BPO, 2025, arXiv 2506.03557.",
-        bpo_margin,
-        ("bpo_margin", "bpo_chosen_binds"),
-    ),
-    "repo_loss": Signal(
-        (D,),
-        "max(0, gamma - d), and whether the pair is active: pairs beyond gamma have no gradient at all.\n"
-        "The share that is active is what would be trained on. RePO, Wu et al. 2025, arXiv 2503.07426.",
-        repo_loss,
-        ("repo_loss", "repo_active"),
-    ),
-    "mmpo_target": Signal(
-        (H,),
-        "sigma(gamma |h|), and whether the pair is swapped: a soft label after the reward model.\n"
-        "-p log sigma(beta g) - (1 - p) log sigma(-beta g). MMPO, Kim et al. 2024, arXiv 2410.03145.",
-        mmpo_target,
-        ("mmpo_target", "mmpo_swapped"),
-    ),
-    "wpo_weight": Signal(
-        (*LOGPS, *COLLISION, *NUM_TOKENS),
-        "min(1, exp(a_w + a_l)), a the mean of log p - log sum p^2: what the policy would write itself weighs more.\n"
-        "Multiplies the loss of the pair. WPO, Zhou et al. 2024, arXiv 2406.11827.",
-        wpo_weight,
-        ("wpo_weight",),
-    ),
-    "reward_goals": Signal(  # makes rows, see `metrics.reward_augmented.reward_goals`
-        REWARD,
-        "Two rows for a pair, each side's reward as the goal in the prompt; for the rejected one's the sides swap.\n"
-        "A larger corpus, not a column. Reward-augmented data, Zhang et al. 2024, arXiv 2410.08067.",
-        prompt_with_goal,
-        (),
-    ),
+    "amapo_margin": Signal((D,), amapo_margin, ("amapo_margin",)),
+    "alpha_dpo_margin": Signal((G,), alpha_dpo_margin, ("alpha_dpo_margin",)),
+    "gamma_po_margin": Signal((IMPLICIT,), gamma_po_margin, ("gamma_po_margin",)),
+    "madpo_weight": Signal((H,), madpo_weight, ("madpo_weight",)),
+    "bpo_margin": Signal((*LOGPS, *REFERENCE), bpo_margin, ("bpo_margin", "bpo_chosen_binds")),
+    "repo_loss": Signal((D,), repo_loss, ("repo_loss", "repo_active")),
+    "mmpo_target": Signal((H,), mmpo_target, ("mmpo_target", "mmpo_swapped")),
+    "wpo_weight": Signal((*LOGPS, *COLLISION, *NUM_TOKENS), wpo_weight, ("wpo_weight",)),
+    "reward_goals": Signal(REWARD, prompt_with_goal, ()),  # rows, made by `metrics.reward_augmented.reward_goals`
 }
 
 

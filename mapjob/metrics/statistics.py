@@ -9,7 +9,7 @@ import numpy as np
 
 from mapjob.arrays import F64
 
-AT_ONCE = 1 << 16  # Python floats that are alive at one time
+AT_ONCE = 1 << 16  # Python floats in memory at a time
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ def sigmoid(x: F64) -> F64:
 
 
 def log_sigmoid(x: F64) -> F64:
-    """log sigmoid(x), <= 0; -log1p(exp(-x)) where that does not overflow, and x where it would."""
+    """log sigmoid(x), <= 0; -log1p(exp(-x)) if that does not overflow, else x."""
     return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))

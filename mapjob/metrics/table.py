@@ -1,7 +1,7 @@
 """Every metric and pairing of the run file by name: its columns, two lines on what it is and whose, a metric's value.
 One entry is all that a new metric needs.
 
-Formulas stand in the docstrings of the functions. h is the reward margin, d the difference of mean log-probabilities a
+The functions' docstrings have the formulas. h is the reward margin, d the difference of mean log-probabilities per
 token, g DPO's log-ratio gap; "implicit" is d or g as selection.implicit says.
 """
 
@@ -32,14 +32,13 @@ from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale, map_score, map_signed
 from mapjob.metrics.statistics import Moments
 
-# What a metric is given: the columns of the pairs that are ranked, and what the run file says.
-
 
 @dataclass(frozen=True)
 class Inputs:
-    """`inputs[name]` is a column of shape (N,) by the names of metrics/columns.py; implicit_margin is that of the run.
+    """What a metric takes: columns of the ranked pairs, and keys of the run file. `inputs[name]` is a column of shape
+    (N,) by the names of metrics/columns.py; implicit_margin is that of the run.
 
-    log_odds: what brings the reward margin to log-odds where it was calibrated, else 1. rewards: moments of each of
+    log_odds: what brings the reward margin to log-odds if it was calibrated, else 1. rewards: moments of each of
     several reward models.
     """
 
@@ -58,7 +57,7 @@ class Inputs:
         return [self[name] for name in names]
 
     def margins_of_models(self, metric: str) -> dict[str, F64]:
-        """Each of several reward models' margins. Raises ConfigError where there is one."""
+        """Each of several reward models' margins. Raises ConfigError if there is only one."""
         if not self.rewards:
             raise ConfigError(
                 f"{metric} compares several reward models, and there is one",
@@ -80,7 +79,7 @@ class Metric(NamedTuple):
 
 
 def metric(name: str, inputs: Inputs) -> Column:
-    """A metric's value of each pair. Raises ConfigError where it has no meaning on this corpus."""
+    """A metric's value of each pair. Raises ConfigError if it has no meaning on this corpus."""
     value = METRICS[name].value(inputs)
     return value if isinstance(value, Column) else Column(value)
 
@@ -187,22 +186,22 @@ class Pairing(NamedTuple):
 PAIRINGS: dict[str, Pairing] = {
     "best_worst": Pairing(
         (),
-        "Best response against worst by reward: one pair a prompt.\n"
+        "Best response against worst by reward: one pair per prompt.\n"
         "Self-play of MAP, Huang et al. 2025, arXiv 2503.01864.",
     ),
     "dcrm": Pairing(
         (H, *LOGPS, DISTANCE),
-        "Of all ordered pairs of responses those of largest DCRM: best-of-N^2, at most k a prompt.\n"
+        "Of all ordered pairs of responses those of largest DCRM: best-of-N^2, at most k per prompt.\n"
         "Huang and Goyal 2025, arXiv 2506.14157.",
     ),
     "map": Pairing(
         (H, IMPLICIT),
-        "Of all pairs of responses those of largest MAP, at most k a prompt.\n"
+        "Of all pairs of responses those of largest MAP, at most k per prompt.\n"
         "The scale is that of the best_worst pairs. After MAP, Huang et al. 2025, arXiv 2503.01864.",
     ),
     "ranked": Pairing(
         (),
-        "Best response against every other one, widest reward gap first, at most k a prompt.\n"
+        "Best response against every other one, widest reward gap first, at most k per prompt.\n"
         "Curry-DPO, Pattnaik et al. 2024, arXiv 2403.07230.",
     ),
 }

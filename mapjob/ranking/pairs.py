@@ -10,8 +10,8 @@ import pyarrow as pa
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import Reason
-from mapjob.metrics import map
-from mapjob.metrics.columns import EACH_MODEL, POLICY
+from mapjob.metrics.columns import EACH_MODEL, MARGINS
+from mapjob.metrics.map import dpo_margin, reward_margin, simpo_margin
 from mapjob.metrics.statistics import Moments
 
 
@@ -96,23 +96,19 @@ class RankedPairs:
         return replace(self, position=self.position[index], columns=columns, **taken)
 
 
+MARGIN = {"reward_margin": reward_margin, "simpo_margin": simpo_margin, "dpo_margin": dpo_margin}
+
+
 def ranking_columns(pairs: Pairs, selection: Selection) -> dict[str, F64]:
-    """What the global ranking needs of pairs. Every column here costs eight bytes a pair of the whole corpus."""
+    """What the global ranking needs of pairs. A column costs eight bytes per pair of the corpus."""
     c = pairs.columns
     columns = {}
     for name in sorted(selection.columns):
         if name == EACH_MODEL:
-            models = [column.removeprefix("chosen_reward.") for column in c if column.startswith("chosen_reward.")]
-            for model in models:
+            for model in [column.removeprefix("chosen_reward.") for column in c if column.startswith("chosen_reward.")]:
                 columns[f"reward_margin.{model}"] = c[f"chosen_reward.{model}"] - c[f"rejected_reward.{model}"]
-        elif name == "reward_margin":
-            columns[name] = map.reward_margin(c["chosen_reward"], c["rejected_reward"])
-        elif name == "simpo_margin":
-            columns[name] = map.simpo_margin(*(c[part] for part in POLICY))
-        elif name == "dpo_margin":
-            columns[name] = map.dpo_margin(
-                c["chosen_logps"], c["rejected_logps"], c["ref_chosen_logps"], c["ref_rejected_logps"]
-            )
+        elif name in MARGINS:
+            columns[name] = MARGIN[name](*(c[part] for part in MARGINS[name]))
         else:
             columns[name] = c[name]
     return columns

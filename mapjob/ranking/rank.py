@@ -1,6 +1,5 @@
 """From the pairs of a corpus to a ranking and a selection: scale, score, order, cut."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,19 +129,15 @@ def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str,
             "no pair is left to rank", "the scored corpus", "see errors/ or `mapjob plan` for the reasons"
         )
     reward, implicit = pairs.columns["reward_margin"], pairs.columns[f"{selection.implicit}_margin"]
-    _check_reference(pairs.columns)
+    if "dpo_margin" in pairs.columns and not pairs.columns["dpo_margin"].any():
+        raise ConfigError(
+            "every DPO margin is 0: the policy gives the same log-probabilities as the reference",
+            "models.reference",
+            "use implicit: simpo, or the reference that the policy was trained from",
+        )
     moments = {"reward": Moments.of(np.abs(reward)), "implicit": Moments.of(np.abs(implicit))}
     if selection.scale == "raw":
         return Scale.raw(selection.beta), moments
     if selection.scale == "calibrated":
         return Scale.calibrated(reward, implicit), moments
     return Scale.zscore(moments["reward"], moments["implicit"]), moments
-
-
-def _check_reference(columns: Mapping[str, F64]) -> None:
-    if "dpo_margin" in columns and not columns["dpo_margin"].any():
-        raise ConfigError(
-            "every DPO margin is 0: the policy gives the same log-probabilities as the reference",
-            "models.reference",
-            "use implicit: simpo, or the reference that the policy was trained from",
-        )

@@ -68,14 +68,11 @@ from mapjob.metrics.columns import H, Positive
 from mapjob.metrics.signals import SIGNALS, Signal
 
 def times(h, *, factor: Positive = 2.0):
+    '''factor h, for this test.
+    Nobody's, arXiv 0000.00000.'''
     return factor * h, h > 0
 
-SIGNALS["times"] = Signal(
-    (H,),
-    "factor h, for this test.\\nNobody's, arXiv 0000.00000.",
-    times,
-    ("times", "times_agrees"),
-)
+SIGNALS["times"] = Signal((H,), times, ("times", "times_agrees"))
 """
 USES_OF_THE_SIGNAL = """
 import pytest

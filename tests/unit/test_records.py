@@ -6,7 +6,7 @@ import pytest
 from mapjob.config import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Record, as_chat, checked, messages
+from mapjob.corpus.records import Record, as_chat, check_record, messages
 from mapjob.errors import Reason, RowError
 
 
@@ -57,13 +57,13 @@ def test_null_field(layout, name):
 def test_empty_or_blank_completion(side, blank):
     assert reason("trl", {**GOOD["trl"], side: blank}) == Reason.EMPTY_COMPLETION
     with pytest.raises(RowError) as caught:
-        checked(as_chat(Record("p", ["c", blank])))
+        check_record(as_chat(Record("p", ["c", blank])))
     assert caught.value.reason == Reason.EMPTY_COMPLETION
 
 
 def test_empty_completion_of_candidates_names_the_completion():
     with pytest.raises(RowError) as caught:
-        checked(Record("p", ["a", "b", ""]))
+        check_record(Record("p", ["a", "b", ""]))
     assert caught.value.reason == Reason.EMPTY_COMPLETION
     assert "completion 2" in caught.value.detail
 
