@@ -21,15 +21,15 @@ def clean(
     Example: mapjob clean runs/demo --days 7
     """
     folder = Output(output)
-    found = [unnamed for unnamed in folder.unnamed() if unnamed.age_days >= days]
-    for unnamed in found:
-        size = f"{unnamed.num_bytes / 1e6:,.1f} MB"
-        print(f"{size:>14}  {unnamed.age_days:>6.1f} days  {one_line(unnamed.name)}  ({unnamed.why})")
-    if not found:
+    orphans = [orphan for orphan in folder.orphans() if orphan.age_days >= days]
+    for orphan in orphans:
+        size = f"{orphan.num_bytes / 1e6:,.1f} MB"
+        print(f"{size:>14}  {orphan.age_days:>6.1f} days  {one_line(orphan.name)}  ({orphan.why})")
+    if not orphans:
         print(f"nothing to clean: no unreferenced file is older than {days:g} days")
         return
-    total = sum(unnamed.num_bytes for unnamed in found) / 1e6
-    if yes or typer.confirm(f"delete these {len(found)} ({total:,.1f} MB)?"):
-        for unnamed in found:
-            folder.remove(unnamed)
-        print(f"deleted {len(found)}")
+    total = sum(orphan.num_bytes for orphan in orphans) / 1e6
+    if yes or typer.confirm(f"delete these {len(orphans)} ({total:,.1f} MB)?"):
+        for orphan in orphans:
+            folder.remove(orphan)
+        print(f"deleted {len(orphans)}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mapjob.escaping import one_line
+from mapjob.store.run_folder import Manifest
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
@@ -67,7 +68,7 @@ def takes_verbose(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def print_result(manifest: dict[str, Any], run_path: str, as_json: bool) -> None:
+def print_result(manifest: Manifest, run_path: str, as_json: bool) -> None:
     """What a finished run did: counts, reasons, where it is; with --json also as one object on the last line."""
     counts = manifest["counts"]
     print(f"rows read       {counts['rows']:>12,}")

@@ -49,7 +49,7 @@ def plan(
     units = len(prepared.plan.units)
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
-    finished = prepared.run_folder.manifest is not None
+    finished = prepared.run_folder.read_manifest() is not None
     print(f"run folder: {one_line(prepared.run_folder.url)} ({'finished' if finished else 'not written yet'})")
     result = {
         "run_id": prepared.run_folder.run_id,

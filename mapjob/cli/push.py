@@ -25,7 +25,7 @@ def push(
 
     Example: mapjob push output/nightly org/nightly-pairs
     """
-    folder = open_run(run)
+    folder = open_run(run).folder
     api = HfApi()
     try:
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)

@@ -19,12 +19,10 @@ def show(
 
     Example: mapjob show runs/demo 1
     """
-    folder = open_run(run)
-    manifest = folder.manifest
-    assert manifest is not None, "open_run returns finished runs"
-    selected = selected_pair(folder, which)
-    row = selected or find_pair(manifest, which)
+    finished = open_run(run)
+    selected = selected_pair(finished, which)
+    row = selected or find_pair(finished.manifest, which)
     if row is None:
-        ranked = manifest["counts"]["ranked"]
-        raise ConfigError(f"no pair has the rank or pair_id {which}", folder.url, f"ranks go from 1 to {ranked:,}")
-    print(pair_text(folder, row, is_selected=selected is not None))
+        do = f"ranks go from 1 to {finished.manifest['counts']['ranked']:,}"
+        raise ConfigError(f"no pair has the rank or pair_id {which}", finished.folder.url, do)
+    print(pair_text(finished.manifest, row, is_selected=selected is not None))

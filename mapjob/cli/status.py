@@ -11,6 +11,7 @@ from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
+from mapjob.store.run_folder import Manifest
 
 
 def status(
@@ -21,15 +22,14 @@ def status(
 
     Example: mapjob status runs/demo
     """
-    runs = Output(output).runs()
-    manifests = [run.manifest for run in runs if run.manifest is not None]
+    finished, unfinished = Output(output).list_runs()
+    manifests = [run.manifest for run in finished]
     for manifest in manifests:
         counts = manifest["counts"]
         print(
             f"{manifest['finished_at'][:19]}Z  {one_line(manifest['run_id']):<36}{counts['rows']:>12,} rows"
             f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
         )
-    unfinished = [run.run_id for run in runs if run.manifest is None]
     for run_id in unfinished:
         print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
     now = _since(manifests[-1]) if manifests else {}
@@ -39,7 +39,7 @@ def status(
         print(json.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
 
 
-def _since(newest: dict[str, Any]) -> dict[str, Any]:
+def _since(newest: Manifest) -> dict[str, Any]:
     """What is in the corpus and the score store now, compared with the newest run: numbers, and `lines` for people."""
     try:
         job = prepare(parse_config(newest["config"]), newest["limit"])

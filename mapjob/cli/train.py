@@ -66,10 +66,10 @@ def train(
             raise ConfigError(f"not a parameter: {text!r}", "--set", "write it as name=number")
     given = dict(text.split("=", 1) for text in parameters or [])
     how = parse_config({"objective": objective, "parameters": given, **options}, "mapjob train", Training)
-    folder = open_run(run)
-    where = output or Path("trained") / f"{objective}-{folder.run_id}"
+    finished = open_run(run)
+    where = output or Path("trained") / f"{objective}-{finished.folder.run_id}"
     start = None if model is None else Model(path=model)
-    result = training.train(folder, how, where, start)
+    result = training.train(finished, how, where, start)
     values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
     print(f"objective  {objective} ({values})")
     print(f"pairs      {result['pairs']:>12,}")

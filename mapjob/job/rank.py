@@ -22,7 +22,7 @@ from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
 from mapjob.selection.scored import Scored, ScoredUnits, load_scored
-from mapjob.store.run_folder import path_of
+from mapjob.store.run_folder import Manifest, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def check_error_rate(job: Job, scored: Scored) -> None:
         )
 
 
-def find_pair(manifest: dict[str, Any], which: str) -> dict[str, Any] | None:
+def find_pair(manifest: Manifest, which: str) -> dict[str, Any] | None:
     """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
 
     Raises ConfigError when corpus or models are no longer those of the run.

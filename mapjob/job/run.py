@@ -1,5 +1,6 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
+import json
 import logging
 from collections.abc import Sequence
 from itertools import chain
@@ -17,13 +18,13 @@ from mapjob.pipeline.stages import Todo, passes
 from mapjob.ranking.compare import agreement
 from mapjob.report.card import card
 from mapjob.report.page import page
-from mapjob.report.pair import examples_of
+from mapjob.report.pair import Example, examples_of
 from mapjob.report.summary import Summary, summary
 from mapjob.selection.formats import extra_files
 from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
-from mapjob.store.run_folder import RunFolder, open_run, path_of
+from mapjob.store.run_folder import CARD, REPORT, REPORT_DATA, FinishedRun, Manifest, RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def run_job(
     limit: int | None = None,
     code_allowed: bool = False,
     events: str | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it is.
 
     config: a run file's path, its content, or a Config. code_allowed: models may run code of their own if the run
@@ -57,9 +58,9 @@ def run_job(
         log.info(line)
     for warning in find_warnings(job):
         log.warning(warning)
-    finished = job.run_folder.manifest
+    finished = job.run_folder.read_manifest()
     if finished is not None:
-        job.run_folder.point_latest()
+        job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
         return finished
     Storage(config.output.path).check_conditions()
@@ -71,9 +72,7 @@ def run_job(
     return manifest
 
 
-def rank_job(
-    config: Config | dict[str, Any] | str, limit: int | None = None, code_allowed: bool = False
-) -> dict[str, Any]:
+def rank_job(config: Config | dict[str, Any] | str, limit: int | None = None, code_allowed: bool = False) -> Manifest:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
     config: a run file's path, its content, or a Config. Raises IncompleteError if scores are missing.
@@ -81,23 +80,21 @@ def rank_job(
     spent = Spent()
     job = prepare(_read_config(config), limit, code_allowed)
     check_scored(job)
-    finished = job.run_folder.manifest
+    finished = job.run_folder.read_manifest()
     return finished if finished is not None else _rank_and_publish(job, spent)
 
 
-def render_report(run: RunFolder, num_examples: int = 0) -> str:
+def render_report(run: FinishedRun, num_examples: int = 0) -> str:
     """report.html of a run once more, from its folder alone; with texts of so many selected pairs of each kind.
 
-    Without texts it is the same file to the byte. Raises ConfigError for a run that is older than report.json.
+    Without texts it is the same file to the byte. Raises MapjobError if the run has no report.json.
     """
-    drawn_from = run.report_data
-    if drawn_from is None:
-        raise ConfigError(
-            "this run is older than reports that can be written again",
-            f"{run.url}/report.json is not there",
-            "`mapjob rank` with its run file makes the run anew from the same scores; no model is loaded",
-        )
-    return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples_of(run, num_examples))
+    return _page(run.folder, examples_of(run, num_examples))
+
+
+def _page(folder: RunFolder, examples: Sequence[Example] = ()) -> str:
+    drawn_from = json.loads(folder.read(REPORT_DATA))
+    return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples)
 
 
 def _score(job: Job, spent: Spent, events: Events) -> None:
@@ -152,7 +149,7 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: E
                 spent.total.add(receipt)
 
 
-def _rank_and_publish(job: Job, spent: Spent) -> dict[str, Any]:
+def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
     config, plan = job.config, job.plan
     with spent.on("rank"):
         scored, ranking = rank_scored(job)
@@ -186,11 +183,12 @@ def _rank_and_publish(job: Job, spent: Spent) -> dict[str, Any]:
         warnings=ranking.warnings,
         spent=spent.as_json,
     )
-    folder.put_card(card(body))
+    folder.put_text(CARD, card(body))
     overlaps = agreement(ranking, config.selection, scored.units.pair_ids)
     whole = {**body, "summary": summary(ranking, config.selection.metric, overlaps).as_json}
-    folder.put_report_data({name: part for name, part in whole.items() if name not in ("units", "fingerprints")})
-    folder.put_report(render_report(folder))
+    drawn_from = {name: part for name, part in whole.items() if name not in ("units", "fingerprints")}
+    folder.put_text(REPORT_DATA, json.dumps(drawn_from) + "\n")
+    folder.put_text(REPORT, _page(folder))
     return folder.commit(body)
 
 
@@ -201,7 +199,6 @@ def load_scores(path: str) -> pa.Table:
     `datasets.Dataset(table)` a dataset. Raises ConfigError if the corpus or a model is no longer that of the run.
     """
     manifest = open_run(path).manifest
-    assert manifest is not None, "open_run returns finished runs"
     prepared = prepare(parse_config(manifest["config"]), manifest["limit"])
     if prepared.run_folder.run_id != manifest["run_id"]:
         raise ConfigError(

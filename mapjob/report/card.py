@@ -7,6 +7,7 @@ from typing import Any
 
 from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS
+from mapjob.store.run_folder import Manifest
 
 FRONT_MATTER = """---
 configs:
@@ -45,6 +46,7 @@ selected = load_dataset("this folder", split="train")
 WITH_TRL = """```python
 from datasets import load_dataset
 from trl import DPOTrainer
+from mapjob.store.run_folder import Manifest
 
 selected = load_dataset("this folder", split="train")
 DPOTrainer("the policy", train_dataset=selected).train()
@@ -87,7 +89,7 @@ def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from ((f"{name}.{which}", each) for which, each in model.items())
 
 
-def card(manifest: dict[str, Any]) -> str:
+def card(manifest: Manifest) -> str:
     """README.md of a run folder. Made of the manifest's results alone, so that a repeated run writes the same bytes."""
     config, counts, statistics = manifest["config"], manifest["counts"], manifest["statistics"]
     selection = config["selection"]

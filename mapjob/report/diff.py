@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapjob.escaping import one_line
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun
 
 LISTED = 5  # pairs that are named for each kind of change
 
@@ -33,7 +33,7 @@ class Diff:
         return self.num_shared / union if union else 1.0
 
 
-def compare(old: RunFolder, new: RunFolder) -> Diff:
+def compare(old: FinishedRun, new: FinishedRun) -> Diff:
     """The difference between two finished runs' selections, by pair_id."""
     (old_ranks, old_groups), (new_ranks, new_groups) = _selected(old), _selected(new)
     entered = [pair for pair in new_ranks if pair not in old_ranks]
@@ -44,15 +44,13 @@ def compare(old: RunFolder, new: RunFolder) -> Diff:
     return Diff(len(old_ranks), len(new_ranks), entered, left, moved, groups)
 
 
-def _selected(run: RunFolder) -> tuple[dict[str, int], Counter[str]]:
+def _selected(run: FinishedRun) -> tuple[dict[str, int], Counter[str]]:
     """(rank by pair_id, in rank order; pairs of each group, where the run file names a column for groups)."""
-    manifest = run.manifest
-    assert manifest is not None, "only finished runs are compared"
-    group = manifest["config"]["input"]["columns"]["group"]
+    group = run.manifest["config"]["input"]["columns"]["group"]
     ranks: dict[str, int] = {}
     groups: Counter[str] = Counter()
-    for name in run.tables("selected"):
-        table = run.read_table(name, ["pair_id", "rank", *([group] if group else [])])
+    for name in run.folder.tables("selected"):
+        table = run.folder.read_table(name, ["pair_id", "rank", *([group] if group else [])])
         ranks |= zip(table["pair_id"].to_pylist(), table["rank"].to_pylist())
         if group:
             groups.update(str(value) for value in table[group].to_pylist())

@@ -5,7 +5,6 @@ The bins are a few thousand numbers for a corpus of any size, and are counted a 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from mapjob.metrics.map import Scale
 from mapjob.report import svg
 from mapjob.report.markup import Html, note, section
 from mapjob.report.svg import Axes
+from mapjob.store.run_folder import Manifest
 
 MOST_CELLS = 48  # of the density, each way; fewer for few pairs
 BINS = 40
@@ -147,7 +147,7 @@ LEGEND = """<p class="legend"><span class="most">more than two thirds selected</
 <span class="some">a third to two thirds</span> <span class="all">less than a third</span></p>"""
 
 
-def picture(manifest: dict[str, Any], config: Config, bins: Density) -> Html:
+def picture(manifest: Manifest, config: Config, bins: Density) -> Html:
     """The section that explains MAP: explicit against implicit margin of all ranked pairs."""
     selection, statistics = config.selection, manifest["statistics"]
     cut_off = statistics["cut_off"]

@@ -14,6 +14,7 @@ from mapjob.report.figures import distributions, picture
 from mapjob.report.markup import Html, code, document, facts, list_lines, named, note, section, table, text
 from mapjob.report.pair import Example, examples
 from mapjob.report.summary import Group, Summary
+from mapjob.store.run_folder import Manifest
 
 MAX_LINES = 8  # of paths or rules
 MAX_WARNINGS = 20
@@ -25,7 +26,7 @@ STAGES = {
 }
 
 
-def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = ()) -> str:
+def page(manifest: Manifest, summary: Summary, rows: Sequence[Example] = ()) -> str:
     """The report of a run; the same arguments give the same bytes.
 
     manifest: as it is committed, without what only the commit knows; rows: examples, its only texts of the corpus.
@@ -60,7 +61,7 @@ def page(manifest: dict[str, Any], summary: Summary, rows: Sequence[Example] = (
     return document(f"mapjob: {counts['selected']:,} pairs by {metric}", "\n".join(body))
 
 
-def _models(manifest: dict[str, Any], config: Config) -> Iterator[tuple[str, Html]]:
+def _models(manifest: Manifest, config: Config) -> Iterator[tuple[str, Html]]:
     for name, model in config.scored_models.items():
         if model is not None:
             adapter = f"<br>adapter {code(model.adapter)}" if model.adapter else ""
@@ -69,7 +70,7 @@ def _models(manifest: dict[str, Any], config: Config) -> Iterator[tuple[str, Htm
             yield name, Html(f"{code(model.path)}{adapter}<br>{revision}, {model.dtype}, hash of the weights {weights}")
 
 
-def _choices(manifest: dict[str, Any], config: Config) -> Iterator[tuple[str, object]]:
+def _choices(manifest: Manifest, config: Config) -> Iterator[tuple[str, object]]:
     """Data, score, cut and rules of the selection."""
     selection, corpus, counts = config.selection, manifest["corpus"], manifest["counts"]
     limit = ", only the first rows (--limit)" if manifest["limit"] else ""
@@ -117,7 +118,7 @@ def _rules(config: Config) -> Iterator[str]:
         yield f"quota of {name}: {share:g}"
 
 
-def effects(manifest: dict[str, Any], summary: Summary) -> Html:
+def effects(manifest: Manifest, summary: Summary) -> Html:
     """What the selection does to labels, lengths, margins and groups, and which rules dropped or skipped pairs."""
     selected = _profile(summary.selected)
     both = [(name, value, selected[name]) for name, value in _profile(summary.everything).items()]
@@ -195,7 +196,7 @@ def refused(counts: dict[str, Any]) -> Html:
     return section("refused", "Rows that were not ranked", *parts)
 
 
-def cost(manifest: dict[str, Any]) -> Html:
+def cost(manifest: Manifest) -> Html:
     """Seconds and tokens of the call that finished the run."""
     spent, counts = manifest["spent"], manifest["counts"]
     pairs = {"score": spent["scored_rows"], "rank": counts["ranked"], "publish": counts["selected"]}
@@ -224,13 +225,13 @@ def _tokens_by_model(spent: dict[str, Any]) -> Iterator[tuple[object, ...]]:
         yield named(name, engine), f"{tokens:,}", f"{seconds:,.1f}", rate
 
 
-def warnings(manifest: dict[str, Any]) -> Html:
+def warnings(manifest: Manifest) -> Html:
     lines = [*manifest["warnings"]]
     lines += [f"{flag}: {number:,} rows" for flag, number in manifest["flags"].items() if number]
     return section("warnings", "Warnings", note(list_lines(lines, MAX_WARNINGS) if lines else "None."))
 
 
-def training(manifest: dict[str, Any]) -> Html:
+def training(manifest: Manifest) -> Html:
     """Commands and code, as the card has them."""
     config = manifest["config"]
     blocks = ['mapjob train "this folder" --objective simpo'] if config["output_format"] == "trl" else []

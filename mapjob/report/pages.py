@@ -18,7 +18,7 @@ from mapjob.arrays import I64
 from mapjob.config import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.selection.formats import read_pair
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun, Manifest
 
 DISAGREEING = "against"
 TEXTS = ("prompt", "chosen", "rejected", "conversations")
@@ -40,12 +40,9 @@ class Filter:
 class Pages:
     """The selected pairs of a finished run, in rank order."""
 
-    def __init__(self, run: RunFolder):
-        self.run = run
-        manifest = run.manifest
-        assert manifest is not None, "only finished runs have pages"
-        self.manifest = manifest
-        self._files = run.tables("selected")
+    def __init__(self, run: FinishedRun):
+        self.run, self.manifest = run.folder, run.manifest
+        self._files = self.run.tables("selected")
         self._matches: dict[Filter, I64] = {}
 
     @cached_property
@@ -158,7 +155,7 @@ def _contains(column: pa.Array, text: str) -> Bools:
     return contains
 
 
-def with_texts(manifest: dict[str, Any], row: pa.Table) -> Row:
+def with_texts(manifest: Manifest, row: pa.Table) -> Row:
     """A selected row with prompt, chosen and rejected, in whatever format its run was written. row: of one row."""
     config, corpus = manifest["config"], manifest["corpus"]
     read_as = Corpus(corpus["layout"], Columns(**config["input"]["columns"]), corpus["style"])

@@ -11,13 +11,13 @@ from mapjob.errors import ConfigError, Reason
 from mapjob.escaping import for_terminal, one_line
 from mapjob.report.markup import Html, code, long_text, note, section, text
 from mapjob.report.pages import Pages, Row, with_texts
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun, Manifest
 
 TEXTS = ("prompt", "chosen", "rejected")
 CHARACTERS = 300  # of a text in a report
 
 
-def selected_pair(run: RunFolder, which: str) -> Row | None:
+def selected_pair(run: FinishedRun, which: str) -> Row | None:
     """The selected pair of a rank or a pair_id, from the run folder alone; None when it is not selected.
 
     Raises ConfigError, with the reason, for a pair that was not ranked at all.
@@ -25,12 +25,12 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     wanted = pc.field("pair_id") == which
     if which.isdecimal():
         wanted |= pc.field("rank") == int(which)
-    for name in run.tables("selected"):
-        row = run.read_table(name).filter(wanted)[:1]
+    for name in run.folder.tables("selected"):
+        row = run.folder.read_table(name).filter(wanted)[:1]
         if row.num_rows:
-            return with_texts(run.manifest or {}, row)
-    for name in run.tables("errors"):
-        rows = run.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
+            return with_texts(run.manifest, row)
+    for name in run.folder.tables("errors"):
+        rows = run.folder.read_table(name).filter(pc.field("pair_id") == which).to_pylist()
         if rows:
             reason = Reason(rows[0]["reason"])
             what = f"this pair was not ranked: {reason} ({reason.explanation}; {rows[0]['detail'] or 'no detail'})"
@@ -38,9 +38,8 @@ def selected_pair(run: RunFolder, which: str) -> Row | None:
     return None
 
 
-def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
+def pair_text(manifest: Manifest, row: Row, is_selected: bool) -> str:
     """The pair as text, its margins, and the arithmetic of its score."""
-    manifest = run.manifest or {}
     kept = "selected" if is_selected else "not selected"
     lines = [
         f"rank {row['rank']:,} of {manifest['counts']['ranked']:,} ({kept}), pair_id {one_line(row['pair_id'])}",
@@ -53,7 +52,7 @@ def pair_text(run: RunFolder, row: Row, is_selected: bool) -> str:
     return "\n".join(lines)
 
 
-def _arithmetic(manifest: dict[str, Any], row: Row) -> list[str]:
+def _arithmetic(manifest: Manifest, row: Row) -> list[str]:
     statistics, selection = manifest["statistics"], manifest["config"]["selection"]
     scale, alpha = statistics["scale"], selection["alpha"]
     reward = abs(row["reward_margin"])
@@ -90,7 +89,7 @@ class Example(NamedTuple):
     row: Row
 
 
-def examples_of(run: RunFolder, num: int) -> list[Example]:
+def examples_of(run: FinishedRun, num: int) -> list[Example]:
     """So many selected pairs of each kind, best first, with their texts."""
     if num == 0:
         return []

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mapjob.errors import check_extra
 from mapjob.escaping import redact
-from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.run_folder import FinishedRun, Manifest, open_run
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def log_run(run_path: str, tracker: Tracker, longest_s: float = LONGEST_S) -> No
         log.info(f"logged to {tracker}")
 
 
-def numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
+def numbers(manifest: Manifest) -> dict[str, float]:
     """Every number of a manifest, `counts/ranked` and so on: counts, statistics, seconds and tokens."""
     parts = {name: manifest[name] for name in ("counts", "flags", "statistics", "spent")}
     return dict(_flat("", parts))
@@ -57,14 +57,12 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _send(tracker: str, run: RunFolder) -> None:
-    manifest = run.manifest
-    assert manifest is not None, "open_run returns finished runs"
+def _send(tracker: str, run: FinishedRun) -> None:
     client = import_module(tracker)
     project = os.environ.get(f"{tracker.upper()}_PROJECT", "mapjob")
-    logged = client.init(project=project, name=run.run_id, config=manifest["config"])
-    report = client.Html(run.read("report.html").decode(), inject=False)
-    logged.log({**numbers(manifest), "report": report})
+    logged = client.init(project=project, name=run.folder.run_id, config=run.manifest["config"])
+    report = client.Html(run.folder.read("report.html").decode(), inject=False)
+    logged.log({**numbers(run.manifest), "report": report})
     logged.finish()
 
 

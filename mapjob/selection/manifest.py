@@ -13,6 +13,7 @@ from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.rank import Ranking
+from mapjob.store.run_folder import Manifest
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 RUN_FOLDER = 2  # what a run folder holds; report.json since 2
@@ -37,7 +38,7 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
 
 def manifest(
     run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
-) -> dict[str, Any]:
+) -> Manifest:
     """Plain JSON values. `measured` is what the job counted: counts, flags, warnings, spent (seconds, tokens)."""
     return {
         "run_id": run_id,

@@ -1,21 +1,20 @@
-"""What lies below an output folder: its runs, finished or not, and what no finished run names any more."""
+"""What an output folder holds: its runs, finished or not, and the files that no finished run refers to."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mapjob.errors import ConfigError
-from mapjob.store.run_folder import RunFolder
-from mapjob.store.score_store import ScoreStore
+from mapjob.store.run_folder import FinishedRun, RunFolder
+from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
 DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Unnamed:
-    """Something that no manifest names: a name below the output, why, its bytes, and days since it last changed."""
+class Orphan:
+    """A file or folder that no manifest refers to; `name` is below the output, the age is since its last change."""
 
     name: str
     why: str
@@ -24,7 +23,7 @@ class Unnamed:
 
 
 class Output:
-    """An output folder. Raises ConfigError where nothing was ever written."""
+    """An output folder. Raises ConfigError if nothing was ever written to it."""
 
     def __init__(self, url: str):
         self.url = url
@@ -32,39 +31,37 @@ class Output:
         if not self._storage.names():
             raise ConfigError("there is nothing in this output folder", url, "give the output.path of a run file")
 
-    def runs(self) -> list[RunFolder]:
-        """Every run folder, the finished ones first in the order they finished, then the unfinished by name."""
+    def list_runs(self) -> tuple[list[FinishedRun], list[str]]:
+        """(finished runs in the order they finished, ids of the unfinished by name); reads every manifest once."""
         folders = [RunFolder(self.url, run_id) for run_id in self._storage.names("runs")]
-        return sorted(folders, key=lambda run: (run.manifest is None, (run.manifest or {}).get("finished_at", "")))
+        runs = [(folder, folder.read_manifest()) for folder in folders]
+        finished = [FinishedRun(folder, manifest) for folder, manifest in runs if manifest is not None]
+        unfinished = [folder.run_id for folder, manifest in runs if manifest is None]
+        return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
 
-    def manifests(self) -> list[dict[str, Any]]:
-        return [run.manifest for run in self.runs() if run.manifest is not None]
-
-    def unnamed(self) -> Iterator[Unnamed]:
+    def orphans(self) -> Iterator[Orphan]:
         """Unfinished run folders, column files of no run's models or units, and what killed writers left."""
-        manifests = self.manifests()
-        finished = {manifest["run_id"] for manifest in manifests}
-        for run_id in self._storage.names("runs"):
-            if run_id not in finished:
-                yield from self._found(f"runs/{run_id}", "a run without a manifest")
+        finished, unfinished = self.list_runs()
+        for run_id in unfinished:
+            yield from self._orphan(f"runs/{run_id}", "a run without a manifest")
         units: dict[str, set[str]] = {}
-        for manifest in manifests:
-            for fingerprint in manifest["fingerprints"].values():
-                units.setdefault(fingerprint, set()).update(manifest["units"])
+        for run in finished:
+            for fingerprint in run.manifest["fingerprints"].values():
+                units.setdefault(fingerprint, set()).update(run.manifest["units"])
         store = ScoreStore(self.url)
         for fingerprint in self._storage.names("scores"):
             if fingerprint not in units:
-                yield from self._found(f"scores/{fingerprint}", "columns that no run used")
+                yield from self._orphan(f"scores/{fingerprint}", "columns that no run used")
                 continue
             for unit_id in sorted(store.done(fingerprint) - units[fingerprint]):
-                yield from self._found(f"scores/{fingerprint}/{unit_id}.parquet", "a unit that no run used")
-        yield from self._found(SCRATCH, "left by a writer that was killed")
+                yield from self._orphan(f"scores/{fingerprint}/{unit_id}{SUFFIX}", "a unit that no run used")
+        yield from self._orphan(SCRATCH, "left by a writer that was killed")
 
-    def remove(self, unnamed: Unnamed) -> None:
-        self._storage.remove(unnamed.name)
+    def remove(self, orphan: Orphan) -> None:
+        self._storage.remove(orphan.name)
 
-    def _found(self, name: str, why: str) -> Iterator[Unnamed]:
+    def _orphan(self, name: str, why: str) -> Iterator[Orphan]:
         files = self._storage.files(name)
         if files:
             newest = max(modified for _, modified in files)
-            yield Unnamed(name, why, sum(size for size, _ in files), (time.time() - newest) / DAY_S)
+            yield Orphan(name, why, sum(size for size, _ in files), (time.time() - newest) / DAY_S)

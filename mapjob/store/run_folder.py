@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 import pyarrow as pa
 
@@ -15,7 +16,28 @@ from mapjob.store.tables import from_parquet, to_parquet
 MANIFEST = "manifest.json"
 CARD = "README.md"
 REPORT = "report.html"
-REPORT_DATA = "report.json"
+REPORT_DATA = "report.json"  # what the report is drawn from
+RESTORE = "restore it, or remove the run folder and run again"
+
+
+class Manifest(TypedDict):
+    """manifest.json: what decided a run and what it counted, as plain JSON values."""
+
+    run_id: str
+    mapjob: str  # the version that wrote it
+    config: dict[str, Any]  # the run file with every default
+    corpus: dict[str, Any]
+    fingerprints: dict[str, str]  # by name of column family
+    units: list[str]  # ids in reading order: half a million of them for 10^9 pairs
+    statistics: dict[str, Any]
+    models: dict[str, dict[str, str]]
+    limit: int | None
+    counts: dict[str, Any]
+    flags: dict[str, int]
+    warnings: list[str]
+    spent: dict[str, Any]  # seconds, tokens
+    versions: dict[str, str]
+    finished_at: NotRequired[str]  # ISO 8601 in UTC, once it is committed
 
 
 class RunFolder:
@@ -27,66 +49,46 @@ class RunFolder:
         self._storage = self._output.below("runs", run_id)
         self.url = self._storage.url
 
-    @property
-    def manifest(self) -> dict[str, Any] | None:
+    def read_manifest(self) -> Manifest | None:
         """The manifest of a finished run, else None."""
         data = self._storage.read(MANIFEST)
         return None if data is None else json.loads(data)
 
     def put_table(self, name: str, table: pa.Table) -> None:
-        """Write `name` once. What an earlier, unfinished attempt left there must be the same table, and is adopted."""
-        self.put_file(name, to_parquet(table), lambda stands: _holds(stands, table))
+        """Write `name` once. If an earlier, unfinished attempt left a table there, it must be equal, and is adopted."""
+        self.put_file(name, to_parquet(table), lambda stored: _holds(stored, table))
 
     def put_file(self, name: str, data: bytes, is_equal: Callable[[bytes], bool] = lambda _: False) -> None:
         """Write `name` once. What an earlier, unfinished attempt left there must be the same bytes, or equal."""
         if self._storage.create(name, data):
             return
-        stands = self._storage.read(name)
-        if stands != data and not (stands and is_equal(stands)):
+        stored = self._storage.read(name)
+        if stored != data and not (stored and is_equal(stored)):
             raise MapjobError(
                 "an unfinished run left another file here than this run would write",
                 f"{self.url}/{name}",
                 "remove this run folder (it has no manifest) and run again",
             )
 
-    def put_card(self, text: str) -> None:
-        self._storage.create(CARD, text.encode())
+    def put_text(self, name: str, text: str) -> None:
+        """Write `name` once. The text of an unfinished attempt is kept: it differs only in the time that was spent."""
+        self._storage.create(name, text.encode())
 
-    def put_report_data(self, drawn_from: dict[str, Any]) -> None:
-        """What the report is drawn from. That of an unfinished attempt may stand, which differs in nothing but the time
-        that was spent; the report is then drawn from that.
-        """
-        self._storage.create(REPORT_DATA, (json.dumps(drawn_from) + "\n").encode())
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Write the manifest, once, and point latest.json here. Returns the manifest that is stored."""
+        text = json.dumps({**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}, indent=2)
+        is_first = self._storage.create(MANIFEST, f"{text}\n".encode())
+        stored = json.loads(text if is_first else self.read(MANIFEST))
+        self.point_latest(stored)
+        return stored
 
-    @property
-    def report_data(self) -> dict[str, Any] | None:
-        """What the report is drawn from; None in older runs."""
-        data = self._storage.read(REPORT_DATA)
-        return None if data is None else json.loads(data)
-
-    def put_report(self, text: str) -> None:
-        self._storage.create(REPORT, text.encode())
-
-    def commit(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Write the manifest, once, and point latest.json here. Returns the manifest that stands."""
-        manifest = {**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}
-        self._storage.create(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-        self.point_latest()
-        stands = self.manifest
-        assert stands is not None
-        return stands
-
-    def point_latest(self) -> None:
-        """Point latest.json here, unless it already names a run that finished later."""
-        mine, newest = self.manifest, self._newest()
-        if mine and newest and newest["finished_at"] > mine["finished_at"]:
-            return
-        latest = {"run_id": self.run_id, "run_path": f"runs/{self.run_id}"}
-        self._output.replace("latest.json", (json.dumps(latest) + "\n").encode())
-
-    def _newest(self) -> dict[str, Any] | None:
+    def point_latest(self, manifest: Manifest) -> None:
+        """Point latest.json here, unless it already names a run that finished later. manifest: of this run."""
         data = self._output.read("latest.json")
-        return RunFolder(self._output.url, json.loads(data)["run_id"]).manifest if data else None
+        newest = RunFolder(self._output.url, json.loads(data)["run_id"]).read_manifest() if data else None
+        if newest is None or newest["finished_at"] <= manifest["finished_at"]:
+            latest = {"run_id": self.run_id, "run_path": f"runs/{self.run_id}"}
+            self._output.replace("latest.json", (json.dumps(latest) + "\n").encode())
 
     def tables(self, folder: str) -> list[str]:
         """Names of the Parquet files of `selected` or `errors`, in order."""
@@ -95,14 +97,15 @@ class RunFolder:
     def files(self) -> list[str]:
         """Names of all files of the run, `selected/train-….parquet` and so on."""
         names = self._storage.names()
-        below = {name: self._storage.names(name) for name in names if "." not in name}
-        return [name for name in names if name not in below] + [f"{n}/{f}" for n, own in below.items() for f in own]
+        folders = [name for name in names if "." not in name]
+        below = [f"{folder}/{name}" for folder in folders for name in self._storage.names(folder)]
+        return [name for name in names if name not in folders] + below
 
     def read(self, name: str) -> bytes:
-        """A whole file of the run. Raises MapjobError where it is missing."""
+        """A whole file of the run. Raises MapjobError if it is missing."""
         data = self._storage.read(name)
         if data is None:
-            raise MapjobError("a file of the run is missing", f"{self.url}/{name}", "run the same command again")
+            raise MapjobError("a file of the run is missing", f"{self.url}/{name}", RESTORE)
         return data
 
     def open(self, name: str) -> BinaryIO:
@@ -113,10 +116,7 @@ class RunFolder:
         try:
             return from_parquet(self.read(name), columns)
         except (pa.ArrowException, OSError) as error:
-            where = f"{self.url}/{name}"
-            raise MapjobError(
-                f"a file of the run is damaged: {error}", where, "restore it, or remove the run folder and run again"
-            ) from None
+            raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
 
 
 def _holds(data: bytes, table: pa.Table) -> bool:
@@ -127,23 +127,36 @@ def _holds(data: bytes, table: pa.Table) -> bool:
         return False
 
 
-def open_run(path: str) -> RunFolder:
-    """The finished run at a path (or the newest one, for an output folder). Raises ConfigError when there is none."""
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder and its manifest, which was read once."""
+
+    folder: RunFolder
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "FinishedRun":
+        return cls(RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]), manifest)
+
+
+def open_run(path: str) -> FinishedRun:
+    """The finished run at a path (or the newest one, for an output folder). Raises ConfigError if there is none."""
     path = path.rstrip("/") if "://" in path else os.path.abspath(path)
     latest = Storage(path).read("latest.json")
     if latest is not None:
         path = f"{path}/{json.loads(latest)['run_path']}"
     output, _, run_id = path.rpartition("/runs/")
-    run = RunFolder(output, run_id) if output else None
-    if run is None or run.manifest is None:
+    folder = RunFolder(output, run_id) if output else None
+    manifest = folder and folder.read_manifest()
+    if folder is None or manifest is None:
         raise ConfigError(
             "there is no finished run here (a run folder holds manifest.json)",
             path,
             "give the run folder that `mapjob run` printed, or the output folder for its newest run",
         )
-    return run
+    return FinishedRun(folder, manifest)
 
 
-def path_of(manifest: dict[str, Any]) -> str:
+def path_of(manifest: Manifest) -> str:
     """Where a finished run is."""
-    return RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]).url
+    return FinishedRun.of(manifest).folder.url

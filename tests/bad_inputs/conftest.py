@@ -54,9 +54,9 @@ def run(models, tmp_path) -> Run:
         config = parse_config(config_tree(corpus, folder / "out", *own, **sections))
         score_all(config)
         manifest = rank_job(config)
-        finished = open_run(path_of(manifest))
+        run_folder = open_run(path_of(manifest)).folder
         selected, errors = (
-            pa.concat_tables([finished.read_table(name) for name in finished.tables(folder)])
+            pa.concat_tables([run_folder.read_table(name) for name in run_folder.tables(folder)])
             for folder in ("selected", "errors")
         )
         return Outcome(manifest, selected, errors.to_pylist())

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
+from mapjob.store.storage import Storage
 from tests.cli.conftest import Mapjob
 
 RunFile = Callable[..., Path]
@@ -50,6 +52,29 @@ def test_plan_run_rank_show(mapjob: Mapjob, here: Mapjob, run_file: RunFile, tmp
     assert "rank 60 of 60 (not selected)" in here("show", tmp_path / "out", "60").stdout
     assert here("show", tmp_path / "out", "61").returncode == 2
     assert here("show", result["run_path"], pair_id).stdout == shown.stdout
+
+
+def test_commands_read_a_manifest_once(
+    here: Mapjob, run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest lists every unit: of a large corpus it has tens of megabytes."""
+    out = tmp_path / "out"
+    old, new = (last_json(here("run", run_file(selection={"alpha": a}), "--json"))["run_path"] for a in (1.0, 2.5))
+    read, reads = Storage.read, []
+    monkeypatch.setattr(Storage, "read", lambda self, name: reads.append(self.path(name)) or read(self, name))
+    commands = {
+        ("status", out): [old, new],
+        ("clean", out): [old, new],
+        ("diff", old, new): [old, new],
+        ("show", old, "1"): [old],
+        ("show", out, "60"): [new],  # not selected, so ranked again from the score store
+    }
+    for command, runs in commands.items():
+        reads.clear()
+        assert here(*command).returncode == 0
+        assert sorted(name for name in reads if name.endswith("manifest.json")) == sorted(
+            f"{run}/manifest.json" for run in runs
+        )
 
 
 def test_config_check_prints_what_it_reads_back(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_each_format_is_a_run_of_its_own(exported: Exported) -> None:
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("style", CORPORA)
 def test_a_person_sees_the_same_pair(exported: Exported, style: str, output_format: str) -> None:
-    run_folder = open_run(str(exported(style, output_format)))
+    run = open_run(str(exported(style, output_format)))
     for rank, pair in enumerate(pairs_of(exported(style, "trl"))[:4], start=1):
-        row = selected_pair(run_folder, str(rank))
+        row = selected_pair(run, str(rank))
         assert (row["prompt"], row["chosen"], row["rejected"]) == pair
 
 

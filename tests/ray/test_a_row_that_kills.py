@@ -28,7 +28,7 @@ def test_only_the_rows_that_kill_are_lost(world: World, tmp_path: Path, monkeypa
     monkeypatch.setattr(graph, "ReadAndEncode", DeadlyEncoder)
     monkeypatch.setattr(graph, "ScorerActor", DeadlyScorer)
     run = open_run(path_of(run_job(config)))
-    errors = pa.concat_tables([run.read_table(name) for name in run.tables("errors")]).to_pylist()
+    errors = pa.concat_tables([run.folder.read_table(name) for name in run.folder.tables("errors")]).to_pylist()
     assert [(error["row"], error["reason"]) for error in errors] == [(row, "killed_process") for row in ROWS]
     assert run.manifest["counts"]["ranked"] == 4 - len(ROWS)
     for file in (tmp_path / "out").glob("scores/*/*.parquet"):

@@ -31,7 +31,7 @@ def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, 
     counts = manifest["counts"]
     assert counts["rows"] == limit == counts["ranked"] + counts["dropped"] + counts["broken"]
     assert counts["ranked"] > 0.8 * limit
-    folder = open_run(path_of(manifest))
+    folder = open_run(path_of(manifest)).folder
     table = pa.concat_tables([folder.read_table(name) for name in folder.tables("selected")])
     assert table.num_rows == int(0.4 * counts["ranked"])
     first = table.to_pylist()[0]

@@ -22,7 +22,7 @@ SMALL_UNITS = {"execution": {"rows_per_unit": 40}}
 
 def selected(manifest: dict) -> pa.Table:
     run = open_run(path_of(manifest))
-    return pa.concat_tables([run.read_table(name) for name in run.tables("selected")])
+    return pa.concat_tables([run.folder.read_table(name) for name in run.folder.tables("selected")])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_row_is_ranked_or_refused_with_its_reason(finished: tuple[Path, di
     assert counts["broken"] == 1
     assert counts["selected"] == int(0.4 * counts["ranked"])
     run = open_run(path_of(manifest))
-    errors = pa.concat_tables([run.read_table(name) for name in run.tables("errors")]).to_pylist()
+    errors = pa.concat_tables([run.folder.read_table(name) for name in run.folder.tables("errors")]).to_pylist()
     assert {(e["reason"], Path(e["file"]).name, e["row"]) for e in errors} == {
         ("duplicate", "part-000.parquet", 10),
         ("duplicate", "part-001.parquet", 20),

@@ -10,14 +10,10 @@ from mapjob.errors import Reason
 from mapjob.job.run import rank_job, render_report
 from mapjob.report.page import refused, warnings
 from mapjob.report.pair import Example, examples
-from mapjob.store.run_folder import RunFolder, open_run, path_of
+from mapjob.store.run_folder import FinishedRun, open_run, path_of
 from tests.report.conftest import EVIL, PLANTED
 from tests.report.parsed import Parsed, loaded
 from tests.without_ray import run
-
-
-def folder_of(manifest) -> RunFolder:
-    return open_run(path_of(manifest))
 
 
 def test_it_is_well_formed_html(page):
@@ -95,11 +91,11 @@ def test_what_it_took(tree, tmp_path):
 
 
 def test_written_again_it_is_the_same(manifest, page):
-    assert render_report(folder_of(manifest)) == page
+    assert render_report(FinishedRun.of(manifest)) == page
 
 
 def test_what_it_is_drawn_from_is_small_and_holds_no_text(manifest):
-    kept = folder_of(manifest).read("report.json")
+    kept = open_run(path_of(manifest)).folder.read("report.json")
     assert len(kept) < 150_000
     assert PLANTED.encode() not in kept
 
@@ -119,7 +115,7 @@ def test_many_warnings_are_counted():
 
 
 def test_examples_are_there_when_asked_for(manifest):
-    parsed = Parsed(render_report(folder_of(manifest), num_examples=2))
+    parsed = Parsed(render_report(FinishedRun.of(manifest), num_examples=2))
     words = parsed.words["examples"]
     assert parsed.names.count("article") == 6
     assert words.count("rejected") >= 6
@@ -133,13 +129,13 @@ def test_examples_are_there_when_asked_for(manifest):
 @pytest.mark.parametrize("output_format", ["openrlhf", "llama_factory", "columns"])
 def test_examples_of_every_format(tree, output_format):
     other = rank_job(parse_config({**tree, "output_format": output_format}))
-    words = Parsed(render_report(folder_of(other), num_examples=1)).words["examples"]
+    words = Parsed(render_report(FinishedRun.of(other), num_examples=1)).words["examples"]
     assert words.count(PLANTED) >= 3 * 3, "prompt, chosen and rejected of three pairs"
 
 
 def test_an_empty_selection_has_no_examples(tree):
     none = rank_job(parse_config({**tree, "selection": {"keep": {"count": 0}}}))
-    assert "examples" not in Parsed(render_report(folder_of(none), num_examples=2)).words
+    assert "examples" not in Parsed(render_report(FinishedRun.of(none), num_examples=2)).words
 
 
 def test_long_texts_are_cut_and_counted():

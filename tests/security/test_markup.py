@@ -79,7 +79,7 @@ def runs(tree: dict) -> list[dict]:
 
 def test_selected_holds_the_data_unharmed(runs: list[dict]) -> None:
     run = open_run(path_of(runs[0]))
-    rows = [row for name in run.tables("selected") for row in run.read_table(name).to_pylist()]
+    rows = [row for name in run.folder.tables("selected") for row in run.folder.read_table(name).to_pylist()]
     assert sorted(row["pair_id"] for row in rows) == sorted(EVIL)
     for row in rows:
         evil = row["pair_id"]
@@ -94,7 +94,7 @@ def test_names_of_shards_are_no_paths_of_ours(tree: dict, runs: list[dict]) -> N
     beside = {path.name for path in out.parent.iterdir()}
     assert beside == {"corpus", "out"}
     run = open_run(path_of(runs[0]))
-    (error,) = [row for name in run.tables("errors") for row in run.read_table(name).to_pylist()]
+    (error,) = [row for name in run.folder.tables("errors") for row in run.folder.read_table(name).to_pylist()]
     assert Path(error["file"]).name in SHARDS, "the column keeps the name as it is"
 
 

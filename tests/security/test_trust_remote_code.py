@@ -61,7 +61,7 @@ def run_file(tree: dict, tmp_path: Path) -> Path:
 
 def selected(manifest: dict) -> pa.Table:
     run = open_run(path_of(manifest))
-    return pa.concat_tables([run.read_table(name) for name in run.tables("selected")]).sort_by("pair_id")
+    return pa.concat_tables([run.folder.read_table(name) for name in run.folder.tables("selected")]).sort_by("pair_id")
 
 
 def noted(tmp_path: Path) -> dict[str, set[str]]:

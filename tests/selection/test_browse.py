@@ -127,7 +127,7 @@ def test_compared_with_another_run(get, runs, rows):
     html = get()
     for row in rows[:ROWS_PER_PAGE]:
         rank = there.get(row["pair_id"])
-        elsewhere = f"({rank or 'not selected'} in {open_run(runs[1]).run_id})"
+        elsewhere = f"({rank or 'not selected'} in {open_run(runs[1]).folder.run_id})"
         assert f"<strong>rank {row['rank']}</strong> {elsewhere}" in html
 
 

@@ -13,7 +13,7 @@ from mapjob.config import parse_config
 from mapjob.errors import IncompleteError
 from mapjob.job.run import rank_job
 from mapjob.report.pair import pair_text, selected_pair
-from mapjob.store.run_folder import open_run, path_of
+from mapjob.store.run_folder import FinishedRun, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.golden import plain_metrics as plain
 from tests.without_ray import run
@@ -123,8 +123,9 @@ def test_goals_make_two_rows_of_a_pair(tree, system_role):
     plain_rows = {row["pair_id"]: row for row in rows_of(run(parse_config(tree)))}
     signals = {"reward_goals": {"system_role": system_role}}
     manifest = run(parse_config({**tree, "selection": {**tree["selection"], "signals": signals}}))
-    folder, rows = open_run(path_of(manifest)), rows_of(manifest)
-    assert "reward margin " in pair_text(folder, selected_pair(folder, rows[0]["pair_id"]) or {}, is_selected=True)
+    rows = rows_of(manifest)
+    row = selected_pair(FinishedRun.of(manifest), rows[0]["pair_id"])
+    assert "reward margin " in pair_text(manifest, row or {}, is_selected=True)
     agreeing = [row for row in plain_rows.values() if row["reward_margin"] > 0]
     assert len(rows) == 2 * len(agreeing)
     rewards = [row[f"{side}_reward"] for row in plain_rows.values() for side in ("chosen", "rejected")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mapjob.config import parse_config
-from mapjob.store.run_folder import RunFolder, open_run, path_of
+from mapjob.store.run_folder import FinishedRun, open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run
 
@@ -32,34 +32,34 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return tree
 
 
-def finished(tree: dict[str, Any], **sections: Any) -> RunFolder:
+def finished(tree: dict[str, Any], **sections: Any) -> FinishedRun:
     return open_run(path_of(run(parse_config({**tree, **sections}))))
 
 
 @pytest.fixture(scope="session")
-def chat(tree: dict[str, Any]) -> RunFolder:
+def chat(tree: dict[str, Any]) -> FinishedRun:
     return finished(tree)
 
 
 @pytest.fixture(scope="session")
-def raw(tree: dict[str, Any]) -> RunFolder:
+def raw(tree: dict[str, Any]) -> FinishedRun:
     return finished(tree, input={**tree["input"], "plain_text": "raw"})
 
 
 @pytest.fixture(scope="session")
-def cut(tree: dict[str, Any]) -> RunFolder:
+def cut(tree: dict[str, Any]) -> FinishedRun:
     """Scored up to 60 tokens: most completions lost their end."""
     return finished(tree, scoring={"max_length": 60, "overlength": "keep_start"})
 
 
 @pytest.fixture(scope="session")
-def eight(tree: dict[str, Any]) -> RunFolder:
+def eight(tree: dict[str, Any]) -> FinishedRun:
     """One batch."""
     return finished(tree, selection={**tree["selection"], "keep": {"count": 8}})
 
 
 @pytest.fixture(scope="session")
-def without_reference(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def without_reference(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Its corpus has columns of its own that trainers would take for theirs."""
     rows = [{**row, "images": "none", "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0} for row in make_pairs(40)]
     corpus = write_corpus(tmp_path_factory.mktemp("training") / "corpus", rows)

@@ -14,15 +14,15 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from mapjob.lab.training.losses import COLUMNS
 from mapjob.lab.training.trainer import SelectionTrainer
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun
 
 QUIET = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False, "activation_checkpointing": False}
 QUIET |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
 
 
-def selection(run: RunFolder, folder: Path) -> datasets.Dataset:
+def selection(run: FinishedRun, folder: Path) -> datasets.Dataset:
     """As any user loads a run folder."""
-    return datasets.load_dataset(run.url, split="train", cache_dir=str(folder / "cache"))
+    return datasets.load_dataset(run.folder.url, split="train", cache_dir=str(folder / "cache"))
 
 
 def model(path: str) -> torch.nn.Module:
@@ -36,7 +36,7 @@ def losses(trainer: Trainer) -> np.ndarray:
 
 @pytest.mark.parametrize("style", ["chat", "raw", "cut"])
 def test_the_loss_curve_is_that_of_trls_own_precomputation(request, tree, tmp_path, style):
-    run: RunFolder = request.getfixturevalue(style)
+    run: FinishedRun = request.getfixturevalue(style)
     paths = {name: tree["models"][name]["path"] for name in ("policy", "reference")}
     max_length = run.manifest["config"]["scoring"]["max_length"]
     rows = selection(run, tmp_path)
@@ -74,7 +74,7 @@ def test_the_loss_curve_is_that_of_trls_own_precomputation(request, tree, tmp_pa
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
-def reward_trainer(run: RunFolder, tree: dict[str, Any], folder: Path) -> RewardTrainer:
+def reward_trainer(run: FinishedRun, tree: dict[str, Any], folder: Path) -> RewardTrainer:
     path = tree["models"]["reward"]["path"]
     return RewardTrainer(
         AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32),
@@ -84,7 +84,7 @@ def reward_trainer(run: RunFolder, tree: dict[str, Any], folder: Path) -> Reward
     )
 
 
-def simpo_trainer(run: RunFolder, tree: dict[str, Any], folder: Path) -> CPOTrainer:
+def simpo_trainer(run: FinishedRun, tree: dict[str, Any], folder: Path) -> CPOTrainer:
     """Its collator makes tensors of every column called *_logps, and its loss fails on those."""
     path = tree["models"]["policy"]["path"]
     arguments = {"loss_type": "simpo", "cpo_alpha": 0.0, "max_length": 512, "remove_unused_columns": False}
@@ -100,7 +100,7 @@ def simpo_trainer(run: RunFolder, tree: dict[str, Any], folder: Path) -> CPOTrai
 @pytest.mark.parametrize("trainer_of", [reward_trainer, simpo_trainer])
 def test_trls_other_trainers_read_a_selection(request, tree, tmp_path, caplog, recwarn, monkeypatch, trainer_of, style):
     """No row lost, no warning, and no column that is taken for something else (a `margin` would be subtracted)."""
-    run: RunFolder = request.getfixturevalue(style)
+    run: FinishedRun = request.getfixturevalue(style)
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     with caplog.at_level(logging.WARNING, "trl"), caplog.at_level(logging.WARNING, "transformers"):
         trainer = trainer_of(run, tree, tmp_path)

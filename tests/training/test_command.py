@@ -16,16 +16,16 @@ from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import prepare
 from mapjob.lab.training.model import trainable_files
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun
 from tests.fakes import make_policy, make_tokenizer
 from tests.training.conftest import finished
 
 
-def train(run: RunFolder, *options: str | Path) -> Result:
-    return CliRunner().invoke(app, ["train", run.url, *map(str, options)])
+def train(run: FinishedRun, *options: str | Path) -> Result:
+    return CliRunner().invoke(app, ["train", run.folder.url, *map(str, options)])
 
 
-def refusal(run: RunFolder, *options: str | Path) -> ConfigError:
+def refusal(run: FinishedRun, *options: str | Path) -> ConfigError:
     error = train(run, *options).exception
     assert isinstance(error, ConfigError)
     assert error.do
@@ -39,7 +39,7 @@ QUICK = ("--batch-size", 4, "--accumulate", 2, "--learning-rate", 1e-3, "--max-s
 @pytest.mark.parametrize("objective", ["dpo", "simpo"])
 @pytest.mark.parametrize("style", ["chat", "raw"])
 def test_from_a_run_to_the_policy_of_the_next(request, tree, output, style, objective, lora):
-    run: RunFolder = request.getfixturevalue(style)
+    run: FinishedRun = request.getfixturevalue(style)
     done = train(run, "--objective", objective, "--output", output, *QUICK, *lora)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -92,7 +92,7 @@ def test_what_a_run_lacks_is_named(without_reference, output, objective):
     error = refusal(without_reference, "--objective", objective, "--output", output)
     assert f"{objective} needs ref_chosen_logps and ref_rejected_logps" in error.what
     assert "implicit: dpo" in error.do
-    assert error.where == without_reference.url
+    assert error.where == without_reference.folder.url
 
 
 def test_an_empty_selection(tree, output):

@@ -65,7 +65,7 @@ def test_a_loss_sees_the_columns_that_were_scored(tree, tmp_path, plain_text):
     corpus = write_corpus(tmp_path / "corpus", [*make_pairs(6), MERGED], num_files=1)
     run = finished({**tree, "input": {"path": str(corpus), "plain_text": plain_text}})
     names = [field.name for field in fields(Batch)]
-    rows = Dataset(run.read_table(run.tables("selected")[0], ["prompt", "chosen", "rejected", *names]))
+    rows = Dataset(run.folder.read_table(run.folder.tables("selected")[0], ["prompt", "chosen", "rejected", *names]))
     path, seen = tree["models"]["policy"]["path"], []
 
     def loss(batch: Batch) -> torch.Tensor:
@@ -125,7 +125,7 @@ def test_a_seed_gives_the_same_training_again(chat, tmp_path):
 
 def num_tokens(run, tokenizer) -> list[tuple[int, int]]:
     """Tokens of prompt and chosen, of prompt and rejected, counted one by one."""
-    rows = run.read_table(run.tables("selected")[0]).to_pylist()
+    rows = run.folder.read_table(run.folder.tables("selected")[0]).to_pylist()
     return [
         tuple(len(tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]) for side in COMPLETIONS)
         for row in rows

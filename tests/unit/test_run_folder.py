@@ -9,7 +9,7 @@ import pytest
 
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.output import Output
-from mapjob.store.run_folder import RunFolder, open_run
+from mapjob.store.run_folder import FinishedRun, RunFolder, open_run
 from mapjob.store.storage import Storage
 from mapjob.store.tables import sealed
 
@@ -76,23 +76,28 @@ def test_a_missing_table_is_named(tmp_path):
 def test_the_manifest_is_the_commit_and_stands(root):
     folder = RunFolder(root, "map-1")
     folder.put_table("selected/a.parquet", TABLE)
-    folder.put_card("# card")
-    assert folder.manifest is None
+    folder.put_text("README.md", "# card")
+    assert folder.read_manifest() is None
     first = folder.commit({"run_id": "map-1", "counts": {"rows": 2}})
     assert first["counts"] == {"rows": 2}
     assert first["finished_at"]
     second = RunFolder(root, "map-1").commit({"run_id": "map-1", "counts": {"rows": 3}})
-    assert second == first == RunFolder(root, "map-1").manifest
+    assert second == first == RunFolder(root, "map-1").read_manifest()
 
 
 def latest(root: str) -> dict:
     return json.loads(Storage(root).read("latest.json"))
 
 
-def finish(root: str, run_id: str, finished_at: str) -> RunFolder:
-    """A run that was committed at a time of its own."""
-    Storage(root).create(f"runs/{run_id}/manifest.json", json.dumps({"finished_at": finished_at}).encode())
-    return RunFolder(root, run_id)
+def finish(root: str, run_id: str, finished_at: str) -> FinishedRun:
+    """A run that was committed at this time."""
+    manifest = {"run_id": run_id, "finished_at": finished_at}
+    Storage(root).create(f"runs/{run_id}/manifest.json", json.dumps(manifest).encode())
+    return FinishedRun(RunFolder(root, run_id), manifest)
+
+
+def point_latest(run: FinishedRun) -> None:
+    run.folder.point_latest(run.manifest)
 
 
 def test_latest_points_to_the_run_that_was_committed_last(root):
@@ -107,57 +112,63 @@ def test_runs_of_one_second_keep_their_order(tmp_path):
     names = [f"map-{i}" for i in (5, 3, 9, 1, 7)]
     for name in names:
         RunFolder(str(tmp_path), name).commit({})
-    assert [run.run_id for run in Output(str(tmp_path)).runs()] == names
-    RunFolder(str(tmp_path), "map-9").point_latest()
+    finished, unfinished = Output(str(tmp_path)).list_runs()
+    assert [run.folder.run_id for run in finished] == names
+    assert unfinished == []
+    point_latest(finished[2])
     assert latest(str(tmp_path))["run_id"] == "map-7"
 
 
 def test_latest_moves_forward_only(root):
     newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
     older = finish(root, "older", "2026-01-01T00:00:00+00:00")
-    older.point_latest()
+    point_latest(older)
     assert latest(root)["run_id"] == "older"
-    newer.point_latest()
-    older.point_latest()
+    point_latest(newer)
+    point_latest(older)
     assert latest(root)["run_id"] == "newer"
 
 
 def test_latest_moves_on_from_a_run_that_was_removed(tmp_path):
-    finish(str(tmp_path), "gone", "2999-01-01T00:00:00+00:00").point_latest()
+    point_latest(finish(str(tmp_path), "gone", "2999-01-01T00:00:00+00:00"))
     (tmp_path / "runs" / "gone" / "manifest.json").unlink()
     RunFolder(str(tmp_path), "map-1").commit({})
     assert latest(str(tmp_path))["run_id"] == "map-1"
 
 
 def test_a_run_without_a_manifest_is_never_the_latest(tmp_path):
-    RunFolder(str(tmp_path), "map-1").put_card("# card")
+    RunFolder(str(tmp_path), "map-1").put_text("README.md", "# card")
     assert Storage(str(tmp_path)).read("latest.json") is None
 
 
 # Opening a run
 
 
+def id_of(path: str) -> str:
+    return open_run(path).folder.run_id
+
+
 def test_open_run_takes_the_run_folder_or_the_output_folder(root):
     older = finish(root, "older", "2026-01-01T00:00:00+00:00")
     newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
-    newer.point_latest()
-    assert open_run(root).run_id == open_run(root + "/").run_id == "newer"
-    assert open_run(older.url).run_id == open_run(older.url + "/").run_id == "older"
-    assert open_run(older.url).manifest == older.manifest
+    point_latest(newer)
+    assert id_of(root) == id_of(root + "/") == "newer"
+    assert id_of(older.folder.url) == id_of(older.folder.url + "/") == "older"
+    assert open_run(older.folder.url).manifest == older.manifest
 
 
 def test_open_run_takes_a_relative_path(tmp_path, monkeypatch):
-    finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00").point_latest()
+    point_latest(finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00"))
     monkeypatch.chdir(tmp_path)
-    assert open_run("out").run_id == open_run("out/runs/one").run_id == "one"
+    assert id_of("out") == id_of("out/runs/one") == "one"
     monkeypatch.chdir(tmp_path / "out" / "runs" / "one")
-    assert open_run(".").run_id == "one"
+    assert id_of(".") == "one"
 
 
 def test_open_run_below_a_folder_that_is_itself_called_runs(tmp_path):
-    finish(str(tmp_path / "runs" / "nightly"), "one", "2026-01-01T00:00:00+00:00").point_latest()
-    assert open_run(str(tmp_path / "runs" / "nightly")).run_id == "one"
-    assert open_run(str(tmp_path / "runs" / "nightly" / "runs" / "one")).run_id == "one"
+    point_latest(finish(str(tmp_path / "runs" / "nightly"), "one", "2026-01-01T00:00:00+00:00"))
+    assert id_of(str(tmp_path / "runs" / "nightly")) == "one"
+    assert id_of(str(tmp_path / "runs" / "nightly" / "runs" / "one")) == "one"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +176,7 @@ def test_open_run_below_a_folder_that_is_itself_called_runs(tmp_path):
 )
 def test_open_run_of_anything_else_is_a_config_error_that_names_it(tmp_path, path):
     finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00")
-    RunFolder(str(tmp_path / "out"), "unfinished").put_card("# card")
+    RunFolder(str(tmp_path / "out"), "unfinished").put_text("README.md", "# card")
     with pytest.raises(ConfigError) as caught:
         open_run(str(tmp_path / path))
     assert str(tmp_path / path) in caught.value.where

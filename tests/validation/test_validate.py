@@ -81,7 +81,7 @@ def test_what_is_trained_on_is_what_rank_selects(validation, tree, corpus, run, 
     selected = rank_job(parse_config({**validation.run.model_dump(), "selection": selection}))
     expected = pq.read_table(f"{path_of(selected)}/selected")["pair_id"].to_pylist()
     rows = Selections(validation, corpus, None).rows(Choice(metric, alpha, 0.4), 0)
-    assert pq.read_table(f"{run.url}/selected")["pair_id"].take(rows).to_pylist() == expected
+    assert pq.read_table(f"{run.folder.url}/selected")["pair_id"].take(rows).to_pylist() == expected
 
 
 def test_random_subsets_differ_by_seed_alone(validation, corpus):
@@ -95,7 +95,7 @@ def test_training_and_both_tests_share_no_prompt(run):
     tested, developed = (
         {str(r.prompt) for r in read_held_out(run, 0.5, which, None, None).records} for which in (0, 1)
     )
-    trained = {str(row["prompt"]) for row in pq.read_table(f"{run.url}/selected").to_pylist()}
+    trained = {str(row["prompt"]) for row in pq.read_table(f"{run.folder.url}/selected").to_pylist()}
     assert tested
     assert developed
     assert not tested & developed
@@ -108,7 +108,7 @@ def test_training_and_both_tests_share_no_prompt(run):
 
 def test_gold_is_the_grade_of_the_answers(validation, result, run):
     tasks = {task.prompt: task for task in tasks_of(400, 0)}
-    for row in pq.read_table(f"{run.url}/held_out").to_pylist():
+    for row in pq.read_table(f"{run.folder.url}/held_out").to_pylist():
         task = tasks[row["prompt"][0]["content"]]
         assert grade(task, row["chosen"][0]["content"]) == row["chosen_quality"]
 

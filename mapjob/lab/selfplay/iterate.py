@@ -21,7 +21,7 @@ from mapjob.lab.selfplay.config import GenerateConfig, Prompts, SelfPlayConfig
 from mapjob.lab.selfplay.generate import answered, evolved, of_rewrites
 from mapjob.lab.training.losses import needs_reference
 from mapjob.scoring.spec import scorer_files
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, path_of
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
@@ -85,7 +85,7 @@ def _iteration(
     if config.evolve is not None:
         seeds = run(run_config(config, policy, [candidates[0]["path"]], config.evolve_keep))
         best = Prompts(
-            path=f"{_folder(seeds).url}/selected",
+            path=f"{path_of(seeds)}/selected",
             group="group" if config.prompts.group else None,
             plain_text=config.prompts.plain_text,
         )
@@ -97,7 +97,7 @@ def _iteration(
             log.info(f"no rewrite is fit to be a prompt: {rewrites['left_out']}")
     paths = [each["path"] for each in candidates]
     manifest = run(run_config(config, policy, paths, config.selection.keep))
-    selected = set(_prompt_ids(_folder(manifest)))
+    selected = set(_prompt_ids(FinishedRun.of(manifest).folder))
     training = _trained(config, manifest, number)
     statistics = manifest["statistics"]
     return {
@@ -134,7 +134,7 @@ def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str],
     return parse_config(whole, "the run of an iteration")
 
 
-def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int) -> dict[str, Any]:
+def _trained(config: SelfPlayConfig, manifest: Manifest, number: int) -> dict[str, Any]:
     """Train the run's policy on its selection, unless that was done. The folder appears when all is in it."""
     import torch
 
@@ -145,7 +145,7 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int) -> d
     output, unfinished = root / "policies" / f"{number}-{name}", root / SCRATCH / f"policy-{name}"
     if not output.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
-        result = train(_folder(manifest), config.training, unfinished / "model")
+        result = train(FinishedRun.of(manifest), config.training, unfinished / "model")
         kept = {key: result[key] for key in ("pairs", "dropped", "steps", "first_loss", "last_loss")}
         (unfinished / "model" / "training.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         output.parent.mkdir(exist_ok=True)
@@ -157,16 +157,12 @@ def _trained(config: SelfPlayConfig, manifest: dict[str, Any], number: int) -> d
     return {"trained": str(output), "training": json.loads((output / "training.json").read_text(encoding="utf-8"))}
 
 
-def _folder(manifest: dict[str, Any]) -> RunFolder:
-    return RunFolder(manifest["config"]["output"]["path"], manifest["run_id"])
-
-
 def _prompt_ids(folder: RunFolder) -> Iterator[str]:
     for name in folder.tables("selected"):
         yield from folder.read_table(name, ["prompt_id"])["prompt_id"].to_pylist()
 
 
-def _mean_rewards(config: SelfPlayConfig, manifest: dict[str, Any]) -> dict[str, float]:
+def _mean_rewards(config: SelfPlayConfig, manifest: Manifest) -> dict[str, float]:
     """Of all responses that a run scored, by reward model; for responses to the prompts of the run file alone, so that
     iterations compare."""
     store, means = ScoreStore(config.output.path), {}

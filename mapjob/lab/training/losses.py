@@ -27,6 +27,7 @@ from mapjob.metrics.signals import (
     mmpo_target,
     repo_loss,
 )
+from mapjob.store.run_folder import Manifest
 
 
 def default_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def needs_reference(objective: Objective) -> bool:
     return set(REFERENCE) <= set(COLUMNS[objective])
 
 
-def check_run(manifest: dict[str, Any], objective: Objective, where: str) -> None:
+def check_run(manifest: Manifest, objective: Objective, where: str) -> None:
     """Raises ConfigError for a run without pairs, in another layout than TRL's, or without the objective's columns."""
     layout = manifest["config"]["output_format"]
     if layout != "trl":

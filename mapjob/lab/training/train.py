@@ -29,7 +29,7 @@ from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters, c
 from mapjob.lab.training.model import load_trainable, trainable_files
 from mapjob.lab.training.trainer import SelectionTrainer
 from mapjob.scoring.tokenizers import load_tokenizer
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_token
 
 
 def train(
-    run: RunFolder,
+    run: FinishedRun,
     how: Training,
     output: Path,
     model: Model | None = None,
@@ -82,11 +82,10 @@ def train(
     be trained, MapjobError when the loss is no longer finite.
     """
     manifest = run.manifest
-    assert manifest is not None, "open_run returns finished runs"
     objective, parameters = how.objective, all_parameters(how.objective, how.parameters)
-    check_run(manifest, objective, run.url)
+    check_run(manifest, objective, run.folder.url)
     _check_here(output)
-    config, style = parse_config(manifest["config"], run.url), manifest["corpus"]["style"]
+    config, style = parse_config(manifest["config"], run.folder.url), manifest["corpus"]["style"]
     max_length = how.max_length or config.scoring.max_length
     files = trainable_files(model or config.models.policy, style, max_length)
     tokenizer = load_tokenizer(files)
@@ -106,7 +105,7 @@ def train(
             COLUMNS[objective],
             args=arguments(how, f"{folder}/trainer", max_length),
             model=load_trainable(files),
-            train_dataset=_selection(run, COLUMNS[objective], rows),
+            train_dataset=_selection(run.folder, COLUMNS[objective], rows),
             processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if how.lora else None,
             callbacks=[progress],

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
 from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward, scorer_style
+from mapjob.store.run_folder import Manifest
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def implicit_margins(policy: Scores, held_out: HeldOut, of_reference: bool) -> F
 
 
 def rewards_of(
-    config: Config, manifest: dict[str, Any], style: Style, prompts: Sequence[Record], answers: Sequence[str]
+    config: Config, manifest: Manifest, style: Style, prompts: Sequence[Record], answers: Sequence[str]
 ) -> F64:
     """Rewards of one answer per prompt, (P,); of several reward models, the mean in standard deviations."""
     records = [Record(record.prompt, [_turn(record.prompt, text)]) for record, text in zip(prompts, answers)]

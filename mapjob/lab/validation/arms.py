@@ -19,7 +19,7 @@ from mapjob.lab.validation.answers import Scores, answers_of, gold_rewards, impl
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.held_out import HeldOut
 from mapjob.ranking.sweep import Choice
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import FinishedRun
 
 RANDOM = "random"
 
@@ -56,7 +56,7 @@ class Evaluation:
     """Trains and measures arms: all start from the policy of `run`, which publishes all pairs."""
 
     validation: Validation
-    run: RunFolder
+    run: FinishedRun
     held_out: HeldOut
 
     @property

@@ -26,7 +26,7 @@ from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.table import START, Table
 from mapjob.lab.world.build import build_world
 from mapjob.ranking.sweep import Choice
-from mapjob.store.run_folder import RunFolder, open_run, path_of
+from mapjob.store.run_folder import FinishedRun
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ def validate(validation: Validation, of_development: bool = False) -> dict[str, 
         build_world(validation.world.path, validation.world)
     with _few_threads(validation):
         everything = validation.everything
-        run = open_run(path_of(run_job(everything)))
+        run = FinishedRun.of(run_job(everything))
         corpus = Corpus.of(everything)
         groups = everything.input.columns.group, validation.groups
-        held_out = read_held_out(run, validation.development, of_development, *groups)
+        held_out = read_held_out(run.folder, validation.development, of_development, *groups)
         log.info(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
         storage = _storage(validation, corpus, of_development)
         selections = Selections(validation, corpus, _by_probe(validation, run, corpus, storage))
@@ -71,7 +71,7 @@ def validate(validation: Validation, of_development: bool = False) -> dict[str, 
         tested = {"pairs": len(held_out.records), "prompts": held_out.num_prompts, "development": of_development}
         result = {
             "config": validation.model_dump(mode="json"),
-            "run_id": run.run_id,
+            "run_id": run.manifest["run_id"],
             "held_out": tested,
             "refused": refused,
             "rows": Table(held_out, done.pop(START)).rows(list(done.values())),
@@ -128,7 +128,7 @@ def _kept(storage: Storage, name: str, make: Callable[[], dict[str, Any]]) -> tu
     return json.loads(stands), is_new
 
 
-def _by_probe(validation: Validation, run: RunFolder, corpus: Corpus, storage: Storage) -> Corpus | None:
+def _by_probe(validation: Validation, run: FinishedRun, corpus: Corpus, storage: Storage) -> Corpus | None:
     """The corpus as the probe scored it: the policy, trained a little by DPO, against itself as it was."""
     probe = validation.probe
     if probe is None or not validation.of_probe:
