@@ -35,7 +35,7 @@ def test_the_key_goes_to_the_server_alone(
         other = ("--set", "generation.seed=1")
         refused = mapjob("generate", tmp_path / "generate.yaml", *other, "-v", env=environment)
     assert refused.returncode == 2
-    assert "refuses the key" in refused.stderr
+    assert "rejects the key" in refused.stderr
     shown = {"ran": ran.stdout + ran.stderr, "refused": refused.stdout + refused.stderr}
     shown = {name: text.encode() for name, text in shown.items()}
     written = {str(file): file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}

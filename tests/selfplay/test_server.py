@@ -91,7 +91,7 @@ def test_a_prompt_that_the_server_refuses_is_a_row(engine, server):
 @pytest.mark.parametrize("secret", ["", "wrong0secret"])
 def test_a_key_that_is_refused(engine, monkeypatch, secret):
     monkeypatch.setenv("OPENAI_API_KEY", secret)
-    with pytest.raises(ConfigError, match="refuses the key") as refused:
+    with pytest.raises(ConfigError, match="rejects the key") as refused:
         engine().answer(ASKED[:1], 1)
     assert "OPENAI_API_KEY" in refused.value.do
     assert not secret or secret not in str(refused.value)

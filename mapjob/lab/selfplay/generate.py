@@ -12,8 +12,8 @@ import mapjob
 from mapjob.config import fingerprint
 from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
-from mapjob.lab.selfplay.config import GenerateConfig, Prompts
-from mapjob.lab.selfplay.folder import GeneratedFolder
+from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Prompts
+from mapjob.lab.selfplay.folder import GeneratedFolder, Kind
 from mapjob.lab.selfplay.prompts import Prompt, count_text, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.progress import Events
@@ -21,45 +21,41 @@ from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
 
+Units = list[tuple[Unit, list[Prompt]]]
+
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
 def generate(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
     """Responses to every prompt, or with `evolve` to rewrites of it; returns generation.json.
 
-    limit: the first so many rows of the prompts. What is done by then stays when this ends early, and the same call
-    goes on there. Raises MapjobError.
+    limit: read the first rows of the prompts only. Units that are done stay if this stops early, and the same call
+    resumes from them. Raises MapjobError.
     """
     if config.evolve is None:
-        return answered(config, limit)
-    rewrites = evolved(config, limit)
+        return make_corpus(config, limit)
+    rewrites = make_corpus(config, limit, config.evolve)
     if not rewrites["counts"]["rows"]:
         do = "use a model that follows instructions, or loosen evolve"
         reasons = count_text(rewrites["counts"]["left_out"])
         raise InputError(f"no rewrite can be a prompt ({reasons})", rewrites["path"], do)
-    return answered(of_rewrites(config, rewrites), None)
+    return make_corpus(read_from(config, rewrites["path"]))
 
 
-def of_rewrites(config: GenerateConfig, rewrites: dict[str, Any]) -> GenerateConfig:
-    """The same run file, over the prompts that `evolved` made."""
+def read_from(config: GenerateConfig, path: str) -> GenerateConfig:
+    """The run file that answers the prompts of another corpus, one that mapjob wrote."""
     group = "group" if config.prompts.group else None
-    prompts = Prompts(path=rewrites["path"], group=group, plain_text=config.prompts.plain_text)
+    prompts = Prompts(path=path, group=group, plain_text=config.prompts.plain_text)
     return config.model_copy(update={"prompts": prompts, "evolve": None})
 
 
-def answered(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
-    """`generation.num_responses` to each prompt, as a corpus of candidates."""
-    return _carried_out(task_spec(config), "candidates", config, limit)
+def make_corpus(config: GenerateConfig, limit: int | None = None, evolution: Evolution | None = None) -> dict[str, Any]:
+    """Responses to the prompts as a corpus of candidates, or with an evolution their rewrites as a corpus of prompts.
 
-
-def evolved(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
-    """Rewrites of each prompt, as a corpus of prompts."""
-    assert config.evolve is not None, "asked for by who has a section evolve"
-    return _carried_out(task_spec(config, config.evolve), "prompts", config, limit)
-
-
-def _carried_out(spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int | None) -> dict[str, Any]:
-    start = time.monotonic()
+    Returns generation.json; of a finished corpus, the one that is stored.
+    """
+    start, spec = time.monotonic(), task_spec(config, evolution)
+    kind: Kind = "candidates" if evolution is None else "prompts"
     source = read_prompts(config.prompts, spec.style, limit)
     prompts = source.prompts
     units = cut(prompts, config.generation.prompts_per_unit)
@@ -74,7 +70,7 @@ def _carried_out(spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int |
     done = folder.unit_ids()
     todo = [unit for unit in units if unit[0].id not in done]
     tokens = _work(spec, kind, folder, todo, config) if todo else 0
-    body = {
+    manifest = {
         "kind": kind,
         "path": folder.url,
         "name": folder.name,
@@ -89,17 +85,11 @@ def _carried_out(spec: TaskSpec, kind: Any, config: GenerateConfig, limit: int |
         "spent": {"seconds": round(time.monotonic() - start, 3), "tokens": tokens, "units": len(todo)},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     }
-    return folder.finish(body)
+    return folder.finish(manifest)
 
 
-def _work(
-    spec: TaskSpec,
-    kind: str,
-    folder: GeneratedFolder,
-    todo: Sequence[tuple[Unit, Sequence[Prompt]]],
-    config: GenerateConfig,
-) -> int:
-    """Tokens that were written."""
+def _work(spec: TaskSpec, kind: Kind, folder: GeneratedFolder, todo: Units, config: GenerateConfig) -> int:
+    """Do the units on Ray; returns how many tokens were written."""
     # Slow to import; a finished folder needs neither Ray nor torch.
     from mapjob.lab.selfplay.graph import work_through
     from mapjob.pipeline.cluster import connect
@@ -121,18 +111,17 @@ def _work(
     return sum(cost.tokens for cost in progress.total.costs.values())
 
 
-def cut(prompts: Sequence[Prompt], prompts_per_unit: int) -> list[tuple[Unit, Sequence[Prompt]]]:
-    """Units of so many prompts in their order, the last one shorter."""
-    starts = range(0, len(prompts), prompts_per_unit)
-    parts = [prompts[start : start + prompts_per_unit] for start in starts]
-    return [
-        (Unit(f"part-{number:05}", "the prompts", start, start + len(part)), part)
-        for number, (start, part) in enumerate(zip(starts, parts))
-    ]
+def cut(prompts: list[Prompt], prompts_per_unit: int) -> Units:
+    """Units of prompts in their order, the last one shorter."""
+    units: Units = []
+    for start in range(0, len(prompts), prompts_per_unit):
+        part = prompts[start : start + prompts_per_unit]
+        units.append((Unit(f"part-{len(units):05}", "the prompts", start, start + len(part)), part))
+    return units
 
 
 def _name(spec: TaskSpec, prompts: Sequence[Prompt], config: GenerateConfig) -> str:
-    """Covers all that decides what the files of a folder hold, so that a change of any of it begins another folder."""
+    """Covers everything that decides the files of a folder, so that a change of any of it starts another folder."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(repr((prompt.id, prompt.group, prompt.source_id, prompt.rewrite, prompt.generation)).encode())

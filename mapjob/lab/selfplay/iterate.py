@@ -1,7 +1,7 @@
-"""`mapjob selfplay`: respond, score, pair, select, rewrite, respond again, train; then with the trained policy again.
+"""`mapjob selfplay`: respond, score, pair, select, rewrite, respond again, train; then again with the trained policy.
 
-After Huang et al. 2025 (arXiv 2503.01864). Each stage names its result by what it was made from and finds it again when
-it stands finished, so a loop that was killed goes on where it was.
+After Huang et al. 2025 (arXiv 2503.01864). A stage names its result by what it is made from and reuses a finished one,
+so a loop that was killed resumes where it stopped.
 """
 
 import json
@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from mapjob.config import Config, Keep, Model, fingerprint, parse_config
 from mapjob.errors import ConfigError
-from mapjob.lab.selfplay.config import GenerateConfig, Prompts, SelfPlayConfig
-from mapjob.lab.selfplay.generate import answered, evolved, of_rewrites
-from mapjob.lab.training.losses import needs_reference
+from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
+from mapjob.lab.selfplay.generate import make_corpus, read_from
+from mapjob.lab.training.losses import all_parameters, needs_reference
 from mapjob.scoring.spec import scorer_files
 from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, path_of
 from mapjob.store.score_store import ScoreStore
@@ -31,9 +31,9 @@ Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
 
 def play(config: SelfPlayConfig, run: Run) -> dict[str, Any]:
-    """Every iteration of the run file; returns what selfplay.json says of them. run: scores, ranks and publishes.
+    """Run every iteration of the run file; returns the content of selfplay.json. run: scores, ranks and publishes.
 
-    Raises MapjobError; what stands by then is kept, and the same call goes on there.
+    Raises MapjobError; finished stages are kept, and the same call resumes from them.
     """
     _check(config)
     iterations: list[dict[str, Any]] = []
@@ -44,15 +44,14 @@ def play(config: SelfPlayConfig, run: Run) -> dict[str, Any]:
         iterations.append(iteration)
         policy = Model(path=iteration["trained"], dtype=policy.dtype)
     body = {"config": config.model_dump(mode="json"), "iterations": iterations, "policy": policy.path}
-    name = fingerprint({"iterations": [[each["run_id"], Path(each["trained"]).name] for each in iterations]})
+    name = fingerprint({"iterations": [[it["run_id"], Path(it["trained"]).name] for it in iterations]})
     folder = Storage(config.output.path).below("selfplay", name)
     folder.create("selfplay.json", (json.dumps(body, indent=2) + "\n").encode())
     return {**body, "path": folder.url}
 
 
 def _check(config: SelfPlayConfig) -> None:
-    """Raises ConfigError for what would end the loop after hours of generation."""
-    from mapjob.lab.training.losses import all_parameters
+    """Raises ConfigError for a fault that would stop the loop after hours of generation."""
     from mapjob.lab.training.train import check_one_gpu
 
     check_one_gpu()
@@ -69,36 +68,27 @@ def _check(config: SelfPlayConfig) -> None:
 def _iteration(
     config: SelfPlayConfig, policy: Model, number: int, before: set[str], run: Run
 ) -> tuple[dict[str, Any], set[str]]:
-    """(what the table says of it, ids of the prompts that were selected). before: those of the iteration before."""
+    """(a row of the table, ids of the selected prompts). before: the ids that the last iteration selected."""
     responder = policy if config.fresh_responses else config.models.policy
-    asking = GenerateConfig(
-        prompts=config.prompts,
-        output=config.output,
+    generation = GenerateConfig(
         policy=None if config.generation.engine == "openai" else responder,
-        generation=config.generation,
-        evolve=config.evolve,
-        execution=config.execution,
+        **{name: getattr(config, name) for name in ("prompts", "output", "generation", "evolve", "execution")},
     )
-    candidates = [answered(asking, None)]
+    candidates = [make_corpus(generation)]
     rewrites: dict[str, Any] = {"rows": 0, "left_out": {}}
     seeds = None
     if config.evolve is not None:
         seeds = run(run_config(config, policy, [candidates[0]["path"]], config.evolve_keep))
-        best = Prompts(
-            path=f"{path_of(seeds)}/selected",
-            group="group" if config.prompts.group else None,
-            plain_text=config.prompts.plain_text,
-        )
-        made = evolved(asking.model_copy(update={"prompts": best}), None)
-        rewrites = made["counts"]
+        corpus = make_corpus(read_from(generation, f"{path_of(seeds)}/selected"), evolution=config.evolve)
+        rewrites = corpus["counts"]
         if rewrites["rows"]:
-            candidates.append(answered(of_rewrites(asking, made), None))
+            candidates.append(make_corpus(read_from(generation, corpus["path"])))
         else:
-            log.info(f"no rewrite is fit to be a prompt: {rewrites['left_out']}")
-    paths = [each["path"] for each in candidates]
+            log.info(f"no rewrite can be a prompt: {rewrites['left_out']}")
+    paths = [corpus["path"] for corpus in candidates]
     manifest = run(run_config(config, policy, paths, config.selection.keep))
     selected = set(_prompt_ids(FinishedRun.of(manifest).folder))
-    training = _trained(config, manifest, number)
+    training = _train(config, manifest, number)
     statistics = manifest["statistics"]
     return {
         "iteration": number,
@@ -107,10 +97,10 @@ def _iteration(
         "candidates": paths,
         "prompts": candidates[0]["prompts"]["prompts"],
         "rewrites": {"kept": rewrites["rows"], "left_out": rewrites["left_out"]},
-        "left_out": [each["counts"]["left_out"] for each in candidates],
+        "left_out": [corpus["counts"]["left_out"] for corpus in candidates],
         "pairs": manifest["counts"]["ranked"],
         "selected": manifest["counts"]["selected"],
-        "mean_reward": _mean_rewards(config, seeds or manifest),
+        "mean_reward": _mean_rewards(config, seeds or manifest),  # without rewrites, so that iterations compare
         "mean_abs_reward_margin": statistics["abs_reward_margin"]["mean"],
         "mean_abs_implicit_margin": statistics["abs_implicit_margin"]["mean"],
         "selected_before": len(selected & before) / max(1, len(selected)),
@@ -119,8 +109,7 @@ def _iteration(
 
 
 def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str], keep: Keep) -> Config:
-    """The run file of `mapjob run` over these candidates. What is trained against a reference has the policy that it
-    starts from, where the run file names none."""
+    """The run file of `mapjob run` over these candidates. The default reference of a training is its first policy."""
     reference = config.models.reference or (policy if needs_reference(config.training.objective) else None)
     whole = config.model_dump(include={"output", "models", "scoring", "selection", "execution", "max_error_rate"})
     whole["input"] = {
@@ -134,8 +123,8 @@ def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str],
     return parse_config(whole, "the run of an iteration")
 
 
-def _trained(config: SelfPlayConfig, manifest: Manifest, number: int) -> dict[str, Any]:
-    """Train the run's policy on its selection, unless that was done. The folder appears when all is in it."""
+def _train(config: SelfPlayConfig, manifest: Manifest, number: int) -> dict[str, Any]:
+    """Train the run's policy on its selection, unless that is done. The folder appears once it is complete."""
     import torch
 
     from mapjob.lab.training.train import train
@@ -163,8 +152,7 @@ def _prompt_ids(folder: RunFolder) -> Iterator[str]:
 
 
 def _mean_rewards(config: SelfPlayConfig, manifest: Manifest) -> dict[str, float]:
-    """Of all responses that a run scored, by reward model; for responses to the prompts of the run file alone, so that
-    iterations compare."""
+    """Per reward model, the mean over all responses that a run scored."""
     store, means = ScoreStore(config.output.path), {}
     for name, family in manifest["fingerprints"].items():
         if name.partition(".")[0] == "reward":

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -127,17 +127,11 @@ def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt
 
 def prompt_table(prompts: Sequence[Prompt], style: Style) -> pa.Table:
     """One row per prompt: prompt, prompt_id, group, source_id, rewrite, generation."""
-    columns = {name: [asdict(prompt)[name] for prompt in prompts] for name in ("group", *LINEAGE)}
-    return pa.table(
-        {
-            "prompt": pa.array([prompt.text for prompt in prompts], MESSAGES if style == "chat" else pa.string()),
-            "prompt_id": pa.array([prompt.id for prompt in prompts], pa.string()),
-            "group": pa.array(columns["group"], pa.string()),
-            "source_id": pa.array(columns["source_id"], pa.string()),
-            "rewrite": pa.array(columns["rewrite"], pa.string()),
-            "generation": pa.array(columns["generation"], pa.int32()),
-        }
-    )
+    text = ("prompt", MESSAGES if style == "chat" else pa.string())
+    names = ("prompt_id", "group", "source_id", "rewrite")
+    schema = pa.schema([text, *((name, pa.string()) for name in names), ("generation", pa.int32())])
+    rows = [{**vars(prompt), "prompt": prompt.text, "prompt_id": prompt.id} for prompt in prompts]
+    return pa.Table.from_pylist(rows, schema)
 
 
 def prompts_of(table: pa.Table) -> list[Prompt]:
