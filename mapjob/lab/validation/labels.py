@@ -26,7 +26,7 @@ def label_noise(validation: Validation, selections: Selections) -> list[dict[str
     """Per selection: how well its score finds wrong labels, and how many of them it takes.
 
     auroc: chance that a wrong label has a lower score than a right one; selected: share of wrong labels in the
-    selection; moved: largest change of any pair's score when every wrong label is turned round, 0.0 if all scores stay
+    selection; moved: largest change of any pair's score when every wrong label is flipped, 0.0 if all scores stay
     the same to the last bit.
     """
     corpus = selections.corpus

@@ -20,7 +20,7 @@ MEANS = {  # column of the table: statistic of a row
 LEGEND = """
 Means over held-out prompts and trainings, with 95 % intervals (bootstrap over both). gold: against the right answers.
 label, rm accuracy: implicit reward against the labels, and against the reward model. win rate: of answers over those of
-the policy as it was, by the reward model; same length: at equal length. s: processor seconds of one training."""
+the policy before training, by the reward model; same length: at equal length. s: processor seconds of one training."""
 NOISE: Columns = (
     ("auroc", ">8", "auroc", ".3f"),
     ("flipped", ">9", "flipped", ".1%"),
@@ -29,7 +29,7 @@ NOISE: Columns = (
 )
 NOISE_LEGEND = """
 auroc: chance that a wrong label has a lower score than a right one. flipped, selected: share of wrong labels among all
-pairs and in the selection. moved: largest change of any pair's score when the wrong labels are turned round."""
+pairs and in the selection. moved: largest change of any pair's score when the wrong labels are flipped."""
 DISTURBED: Columns = (
     ("", ">2", "", ""),
     ("disturbance", "<12", "disturbance", ""),
