@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
 
 from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
@@ -25,6 +23,9 @@ def push(
 
     Example: mapjob push output/nightly org/nightly-pairs
     """
+    from huggingface_hub import HfApi  # slow to import
+    from huggingface_hub.errors import HTTPError
+
     folder = open_run(run).folder
     api = HfApi()
     try:

@@ -20,6 +20,7 @@ EXTRAS = {
     "dedup": ("metrics/minhash.py", "ranking/near_duplicates.py"),
 }
 PACKAGES = {"yaml": "pyyaml"}  # where a package is not called as its module
+SLOW = {"torch", "transformers", "ray", "huggingface_hub"}
 OPTIONAL = ("botocore", "datasets", "datasketch", "s3fs", "scipy", "trl")
 
 
@@ -65,7 +66,8 @@ USES = {
 
 @pytest.mark.parametrize("extra", USES)
 def test_what_few_need_is_an_extra_that_the_message_names(extra):
-    code = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL})); import mapjob.cli.app\n{USES[extra]}"
+    code = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL})); import mapjob.cli.app\n"
+    code += f"assert not {SLOW} & set(sys.modules), 'the command line starts without them'\n{USES[extra]}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.rstrip().endswith(f"to do: pip install 'mapjob[{extra}]'"), done.stderr
     assert "ConfigError" in done.stderr

@@ -9,7 +9,6 @@ from mapjob.config.models import Section
 from mapjob.config.selection import Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
-from mapjob.lab.training.losses import needs_reference
 from mapjob.lab.world.build import KnownWorld
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
@@ -105,6 +104,8 @@ class Validation(Section):
     @property
     def everything(self) -> Config:
         """The run that scores the corpus, and publishes every pair and the held-out ones."""
+        from mapjob.lab.training.losses import needs_reference  # with torch, slow to import
+
         own = tuple(name for name in self.metrics if name not in self.of_probe)
         update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": own, "signals": Signals()}
         update |= {"keep": {"ratio": 1.0}, "quotas": None, "per_prompt": None}
