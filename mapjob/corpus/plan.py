@@ -149,12 +149,8 @@ def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
 def _cut_all(files: list[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
     for file in files:
         for start, stop in cut(file, rows_per_unit):
-            yield _unit(file, start, stop)
-
-
-def _unit(file: SourceFile, start: int, stop: int) -> Unit:
-    name = f"{file.path}\0{file.identity}\0{start}\0{stop}"
-    return Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop, file.identity)
+            name = f"{file.path}\0{file.identity}\0{start}\0{stop}"
+            yield Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop, file.identity)
 
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:

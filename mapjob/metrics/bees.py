@@ -27,7 +27,7 @@ def bees(reward_margins: Mapping[str, F64], dpo_margin: F64 | None = None) -> Co
 
     reward_margins: (N,) by name, one per reward model; dpo_margin: (N,), left out if no reference was scored.
     p_k is that of `probability`, held in [2^-20, 1 - 2^-20]: two sources that contradict each other entirely give 0.5,
-    where the formula as printed has 0/0. Raises ValueError for values that are not finite, and without a source.
+    for which the formula as printed has 0/0. Raises ValueError for values that are not finite, and without a source.
     """
     sources = [(f"margin of {name}", margin, EXPLICIT_DIVISOR) for name, margin in reward_margins.items()]
     if dpo_margin is not None:
@@ -72,7 +72,7 @@ def probability(margin: F64, divisor: float, name: str) -> Column:
 def upper_bound(margin: F64, divisor: float) -> float:
     """The authors' search for U: from int(largest / divisor) upwards in steps of 1, to the first bound that suffices.
 
-    A bound u suffices where fewer margins lie above u than u lies below the largest, or fewer than 30, or where u is
+    A bound u suffices if fewer margins lie above u than u lies below the largest, or fewer than 30, or if u is
     above the largest. The search always ends: more than N below the largest, the first condition holds at once.
     margin: (N,), N > 0, finite.
     """

@@ -33,7 +33,7 @@ def dcrm(
 ) -> F64:
     """(sigma(scale * h) - 1/2) / (e + |s_w - s_l| + epsilon) (Huang and Goyal 2025, arXiv 2506.14157).
 
-    Larger is better; the sign is that of h = r_w - r_l, so it is negative where the reward model contradicts the label.
+    Larger is better; the sign is that of h = r_w - r_l, so it is negative if the reward model contradicts the label.
     e is the edit distance in tokens, s a sum of log-probabilities in nats; shapes (N,). `scale` brings h to log-odds.
     That the two distances are added as they are, and epsilon = 1, was not checked against the authors' code; all its
     parts are columns. Raises ValueError for values that are not finite, and for epsilon <= 0.

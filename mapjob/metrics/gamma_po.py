@@ -91,10 +91,10 @@ def _root(function: Callable[[F64], tuple[F64, F64]], low: F64, high: F64, x: F6
         value, slope = function(x)
         low, high = np.where(value < 0, x, low), np.where(value > 0, x, high)
         newton = x - value / slope
-        found = np.abs(newton - x) <= 1e-14 * np.maximum(1.0, np.abs(x))
-        good = found | ((low <= newton) & (newton <= high) & (np.abs(newton - x) <= step / 2))
+        converged = np.abs(newton - x) <= 1e-14 * np.maximum(1.0, np.abs(x))
+        good = converged | ((low <= newton) & (newton <= high) & (np.abs(newton - x) <= step / 2))
         following = np.where(good, newton, (low + high) / 2)
         step, x = np.abs(following - x), following
-        if found.all():
+        if converged.all():
             break
     return x

@@ -118,5 +118,5 @@ def map_score(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: flo
 
 
 def map_signed(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:
-    """S_r * reward_margin - alpha * S_i * |implicit_margin|: low where the reward model contradicts the label."""
+    """S_r * reward_margin - alpha * S_i * |implicit_margin|: low if the reward model contradicts the label."""
     return scale.reward * reward_margin - alpha * scale.implicit * np.abs(implicit_margin)

@@ -12,7 +12,7 @@ COVERS = {"hashes": NUM_HASHES, "words": SHINGLE, "scheme": SCHEME, "seed": SEED
 
 
 def signature(text: str) -> npt.NDArray[np.uint32]:
-    """MinHash of a text's five-word shingles (of its words together where it has fewer), without case. Shape (128,)."""
+    """MinHash of a text's five-word shingles (of all its words if it has fewer), without case. Shape (128,)."""
     words = re.findall(r"\w+", text.lower())
     shingles = {" ".join(words[i : i + SHINGLE]).encode() for i in range(max(1, len(words) - SHINGLE + 1))}
     sketch = MinHash(num_perm=NUM_HASHES, seed=SEED, scheme=SCHEME)

@@ -46,7 +46,7 @@ def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
     return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(r_w) - len(used))
 
 
-SystemRole = Annotated[bool, Field(description="false: the goal stands before the user's turn")]
+SystemRole = Annotated[bool, Field(description="false: the goal is put before the user's turn")]
 
 
 def prompt_with_goal(

@@ -16,10 +16,10 @@ from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
 
 
 def is_repeat(keys: npt.NDArray[np.uint64], either_way: bool = False) -> npt.NDArray[np.bool_]:
-    """True for every row whose pair stands in an earlier row. Returns (N,).
+    """True for every row whose pair is in an earlier row. Returns (N,).
 
     keys: (N, 2), of the chosen and of the rejected side, each with its prompt. either_way: the same two sides the other
-    way round are a repeat too, as they are where the reward model and not the corpus says which side is chosen.
+    way round are a repeat too, which is so if the reward model and not the corpus says which side is chosen.
     """
     if len(keys) == 0:
         return np.zeros(0, bool)

@@ -18,7 +18,7 @@ PairIds = Callable[[I64], pa.Array | pa.ChunkedArray]  # ids of the pairs at asc
 def rank_order(scores: F64, pair_ids: PairIds, no_margin: npt.NDArray[np.bool_]) -> I64:
     """Indices of all pairs from best to worst: larger score first, ties by pair_id ascending, then by index.
 
-    scores: (N,) finite; -0.0 and 0.0 are one value. no_margin: (N,), True where the reward margin is exactly 0; those
+    scores: (N,) finite; -0.0 and 0.0 are one value. no_margin: (N,), True if the reward margin is exactly 0; those
     rank after all others, since the reward model asks for nothing there. Raises ValueError for a score that is not
     finite.
     """
@@ -154,5 +154,5 @@ def within_cap(keys_in_order: npt.NDArray, cap: int) -> npt.NDArray[np.bool_]:
 
 
 def _one_key(keys: npt.NDArray[np.uint64]) -> I64:
-    """(N, 2) keys as small integers that are equal where the keys are."""
+    """(N, 2) keys as small integers that are equal if the keys are."""
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)

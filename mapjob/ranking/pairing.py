@@ -104,8 +104,8 @@ def best_by_map(
 def _best(score: F64, margin: F64, offsets: I64, max_pairs: int) -> CandidatePairs:
     """At most `max_pairs` of all pairs of a record: larger score first, then the earlier of `all_pairs`.
 
-    Pairs without a reward margin have no chosen side. Only a record where no pair has one keeps one of them, so that no
-    record is lost; it ranks last.
+    Pairs without a reward margin have no chosen side. Only a record in which no pair has one keeps one of them, so that
+    no record is lost; it ranks last.
     """
     record, first, second = all_pairs(offsets)
     order = np.lexsort((-score, margin == 0, record))

@@ -16,7 +16,6 @@ from mpmath import mpf
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import CLAMP, bees, upper_bound
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.reward_augmented import reward_goals
@@ -30,6 +29,7 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
+from mapjob.metrics.table import beta_dpo_weight, difficulty_gap, ifd_margin
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -381,7 +381,7 @@ def test_a_completion_without_tokens_is_refused(taker):
 
 
 def test_a_perplexity_ratio_without_a_number_is_refused():
-    with pytest.raises(ValueError, match="nats a token"):
+    with pytest.raises(ValueError, match="nats per token"):
         ifd_margin(np.array([-2000.0]), np.zeros(1), np.zeros(1), np.zeros(1), np.ones(1), np.ones(1))
 
 

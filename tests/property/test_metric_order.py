@@ -5,7 +5,6 @@ import pytest
 
 from mapjob.metrics.bees import bees
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.difficulty import beta_dpo_weight, difficulty_gap, ifd_margin
 from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.signals import (
@@ -18,6 +17,7 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments
+from mapjob.metrics.table import beta_dpo_weight, difficulty_gap, ifd_margin
 
 NUM = 1_003  # no multiple of what vector instructions take at once
 RNG = np.random.default_rng(0)
