@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mapjob.config import OutputFormat
+from mapjob.corpus.plan import Style
 from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS
 from mapjob.store.run_folder import Manifest
@@ -27,52 +29,36 @@ HELD_OUT = """- config_name: held_out
     path: held_out/*.parquet
 """
 
-HELD_OUT_LOADING = """
-
-The pairs of the held-out prompts, none of which is in `selected/`: `load_dataset("this folder", "held_out")`."""
+HELD_OUT_LOADING = (
+    'The pairs of the held-out prompts, none of which is in `selected/`: `load_dataset("this folder", "held_out")`.'
+)
 
 CONTENTS = {
     "trl": "prompt, chosen and rejected as TRL reads them, then the corpus's own columns, then the scores",
     "openrlhf": "chosen and rejected as OpenRLHF reads them, then the corpus's own columns, then the scores",
     "llama_factory": "the texts as LLaMA-Factory reads them, then the corpus's own columns, then the scores",
-    "columns": "the corpus's own columns as they stand, then the scores; `chosen_index` and `rejected_index` say which "
-    "of a row's completions are meant",
+    "columns": "the corpus's own columns, unchanged, then the scores; `chosen_index` and `rejected_index` say which "
+    "completions of a row form the pair",
 }
-WITH_DATASETS = """```python
-from datasets import load_dataset
+LOAD = """from datasets import load_dataset
+{more}
+selected = load_dataset("this folder", split="train")"""
+TRAIN = '\nDPOTrainer("the policy", train_dataset=selected).train()'
 
-selected = load_dataset("this folder", split="train")
-```"""
-WITH_TRL = """```python
-from datasets import load_dataset
-from trl import DPOTrainer
-from mapjob.store.run_folder import Manifest
 
-selected = load_dataset("this folder", split="train")
-DPOTrainer("the policy", train_dataset=selected).train()
-```"""
-WITH_OPENRLHF = f"""{WITH_DATASETS}
-
-```bash
-deepspeed --module openrlhf.cli.train_dpo --data.dataset "this folder" %s
-```"""
-WITH_LLAMA_FACTORY = f"""{WITH_DATASETS}
-
-```bash
-llamafactory-cli train --stage dpo --dataset_dir "this folder" --dataset selected --template %s
-```"""
-LOADING = {
-    "trl": {"chat": WITH_TRL, "raw": WITH_TRL},
-    "openrlhf": {
-        "chat": WITH_OPENRLHF % "--data.apply_chat_template",
-        "raw": WITH_OPENRLHF % "--data.prompt_key prompt",
-    },
-    "llama_factory": {
-        "chat": WITH_LLAMA_FACTORY % '"that of the policy"',
-        "raw": WITH_LLAMA_FACTORY % "empty  # it writes no EOS behind a completion",
-    },
-    "columns": {"chat": WITH_DATASETS, "raw": WITH_DATASETS},
-}
+def training_code(output_format: OutputFormat, style: Style) -> list[tuple[str, str]]:
+    """(language, code): what loads the selection, and, except for `columns`, trains on it."""
+    if output_format == "trl":
+        return [("python", LOAD.format(more="from trl import DPOTrainer\n") + TRAIN)]
+    load = ("python", LOAD.format(more=""))
+    if output_format == "openrlhf":
+        option = "--data.apply_chat_template" if style == "chat" else "--data.prompt_key prompt"
+        return [load, ("bash", f'deepspeed --module openrlhf.cli.train_dpo --data.dataset "this folder" {option}')]
+    if output_format == "llama_factory":
+        template = '"that of the policy"' if style == "chat" else "empty  # it writes no EOS behind a completion"
+        command = 'llamafactory-cli train --stage dpo --dataset_dir "this folder" --dataset selected --template'
+        return [load, ("bash", f"{command} {template}")]
+    return [load]
 
 
 def formula(metric: str) -> str:
@@ -86,7 +72,7 @@ def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if model and "path" in model:
             yield name, model
         elif model:
-            yield from ((f"{name}.{which}", each) for which, each in model.items())
+            yield from ((f"{name}.{part}", member) for part, member in model.items())
 
 
 def card(manifest: Manifest) -> str:
@@ -96,13 +82,14 @@ def card(manifest: Manifest) -> str:
     scale = statistics["scale"]
     output_format, style = config["output_format"], manifest["corpus"]["style"]
     models = "\n".join(f"| {name} | {markdown_code(m['path'])} | {m['dtype']} |" for name, m in _models(config))
-    reasons = (
-        "\n".join(f"| {reason} | {number:,} |" for reason, number in counts["by_reason"].items()) or "| none | 0 |"
-    )
+    reasons = "\n".join(f"| {reason} | {number:,} |" for reason, number in (counts["by_reason"] or {"none": 0}).items())
+    blocks = [f"```{language}\n{code}\n```" for language, code in training_code(output_format, style)]
+    if selection["held_out"]:
+        blocks.append(HELD_OUT_LOADING)
+    loading = "\n\n".join(blocks)
     cut_off = statistics["cut_off"]
     keep = json.dumps({rule: value for rule, value in selection["keep"].items() if value is not None})
-    held_out = HELD_OUT if selection["held_out"] else ""
-    return f"""{FRONT_MATTER.format(held_out=held_out)}
+    return f"""{FRONT_MATTER.format(held_out=HELD_OUT if selection["held_out"] else "")}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection["metric"]}`
 
 `selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
@@ -125,7 +112,7 @@ the last kept pair scores {"none" if cut_off is None else f"{cut_off:.6g}"}.
 | held out | {counts["held_out"]:,} |
 | dropped by a rule | {counts["dropped"]:,} |
 | broken | {counts["broken"]:,} |
-| ranked, label against the reward model | {counts["label_disagreements"]:,} |
+| ranked, reward model disagrees with the label | {counts["label_disagreements"]:,} |
 
 Rows that were not ranked are in `errors/` with their file, row and reason:
 
@@ -133,5 +120,5 @@ Rows that were not ranked are in `errors/` with their file, row and reason:
 | --- | --- |
 {reasons}
 
-{LOADING[output_format][style]}{HELD_OUT_LOADING if selection["held_out"] else ""}
+{loading}
 """

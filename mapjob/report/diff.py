@@ -8,7 +8,7 @@ import numpy as np
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import FinishedRun
 
-LISTED = 5  # pairs that are named for each kind of change
+MAX_NAMED = 5  # pairs that are named for each kind of change
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Diff:
 
     @property
     def jaccard(self) -> float:
-        """Shared pairs over all pairs of either selection; 1 where both are empty."""
+        """Shared pairs over all pairs of either selection; 1 if both are empty."""
         union = self.num_old + len(self.entered)
         return self.num_shared / union if union else 1.0
 
 
 def compare(old: FinishedRun, new: FinishedRun) -> Diff:
     """The difference between two finished runs' selections, by pair_id."""
-    (old_ranks, old_groups), (new_ranks, new_groups) = _selected(old), _selected(new)
+    (old_ranks, old_groups), (new_ranks, new_groups) = _read_selection(old), _read_selection(new)
     entered = [pair for pair in new_ranks if pair not in old_ranks]
     left = [pair for pair in old_ranks if pair not in new_ranks]
     moved = [(pair, old_ranks[pair], rank) for pair, rank in new_ranks.items() if old_ranks.get(pair, rank) != rank]
@@ -44,8 +44,8 @@ def compare(old: FinishedRun, new: FinishedRun) -> Diff:
     return Diff(len(old_ranks), len(new_ranks), entered, left, moved, groups)
 
 
-def _selected(run: FinishedRun) -> tuple[dict[str, int], Counter[str]]:
-    """(rank by pair_id, in rank order; pairs of each group, where the run file names a column for groups)."""
+def _read_selection(run: FinishedRun) -> tuple[dict[str, int], Counter[str]]:
+    """(rank by pair_id, in rank order; pairs of each group, if the run file names a column for groups)."""
     group = run.manifest["config"]["input"]["columns"]["group"]
     ranks: dict[str, int] = {}
     groups: Counter[str] = Counter()
@@ -62,15 +62,15 @@ def diff_text(diff: Diff) -> str:
     lines = [
         f"selected   {diff.num_old:>10,} -> {diff.num_new:,}",
         f"shared     {diff.num_shared:>10,}    (Jaccard {diff.jaccard:.3f})",
-        f"entered    {len(diff.entered):>10,}    {_named(diff.entered)}",
-        f"left       {len(diff.left):>10,}    {_named(diff.left)}",
+        f"entered    {len(diff.entered):>10,}    {_names(diff.entered)}",
+        f"left       {len(diff.left):>10,}    {_names(diff.left)}",
         f"moved      {len(diff.moved):>10,}    (median {np.median(shifts):,.0f} ranks, at most {shifts.max():,.0f})",
     ]
-    lines += [f"  {one_line(pair)}: {old:,} -> {new:,}" for pair, old, new in diff.moved[:LISTED]]
+    lines += [f"  {one_line(pair)}: {old:,} -> {new:,}" for pair, old, new in diff.moved[:MAX_NAMED]]
     for name, (before, after) in diff.groups.items():
         lines.append(f"group {one_line(name)}: {before:,} -> {after:,} ({after - before:+,})")
     return "\n".join(lines)
 
 
-def _named(pairs: list[str]) -> str:
-    return ", ".join(map(one_line, pairs[:LISTED])) + (", …" if len(pairs) > LISTED else "")
+def _names(pairs: list[str]) -> str:
+    return ", ".join(map(one_line, pairs[:MAX_NAMED])) + (", …" if len(pairs) > MAX_NAMED else "")

@@ -17,7 +17,7 @@ from mapjob.report.markup import Html, note, section
 from mapjob.report.svg import Axes
 from mapjob.store.run_folder import Manifest
 
-MOST_CELLS = 48  # of the density, each way; fewer for few pairs
+MAX_CELLS = 48  # of the density, each way; fewer for few pairs
 BINS = 40
 PIECE = 2**17  # pairs that are counted at once
 WITHIN = 0.995  # share of the pairs that the axes reach, or more
@@ -46,22 +46,22 @@ class Histogram:
     num_beyond: int
 
 
-def density(reward_margin: F64, implicit_margin: F64, kept: Bools) -> Density:
-    """Explicit against implicit margin, absolute. reward_margin, implicit_margin and kept: (N,)."""
-    cells = min(MOST_CELLS, 8 + int(len(kept) ** 0.5 / 4))
+def density(reward_margin: F64, implicit_margin: F64, is_selected: Bools) -> Density:
+    """Explicit against implicit margin, absolute. All arguments: (N,)."""
+    cells = min(MAX_CELLS, 8 + int(len(is_selected) ** 0.5 / 4))
     edges = [np.linspace(0.0, _reach(np.abs(margin)), cells + 1) for margin in (reward_margin, implicit_margin)]
     counts, selected = np.zeros((cells, cells), np.int64), np.zeros((cells, cells), np.int64)
-    for start in range(0, len(kept), PIECE):
+    for start in range(0, len(is_selected), PIECE):
         piece = slice(start, start + PIECE)
-        x, y, own = np.abs(reward_margin[piece]), np.abs(implicit_margin[piece]), kept[piece]
+        x, y, chosen = np.abs(reward_margin[piece]), np.abs(implicit_margin[piece]), is_selected[piece]
         counts += np.histogram2d(x, y, edges)[0].astype(np.int64)
-        selected += np.histogram2d(x[own], y[own], edges)[0].astype(np.int64)
-    beyond = len(kept) - int(counts.sum())
+        selected += np.histogram2d(x[chosen], y[chosen], edges)[0].astype(np.int64)
+    beyond = len(is_selected) - int(counts.sum())
     return Density((edges[0].tolist(), edges[1].tolist()), counts.tolist(), selected.tolist(), beyond)
 
 
-def histogram(values: npt.NDArray, kept: Bools) -> Histogram:
-    """A number of every pair; whole numbers have whole bins. values, kept: (N,)."""
+def histogram(values: npt.NDArray, is_selected: Bools) -> Histogram:
+    """A number of every pair; whole numbers have whole bins. values, is_selected: (N,)."""
     low = float(np.quantile(values, 1 - WITHIN, method="lower"))
     high = float(np.quantile(values, WITHIN, method="higher"))
     if np.issubdtype(values.dtype, np.integer):
@@ -69,7 +69,7 @@ def histogram(values: npt.NDArray, kept: Bools) -> Histogram:
         edges = low - 0.5 + width * np.arange(int(high - low) // width + 2)
     else:
         edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    counts, selected = np.histogram(values, edges)[0], np.histogram(values[kept], edges)[0]
+    counts, selected = np.histogram(values, edges)[0], np.histogram(values[is_selected], edges)[0]
     return Histogram(edges.tolist(), counts.tolist(), selected.tolist(), len(values) - int(counts.sum()))
 
 

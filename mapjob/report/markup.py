@@ -112,56 +112,43 @@ body {
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
   overflow-wrap: anywhere; -webkit-text-size-adjust: 100%;
 }
-h1 { font-size: clamp(1.6rem, 5vw, 2.3rem); line-height: 1.2; font-weight: 650; letter-spacing: -0.015em; }
-h1 { margin: 0.2rem 0 0; }
-h2 { font-size: 1.3rem; line-height: 1.3; font-weight: 650; margin: 0 0 1rem; }
-h3 { font-size: 1rem; font-weight: 650; margin: 2rem 0 0.5rem; }
+h1 { font-size: clamp(1.6rem, 5vw, 2.3rem); line-height: 1.2; margin: 0.2rem 0 0; }
+h2 { font-size: 1.3rem; margin: 0 0 1rem; }
+h3 { font-size: 1rem; margin: 2rem 0 0.5rem; }
 section { margin-top: 3.25rem; padding-top: 1.5rem; border-top: 1px solid var(--rule); }
-.eyebrow, .note, figcaption { color: var(--soft); font-size: 0.9rem; }
-.eyebrow { margin: 0; }
-.note { max-width: 42rem; margin: 0 0 1rem; }
-figure + .note { margin-top: 0.5rem; }
-.note b { color: var(--ink); font-weight: 600; }
+dt, i, thead, .eyebrow, .note, .about, .legend, figcaption { color: var(--soft); font-size: 0.88rem; }
+.note { max-width: 42rem; margin: 0.5rem 0 1rem; }
+b, strong { color: var(--ink); font-weight: 600; }
+dd { margin: 0; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: 0.86em; }
 pre { background: var(--panel); padding: 0.9rem 1rem; border-radius: 6px; overflow-x: auto; overflow-wrap: normal; }
 pre code { font-size: 0.84rem; }
-i { color: var(--soft); }
 
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 1.25rem 1.5rem; }
-.figures { margin: 2rem 0 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 1.25rem; margin: 2rem 0; }
 .figures div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
-.figures dt { color: var(--soft); font-size: 0.85rem; line-height: 1.3; }
-.figures dd { margin: 0; font-size: 1.5rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.figures dd { font-size: 1.5rem; font-weight: 600; }
 
-.facts { margin: 1.5rem 0 0; font-size: 0.94rem; }
-.facts div { display: grid; grid-template-columns: 7rem 1fr; gap: 0 1rem; padding: 0.2rem 0; }
-.facts dt { color: var(--soft); }
-.facts dd { margin: 0; min-width: 0; }
+.facts div { display: grid; grid-template-columns: 7rem 1fr; gap: 0 1rem; padding: 0.2rem 0; font-size: 0.94rem; }
 
 .wide { overflow-x: auto; }
 .wide + .wide { margin-top: 2rem; }
-.wide + .note { margin: 1rem 0 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; overflow-wrap: normal; }
-th, td { vertical-align: top; padding: 0.4rem 0 0.4rem 1.25rem; border-bottom: 1px solid var(--rule); }
-th, td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.4rem 0 0.4rem 1.25rem; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { text-align: right; font-weight: 400; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child { padding-left: 0; text-align: left; }
-thead th { color: var(--soft); font-weight: 500; font-size: 0.85rem; }
-tbody th { font-weight: 400; white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
-.about { display: block; color: var(--soft); font-size: 0.88rem; line-height: 1.4; max-width: 36rem; }
+tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.about { display: block; max-width: 36rem; }
 .bar { display: block; width: min(8rem, 16vw); height: 0.6rem; margin: 0.45rem 0 0 auto; background: var(--panel); }
 .bar span { display: block; height: 100%; background: var(--most); }
 
 figure { margin: 0; }
-figure h3 { margin: 0; font-weight: 500; font-size: 0.92rem; }
+figure h3 { margin: 0; font-weight: 500; }
 figcaption:empty { display: none; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { font-family: inherit; font-variant-numeric: tabular-nums; }
 svg path { shape-rendering: crispEdges; }
 .picture { max-width: 36rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 2rem 1.75rem; }
-.grid { margin-bottom: 1rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1.4rem; margin: 0 0 0.75rem; }
-.legend { font-size: 0.86rem; color: var(--soft); }
 .legend span::before {
   content: ""; display: inline-block; width: 0.75em; height: 0.75em; margin-right: 0.5em; background: var(--all);
 }
@@ -170,14 +157,12 @@ svg path { shape-rendering: crispEdges; }
 .legend .pale::before { opacity: 0.45; }
 
 .pair { margin: 0 0 1.5rem; padding: 0.9rem 1rem; background: var(--panel); border-radius: 6px; }
-.pair p, .pair dt { font-size: 0.88rem; color: var(--soft); margin: 0; }
-.pair strong { color: var(--ink); font-weight: 600; }
+.pair p { font-size: 0.88rem; color: var(--soft); margin: 0; }
 .pair dl { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem 1.2rem; margin: 0.6rem 0 0; }
 .pair dl div:first-child { grid-column: 1 / -1; }
-.pair dd { margin: 0; white-space: pre-wrap; max-height: 18rem; overflow-y: auto; }
+.pair dd { white-space: pre-wrap; max-height: 18rem; overflow-y: auto; }
 
 nav, form { display: flex; flex-wrap: wrap; gap: 0.6rem 1rem; align-items: center; margin: 1rem 0; }
-nav .note { margin: 0; }
 a { color: var(--most); }
 input, select, button { font: inherit; max-width: 100%; }
 
@@ -186,7 +171,6 @@ input, select, button { font: inherit; max-width: 100%; }
   th, td { padding-left: 0.8rem; }
   tbody th { min-width: 6.5rem; }
   .facts div, .pair dl { grid-template-columns: 1fr; }
-  .facts div { padding: 0.35rem 0; }
 }
 """
 )

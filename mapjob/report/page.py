@@ -1,6 +1,5 @@
 """report.html of a run: one file without script, font or image from elsewhere, that opens offline and in an e-mail."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from mapjob.errors import Reason
 from mapjob.escaping import html_text
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import QUANTILES, Profile
-from mapjob.report.card import LOADING, formula
+from mapjob.report.card import formula, training_code
 from mapjob.report.figures import distributions, picture
 from mapjob.report.markup import Html, code, document, facts, list_lines, named, note, section, table, text
 from mapjob.report.pair import Example, examples
@@ -235,8 +234,7 @@ def training(manifest: Manifest) -> Html:
     """Commands and code, as the card has them."""
     config = manifest["config"]
     blocks = ['mapjob train "this folder" --objective simpo'] if config["output_format"] == "trl" else []
-    of_card = LOADING[config["output_format"]][manifest["corpus"]["style"]]
-    blocks += re.findall(r"```\w+\n(.*?)\n```", of_card, re.DOTALL)
+    blocks += [block for _, block in training_code(config["output_format"], manifest["corpus"]["style"])]
     if config["selection"]["held_out"]:
         blocks.append('load_dataset("this folder", "held_out")  # pairs of the prompts that were held out')
     shown = [f'<pre tabindex="0"><code>{html_text(block)}</code></pre>' for block in blocks]

@@ -1,4 +1,4 @@
-"""What the figures and tables of a report say of all ranked pairs: counted once, kept with the run, some 100 kB."""
+"""What the figures and tables of a report say of all ranked pairs: counted once, stored with the run, some 100 kB."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +10,7 @@ from mapjob.ranking.compare import Profile, profile
 from mapjob.ranking.rank import Ranking
 from mapjob.report.figures import Density, Histogram, density, histogram
 
-MOST_GROUPS = 20
+MAX_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,23 @@ class Summary:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> "Summary":
+    def from_json(cls, values: Mapping[str, Any]) -> "Summary":
         """What `as_json` gave, also by way of a file."""
-        return cls(
-            Density(**kept["margins"]),
-            {name: Histogram(**bins) for name, bins in kept["histograms"].items()},
-            Profile(**kept["everything"]),
-            Profile(**kept["selected"]),
-            [Group(**group) for group in kept["groups"]],
-            kept["num_other_groups"],
-            Group(**kept["other_groups"]),
-            kept["agreement"],
-        )
+        parts = {
+            "margins": Density(**values["margins"]),
+            "histograms": {name: Histogram(**bins) for name, bins in values["histograms"].items()},
+            "everything": Profile(**values["everything"]),
+            "selected": Profile(**values["selected"]),
+            "groups": [Group(**group) for group in values["groups"]],
+            "other_groups": Group(**values["other_groups"]),
+        }
+        return cls(**{**values, **parts})
 
 
 def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
     """ranking: with PROFILE_COLUMNS; metric: of the run; agreement: see `ranking.compare`."""
-    kept = np.zeros(len(ranking.pairs), bool)
-    kept[ranking.kept] = True
+    is_selected = np.zeros(len(ranking.pairs), bool)
+    is_selected[ranking.kept] = True
     columns = ranking.pairs.columns
     chosen, rejected = (columns[f"{side}_num_tokens"].astype(np.int32) for side in ("chosen", "rejected"))
     numbers = {
@@ -70,8 +69,8 @@ def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summa
     }
     everything, selected = profile(ranking, np.arange(len(ranking.pairs))), profile(ranking, ranking.kept)
     return Summary(
-        density(ranking.reward_margin, ranking.implicit_margin, kept),
-        {name: histogram(values, kept) for name, values in numbers.items()},
+        density(ranking.reward_margin, ranking.implicit_margin, is_selected),
+        {name: histogram(values, is_selected) for name, values in numbers.items()},
         replace(everything, groups={}),
         replace(selected, groups={}),
         *_groups(ranking),
@@ -86,6 +85,6 @@ def _groups(ranking: Ranking) -> tuple[list[Group], int, Group]:
     selected = np.bincount(pairs.group[ranking.kept], minlength=len(pairs.groups))
     order = np.argsort(-ranked, kind="stable")
     order = order[ranked[order] > 0]
-    largest, others = order[:MOST_GROUPS], order[MOST_GROUPS:]
+    largest, others = order[:MAX_GROUPS], order[MAX_GROUPS:]
     groups = [Group(pairs.groups[index], int(ranked[index]), int(selected[index])) for index in largest]
     return groups, len(others), Group(None, int(ranked[others].sum()), int(selected[others].sum()))

@@ -1,7 +1,7 @@
-"""A finished run's numbers and report in an experiment tracker: Weights & Biases, or trackio, which speaks as it does.
+"""Logs a finished run's numbers and report to an experiment tracker: Weights & Biases, or trackio, which has its API.
 
-A process of its own talks to it (`python -m mapjob.report.tracked wandb RUN`), so that a tracker that fails, hangs or
-ends its process takes nothing with it. Where to, and with which key, is the tracker's own affair: its environment.
+The tracker is called in a process of its own (`python -m mapjob.report.tracked wandb RUN`), so that one that fails,
+hangs or exits harms nothing. Server and key come from the tracker's own environment variables.
 """
 
 import logging
@@ -19,26 +19,26 @@ from mapjob.store.run_folder import FinishedRun, Manifest, open_run
 log = logging.getLogger(__name__)
 
 Tracker = Literal["wandb", "trackio"]
-LONGEST_S = 300.0
+TIMEOUT_S = 300.0
 
 
 def check_tracker(tracker: Tracker) -> None:
-    """Raises ConfigError where it is not installed: before the run, not after it."""
+    """Raises ConfigError if it is not installed: before the run, not after it."""
     check_extra(tracker, tracker, "logging", f"--log-to {tracker}")
 
 
-def log_run(run_path: str, tracker: Tracker, longest_s: float = LONGEST_S) -> None:
-    """Log a finished run. What goes wrong is said as a warning, and changes nothing."""
+def log_run(run_path: str, tracker: Tracker, timeout_s: float = TIMEOUT_S) -> None:
+    """Log a finished run. If that fails, a warning is all that comes of it."""
     command = [sys.executable, "-m", "mapjob.report.tracked", tracker, run_path]
     try:
         # Without a terminal, so that no tracker asks for a key; what it prints is not part of our results.
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=longest_s)
-        why = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-        failed = f"exit code {done.returncode}: {' '.join(why)}" if done.returncode else None
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
+        why = " ".join(done.stderr.strip().splitlines()[-1:])
+        failed = f"exit code {done.returncode}: {why}" if done.returncode else None
     except subprocess.TimeoutExpired:
-        failed = f"no end after {longest_s:g} s"
+        failed = f"no end after {timeout_s:g} s"
     if failed:
-        log.warning(redact(f"the run is committed, but {tracker} did not take it ({failed})"))
+        log.warning(redact(f"the run is committed, but logging to {tracker} failed ({failed})"))
     else:
         log.info(f"logged to {tracker}")
 

@@ -12,9 +12,9 @@ from mapjob.report.tracked import check_tracker, log_run, numbers
 from mapjob.store.run_folder import path_of
 
 
-def logged(caplog, manifest, tracker: str, longest_s: float = 300.0) -> str:
+def logged(caplog, manifest, tracker: str, timeout_s: float = 300.0) -> str:
     caplog.set_level("INFO", "mapjob")
-    log_run(path_of(manifest), tracker, longest_s)
+    log_run(path_of(manifest), tracker, timeout_s)
     (record,) = caplog.records
     return f"{record.levelname}: {record.message}"
 
@@ -54,7 +54,7 @@ def test_a_tracker_that_fails_changes_nothing(caplog, manifest, tmp_path, monkey
     root = Path(__file__).resolve().parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
     line = logged(caplog, manifest, "wandb", 20.0 if "sleep" in body else 300.0)
-    assert line.startswith("WARNING: the run is committed, but wandb did not take it (")
+    assert line.startswith("WARNING: the run is committed, but logging to wandb failed (")
     assert why in line
 
 
