@@ -29,15 +29,21 @@ log = logging.getLogger(__name__)
 
 
 def rank_scored(job: Job) -> tuple[Scored, Ranking]:
-    """The scored corpus and its ranking, from the score store; with lengths and groups, for the report."""
+    """The scored corpus and its ranking, from the score store. Raises InputError if too many rows are broken."""
+    scored = _load(job)
+    return scored, rank_pairs(scored.pairs, job.config.selection, scored.units.pair_ids)
+
+
+def _load(job: Job) -> Scored:
+    """The scored corpus, with lengths and groups for the report."""
     selection = job.config.selection
     scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, PROFILE_COLUMNS)
-    check_error_rate(job, scored)
-    return scored, rank_pairs(scored.pairs, selection, scored.units.pair_ids)
+    _check_error_rate(job, scored)
+    return scored
 
 
 def check_scored(job: Job) -> None:
-    """Raises IncompleteError where the score store lacks a unit of any column family."""
+    """Raises IncompleteError if the score store lacks a unit of any column family."""
     lacking = {name: number for name, number in job.lacking().items() if number}
     if lacking:
         missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
@@ -45,59 +51,59 @@ def check_scored(job: Job) -> None:
         raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
 
 
-def check_error_rate(job: Job, scored: Scored) -> None:
-    """Raises InputError when more rows are broken than the run file allows."""
+def _check_error_rate(job: Job, scored: Scored) -> None:
+    """Raises InputError if more rows are broken than the run file allows."""
     broken = {reason: positions for reason, positions in scored.refused.items() if not reason.is_dropped}
     share = sum(map(len, broken.values())) / job.plan.num_rows
     if share > job.config.max_error_rate:
         position = min(int(positions[0]) for positions in broken.values())
         first = scored.units.row(position)
         file, row = job.plan.locate(position)
-        listed = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
         raise InputError(
-            f"{share:.2%} of the rows are broken ({listed}), more than max_error_rate {job.config.max_error_rate:.2%}",
+            f"{share:.2%} of the rows are broken ({reasons}), more than max_error_rate {job.config.max_error_rate:.2%}",
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
             "fix the corpus, check input.layout, or raise max_error_rate",
         )
 
 
+def prepare_again(manifest: Manifest, do: str) -> Job:
+    """The job of a finished run. Raises ConfigError if the corpus or a model is no longer that of the run; do: then."""
+    job = prepare(parse_config(manifest["config"]), manifest["limit"])
+    if job.run_id != manifest["run_id"]:
+        what = "the corpus or a model changed since this run, so only its selected pairs can be read"
+        raise ConfigError(what, path_of(manifest), do)
+    return job
+
+
 def find_pair(manifest: Manifest, which: str) -> dict[str, Any] | None:
     """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
 
-    Raises ConfigError when corpus or models are no longer those of the run.
+    Raises ConfigError if the corpus or a model is no longer that of the run.
     """
-    job = prepare(parse_config(manifest["config"]), manifest["limit"])
-    if job.run_folder.run_id != manifest["run_id"]:
-        raise ConfigError(
-            "the corpus or a model changed since this run, so only its selected pairs can be shown",
-            path_of(manifest),
-            "run the run file again to rank what the corpus is now",
-        )
+    job = prepare_again(manifest, "run the run file again to rank what the corpus is now")
     scored, ranking = rank_scored(job)
     if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
-        picked = ranking.order[int(which) - 1 : int(which)]
+        index = ranking.order[int(which) - 1 : int(which)]
     else:
-        picked = _index_of(ranking.pairs, scored.units.find(which))
-    if not len(picked):
-        return None
-    return pick_rows(job, scored, ranking, picked)[0]
+        index = _index_of(ranking.pairs, scored.units.find(which))
+    return pick_rows(job, scored, ranking, index)[0] if len(index) else None
 
 
-def _index_of(pairs: RankedPairs, found: list[tuple[int, int]]) -> I64:
-    """Index of the first pair found that is ranked; at most one. found: (position, pair_in_row) of pairs."""
-    for position, pair_in_row in found:
-        own = np.arange(*np.searchsorted(pairs.position, [position, position + 1]))
+def _index_of(pairs: RankedPairs, matches: list[tuple[int, int]]) -> I64:
+    """Index of the first match that is ranked; empty if none is. matches: (position, pair_in_row) of pairs."""
+    for position, pair_in_row in matches:
+        is_match = pairs.position == position
         if pairs.pair_in_row is not None:
-            own = own[pairs.pair_in_row[own] == pair_in_row]
-        if len(own):
-            return own[:1]
+            is_match &= pairs.pair_in_row == pair_in_row
+        if is_match.any():
+            return np.flatnonzero(is_match)[:1]
     return np.zeros(0, np.int64)
 
 
-def pick_rows(job: Job, scored: Scored, ranking: Ranking, picked: I64) -> list[dict[str, Any]]:
+def pick_rows(job: Job, scored: Scored, ranking: Ranking, index: I64) -> list[dict[str, Any]]:
     """Rows as a selection would hold them, of the pairs at these indices of the ranking, in this order."""
-    selection = job.config.selection
-    rows = ranked_rows(ranking, selection, picked, ranking.rank[picked])
+    rows = ranked_rows(ranking, job.config.selection, index, ranking.rank[index])
     unit_of = np.searchsorted(job.plan.first_rows, rows.position, side="right") - 1
     return [
         rows_of_unit(job.plan, unit, rows.take(np.array([i])), Texts(control=job.control)).to_pylist()[0]
@@ -115,10 +121,7 @@ def sweep_job(config: Config, wanted: Sequence[Choice], limit: int | None = None
     config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
     job = prepare(config, limit)
     check_scored(job)
-    scored = load_scored(
-        ScoredUnits(job.plan, job.families, job.store, config.selection), config.selection, PROFILE_COLUMNS
-    )
-    check_error_rate(job, scored)
+    scored = _load(job)
     swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
     for name, why in swept.refused.items():
         log.info(f"left out: {name}: {why}")

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mapjob.arrays import I64
 from mapjob.config import Config, load_config, parse_config
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, Reason
 from mapjob.job.prepare import Job, describe, find_warnings, prepare
-from mapjob.job.rank import check_scored, rank_scored
+from mapjob.job.rank import check_scored, prepare_again, rank_scored
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.stages import Todo, passes
 from mapjob.ranking.compare import agreement
+from mapjob.ranking.rank import Ranking
 from mapjob.report.card import card
 from mapjob.report.page import page
 from mapjob.report.pair import Example, examples_of
@@ -24,6 +26,7 @@ from mapjob.selection.formats import extra_files
 from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
+from mapjob.selection.scored import Scored
 from mapjob.store.run_folder import CARD, REPORT, REPORT_DATA, FinishedRun, Manifest, RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 
@@ -150,46 +153,62 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: E
 
 
 def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
-    config, plan = job.config, job.plan
+    """Rank what is scored, and write the run folder: rows, errors, card, report, and last the manifest."""
+    folder = job.run_folder
     with spent.on("rank"):
         scored, ranking = rank_scored(job)
         refused = scored.refused | ranking.dropped
-        in_ranking = np.concatenate([ranking.pairs.position, ranking.held_out.position])
-        if config.selection.pairs_per_record > 1:
-            in_ranking = np.unique(in_ranking)
-        check_complete(plan, in_ranking, list(refused.values()))
-    folder = job.run_folder
+        _check_complete(job, ranking, refused)
     for warning in ranking.warnings:
         log.warning(warning)
     with spent.on("publish"):
-        goals = config.selection.signals.reward_goals
-        texts = Texts(config.output_format, job.control, goals is None or goals.system_role)
-        publish_rows(scored.units, selected_rows(ranking, config.selection), texts, folder, "selected/train")
-        if config.selection.held_out:
-            publish_rows(scored.units, held_out_rows(ranking, config.selection), texts, folder, "held_out/test")
+        _put_rows(folder, job, scored, ranking)
         publish_errors(scored.units, refused, folder)
-        for name, data in extra_files(config.output_format, plan.corpus.style).items():
-            folder.put_file(name, data)
     body = manifest(
         folder.run_id,
-        config,
-        plan,
+        job.config,
+        job.plan,
         job.families,
         ranking,
         models={s.name: {"weights": s.files.weights_hash, "tokenizer": s.files.tokenizer_hash} for s in job.scorers},
         limit=job.limit,
-        counts=count_rows(plan, ranking, count_reasons(refused)),
+        counts=count_rows(job.plan, ranking, count_reasons(refused)),
         flags=scored.flags,
         warnings=ranking.warnings,
         spent=spent.as_json,
     )
     folder.put_text(CARD, card(body))
-    overlaps = agreement(ranking, config.selection, scored.units.pair_ids)
-    whole = {**body, "summary": summary(ranking, config.selection.metric, overlaps).as_json}
-    drawn_from = {name: part for name, part in whole.items() if name not in ("units", "fingerprints")}
+    _put_report(folder, body, job, scored, ranking)
+    return folder.commit(body)
+
+
+def _check_complete(job: Job, ranking: Ranking, refused: dict[Reason, I64]) -> None:
+    positions = np.concatenate([ranking.pairs.position, ranking.held_out.position])
+    if job.config.selection.pairs_per_record > 1:
+        positions = np.unique(positions)
+    check_complete(job.plan, positions, list(refused.values()))
+
+
+def _put_rows(folder: RunFolder, job: Job, scored: Scored, ranking: Ranking) -> None:
+    """The selected and the held-out rows, and the files that go with their format."""
+    selection, output_format = job.config.selection, job.config.output_format
+    goals = selection.signals.reward_goals
+    texts = Texts(output_format, job.control, goals is None or goals.system_role)
+    publish_rows(scored.units, selected_rows(ranking, selection), texts, folder, "selected/train")
+    if selection.held_out:
+        publish_rows(scored.units, held_out_rows(ranking, selection), texts, folder, "held_out/test")
+    for name, data in extra_files(output_format, job.plan.corpus.style).items():
+        folder.put_file(name, data)
+
+
+def _put_report(folder: RunFolder, body: Manifest, job: Job, scored: Scored, ranking: Ranking) -> None:
+    """The report, and what it is drawn from: the manifest without its long lists, and the summary of all pairs."""
+    selection = job.config.selection
+    overlaps = agreement(ranking, selection, scored.units.pair_ids)
+    drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
+    drawn_from["summary"] = summary(ranking, selection.metric, overlaps).as_json
     folder.put_text(REPORT_DATA, json.dumps(drawn_from) + "\n")
     folder.put_text(REPORT, _page(folder))
-    return folder.commit(body)
 
 
 def load_scores(path: str) -> pa.Table:
@@ -198,27 +217,18 @@ def load_scores(path: str) -> pa.Table:
     path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
     `datasets.Dataset(table)` a dataset. Raises ConfigError if the corpus or a model is no longer that of the run.
     """
-    manifest = open_run(path).manifest
-    prepared = prepare(parse_config(manifest["config"]), manifest["limit"])
-    if prepared.run_folder.run_id != manifest["run_id"]:
-        raise ConfigError(
-            "the corpus or a model changed since this run, so only its selection can be read",
-            path,
-            "read selected/, or run the run file again",
-        )
-    scored, ranking = rank_scored(prepared)
+    job = prepare_again(open_run(path).manifest, "read selected/, or run the run file again")
+    scored, ranking = rank_scored(job)
     every = np.arange(len(ranking.pairs))
-    rows = ranked_rows(ranking, prepared.config.selection, every, ranking.rank)
-    edges = np.searchsorted(ranking.pairs.position, prepared.plan.first_rows)
+    rows = ranked_rows(ranking, job.config.selection, every, ranking.rank)
+    edges = np.searchsorted(ranking.pairs.position, job.plan.first_rows)
     parts = []
     for unit in scored.units.read():
-        own = rows.take(every[edges[unit.index] : edges[unit.index + 1]])
-        pairs = own.pairs_of(unit.pairs)
-        parts.append(pa.table({**own.our_columns(pairs), "group": pairs.group}))
-    table = pa.concat_tables(parts)
-    selected = np.zeros(len(ranking.pairs), bool)
-    selected[ranking.kept] = True
-    return table.append_column("selected", pa.array(selected)).take(pa.array(ranking.order))
+        unit_rows = rows.take(every[edges[unit.index] : edges[unit.index + 1]])
+        pairs = unit_rows.pairs_of(unit.pairs)
+        parts.append(pa.table({**unit_rows.our_columns(pairs), "group": pairs.group}))
+    selected = pa.array(np.isin(every, ranking.kept))
+    return pa.concat_tables(parts).append_column("selected", selected).take(pa.array(ranking.order))
 
 
 def _read_config(config: Config | dict[str, Any] | str) -> Config:

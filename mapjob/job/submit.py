@@ -15,11 +15,12 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import mapjob
-from mapjob.config import Config, Model, fingerprint
+from mapjob.config import Config, fingerprint, parse_config
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
 
 RUN_FILE = "run.yaml"
+POLL_S = 1.0
 
 
 def submission_id(config: Config, limit: int | None = None) -> str:
@@ -29,40 +30,29 @@ def submission_id(config: Config, limit: int | None = None) -> str:
 
 
 def portable(config: Config) -> Config:
-    """The run file as the cluster gets it: relative paths from this folder made absolute, without an address."""
-    paths = config.input.path
-    absolute = _absolute(paths) if isinstance(paths, str) else [_absolute(path) for path in paths]
-    models = config.models
-    reward = models.reward
-    moved = {
-        "policy": _with_own_folders(models.policy),
-        "reference": models.reference and _with_own_folders(models.reference),
-        "reward": {name: _with_own_folders(model) for name, model in reward.items()}
-        if isinstance(reward, dict)
-        else _with_own_folders(reward),
-    }
-    return config.model_copy(
-        update={
-            "input": config.input.model_copy(update={"path": absolute}),
-            "output": config.output.model_copy(update={"path": _absolute(config.output.path)}),
-            "models": models.model_copy(update=moved),
-            "execution": config.execution.model_copy(update={"address": None}),
-        }
-    )
+    """The run file as the cluster gets it: without an address, its relative paths made absolute from this folder.
+
+    A model's path that is no folder here is a name on the hub, or a path of the cluster.
+    """
+    tree = config.model_dump()
+    path = tree["input"]["path"]
+    tree["input"]["path"] = _absolute(path) if isinstance(path, str) else [_absolute(part) for part in path]
+    tree["output"]["path"] = _absolute(tree["output"]["path"])
+    tree["execution"]["address"] = None
+    _make_absolute(tree["models"])
+    return parse_config(tree)
 
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
-def _with_own_folders(model: Model) -> Model:
-    """The model with absolute paths for folders that exist here; any other path is taken as a name on the hub."""
-    here = {
-        name: os.path.abspath(path)
-        for name, path in (("path", model.path), ("adapter", model.adapter))
-        if path is not None and os.path.isdir(path)
-    }
-    return model.model_copy(update=here)
+def _make_absolute(models: dict[str, Any]) -> None:
+    for key, value in models.items():
+        if isinstance(value, dict):
+            _make_absolute(value)
+        elif key in ("path", "adapter") and value is not None and os.path.isdir(value):
+            models[key] = os.path.abspath(value)
 
 
 def pack(config: Config, folder: Path) -> None:
@@ -72,19 +62,16 @@ def pack(config: Config, folder: Path) -> None:
     """
     text = yaml.safe_dump(portable(config).model_dump(mode="json"), sort_keys=False)
     if redact(text) != text:
-        found = (redact(line.strip()) for line in text.splitlines() if redact(line) != line)
+        secret = next((redact(line.strip()) for line in text.splitlines() if redact(line) != line), "the run file")
         raise ConfigError(
             "a URL of the run file holds a password, key or token, which would reach the cluster's dashboard and logs",
-            next(found, "the run file"),
+            secret,
             "put credentials into the environment of the cluster's machines, or give them a role",
         )
     (folder / RUN_FILE).write_text(text, encoding="utf-8")
     shutil.copytree(
         Path(mapjob.__file__).parent, folder / "mapjob", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
     )
-
-
-POLL_S = 1.0
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -137,7 +124,7 @@ def submit(
     number = 1
     while (numbered := name if number == 1 else f"{name}-{number}") in states:
         if not states[numbered].is_terminal():
-            raise _is_running(client, numbered)
+            raise _already_running(client, numbered)
         number += 1
     arguments = [*options, *([] if limit is None else ["--limit", str(limit)])]
     with tempfile.TemporaryDirectory(prefix="mapjob-") as folder:
@@ -151,7 +138,7 @@ def submit(
             )
         except RuntimeError as error:
             if "already exists" in str(error):  # somebody else's submission of the same moment
-                raise _is_running(client, numbered) from error
+                raise _already_running(client, numbered) from error
             raise ConfigError(
                 f"the cluster refused the job: {first_line(error)}",
                 client.get_address(),
@@ -190,7 +177,7 @@ def command(verb: str, client: JobSubmissionClient, name: str) -> str:
     return f"ray job {verb} {'--follow ' if verb == 'logs' else ''}--address {client.get_address()} {name}"
 
 
-def _is_running(client: JobSubmissionClient, name: str) -> ConfigError:
+def _already_running(client: JobSubmissionClient, name: str) -> ConfigError:
     return ConfigError(
         "this run file is already running on the cluster",
         f"submission {name}",
