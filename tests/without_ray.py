@@ -15,7 +15,7 @@ from mapjob.pipeline import cluster, graph
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.pipeline.stages import Commit, Receipt, Todo
-from mapjob.scoring.reader_families import ReaderSpec
+from mapjob.scoring.reader_families import DerivedColumns
 from mapjob.scoring.spec import ScorerSpec
 
 # What is loaded or scored once is there for every later run of this process, and of its forks.
@@ -42,7 +42,7 @@ def score_all(config: Config, code_allowed: bool = False) -> Job:
     """The scoring of a run alone: every unit of the corpus into the score store."""
     job = prepare(config, code_allowed=code_allowed)
     todo = job.todo()
-    for _ in score(config, job.plan.corpus, job.readers, job.scorers, todo):
+    for _ in score(config, job.plan.corpus, job.derived, job.scorers, todo):
         pass
     return job
 
@@ -50,19 +50,19 @@ def score_all(config: Config, code_allowed: bool = False) -> Job:
 def score(
     config: Config,
     corpus: Corpus,
-    readers: Sequence[ReaderSpec],
+    derived: Sequence[DerivedColumns],
     scorers: Sequence[ScorerSpec],
     todo: Sequence[Todo],
     *_: float,
 ) -> Iterator[Receipt]:
     """As `graph.score`: every unit through every stage, and its receipt when it is committed."""
-    key = (repr(corpus), *(spec.fingerprint for spec in (*readers, *scorers)))
+    key = (repr(corpus), *(spec.fingerprint for spec in (*derived, *scorers)))
     if key not in _stages:
         models = [ScorerActor([one], "auto", 0, Attempts()) for one in scorers]
-        _stages[key] = [ReadAndEncode(corpus, readers, scorers, Attempts()), *models]
+        _stages[key] = [ReadAndEncode(corpus, derived, scorers, Attempts()), *models]
     read, *models = _stages[key]
     read._attempts = Attempts()  # a run has its own: what broke an earlier one killed nobody
-    commit = Commit(config.output.path, (*readers, *scorers))
+    commit = Commit(config.output.path, (*derived, *scorers))
     for item in todo:
         block = read(pa.Table.from_pylist([item.row]))
         name = (*key, item.unit.id, *item.missing)

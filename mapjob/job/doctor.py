@@ -1,4 +1,4 @@
-"""Are this machine, its cluster, its storage and its models fit for a run? One finding a line; no score is kept."""
+"""Can this machine, its cluster, its storage and its models run the job? One finding per line; no score is kept."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -35,20 +35,20 @@ class Finding:
 
 
 def examine(config: Config, code_allowed: bool = False) -> Iterator[Finding]:
-    """Every finding as it is made; what depends on a thing that failed is left out."""
+    """Every finding as it is made; a check that depends on one that failed is left out."""
     names = ("mapjob", "ray", "torch", "transformers", "pyarrow")
     yield Finding("versions", ", ".join(f"{name} {version(name)}" for name in names))
     yield from _devices()
-    yield _checked("Ray", lambda: _cluster(config))
+    yield _check("Ray", lambda: _check_cluster(config))
     jobs: list[Job] = []
-    yield _checked("corpus and models", lambda: _prepared(config, code_allowed, jobs))
-    yield _checked("storage", lambda: _storage(config))
+    yield _check("corpus and models", lambda: _check_corpus(config, code_allowed, jobs))
+    yield _check("storage", lambda: _check_storage(config))
     for job in jobs:
         for spec in job.scorers:
-            yield _checked(spec.name, lambda spec=spec, job=job: _alone_and_together(spec, job))
+            yield _check(spec.name, lambda spec=spec, job=job: _compare_batches(spec, job))
 
 
-def _checked(subject: str, check: Callable[[], str]) -> Finding:
+def _check(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, check())
     except MapjobError as error:
@@ -66,18 +66,19 @@ def _devices() -> Iterator[Finding]:
         yield Finding("CPU", f"no GPU; {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {bfloat16}")
 
 
-def _cluster(config: Config) -> str:
+def _check_cluster(config: Config) -> str:
     from mapjob.pipeline.cluster import connect
 
     cpus, gpus = connect(config.execution.address)
-    mode = os.environ.get("RAY_AUTH_MODE")
-    where = config.execution.address or os.environ.get("RAY_ADDRESS") or "a Ray of its own"
-    own = "a token of its own" if config.execution.address is None else "no token is asked for"
-    token = "with a token" if mode == "token" else own
+    where = config.execution.address or os.environ.get("RAY_ADDRESS") or "a local Ray"
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        token = "with a token"
+    else:
+        token = "a token of its own" if config.execution.address is None else "no token is asked for"
     return f"{where}: {cpus:g} CPUs, {gpus:g} GPUs, {token}"
 
 
-def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
+def _check_corpus(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
     job = prepare(config, code_allowed=code_allowed)
     for scorer in job.scorers:
         check_architecture(scorer.files, scorer.kind, scorer.name)
@@ -86,21 +87,20 @@ def _prepared(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
     return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units of layout {job.plan.corpus.layout}; {models}"
 
 
-def _storage(config: Config) -> str:
+def _check_storage(config: Config) -> str:
     Storage(config.output.path).check_conditions()
     return f"{config.output.path}: supports create-only writes"
 
 
-def _alone_and_together(spec: ScorerSpec, job: Job) -> str:
+def _compare_batches(spec: ScorerSpec, job: Job) -> str:
     """Load the model, and score a few rows of the corpus one by one and as one batch."""
     corpus, unit = job.plan.corpus, job.plan.units[0]
     table = read_unit(unit, corpus.own_columns).slice(0, 64)
     encoded = Encoder(spec.encoding, corpus.spec).encode(read_records(table, corpus.spec, corpus.columns))
     rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
     scorer = make_scorer(spec, job.config.execution.tokens_per_batch)
-    column = {"logps": "logps", "rewards": "rewards", "collision_logps": "collision_logps"}[spec.kind]
-    together = scorer.score(rows).table[column].to_pylist()
-    alone = [scorer.score([row]).table[column].to_pylist()[0] for row in rows]
+    together = scorer.score(rows).table[spec.kind].to_pylist()
+    alone = [scorer.score([row]).table[spec.kind].to_pylist()[0] for row in rows]
     drift = max((np.abs(np.subtract(one, other)).max() for one, other in zip(alone, together)), default=0.0)
     engine = str(scorer).partition(": ")[2]
     return f"{engine}; {len(rows)} rows alone and in one batch differ by at most {drift:.2g}"

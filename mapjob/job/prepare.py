@@ -10,7 +10,7 @@ from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
-from mapjob.scoring.reader_families import ReaderSpec, reader_specs
+from mapjob.scoring.reader_families import DerivedColumns, derived_columns
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.selection.manifest import run_id
 from mapjob.store.run_folder import RunFolder
@@ -24,7 +24,7 @@ class Job:
 
     config: Config
     plan: Plan
-    readers: tuple[ReaderSpec, ...]
+    derived: tuple[DerivedColumns, ...]
     scorers: tuple[ScorerSpec, ...]
     store: ScoreStore
     limit: int | None
@@ -32,7 +32,7 @@ class Job:
     @property
     def families(self) -> dict[str, str]:
         """Name -> fingerprint of every column family, the records first."""
-        return {spec.name: spec.fingerprint for spec in (*self.readers, *self.scorers)}
+        return {spec.name: spec.fingerprint for spec in (*self.derived, *self.scorers)}
 
     @property
     def run_id(self) -> str:
@@ -76,8 +76,8 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     check_selection(config, plan)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     store = ScoreStore(config.output.path)
-    readers = tuple(reader_specs(plan.corpus, scorers[0], config.selection))
-    return Job(config, plan, readers, scorers, store, limit)
+    derived = tuple(derived_columns(plan.corpus, scorers[0], config.selection))
+    return Job(config, plan, derived, scorers, store, limit)
 
 
 def check_output_is_apart(config: Config) -> None:

@@ -1,9 +1,9 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
+import gc
 import json
 import logging
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -111,8 +111,8 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
     from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
-    for reader in job.readers:
-        job.store.declare(reader.fingerprint, reader.covers)
+    for reader in job.derived:
+        job.store.declare(reader.fingerprint, reader.identity)
     for scorer in job.scorers:
         check_architecture(scorer.files, scorer.kind, scorer.name)
         if not scorer.files.code_allowed:  # else the workers do, where a tokenizer's own code runs
@@ -139,17 +139,18 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: E
     from mapjob.pipeline.graph import score
     from mapjob.pipeline.progress import ScoringProgress
 
-    for scorers, share in passes(job.config.execution.schedule, job.readers, job.scorers, todo):
+    for scorers, share in passes(job.config.execution.schedule, job.derived, job.scorers, todo):
         title = " + ".join(s.name for s in scorers) or "reading"
         num_rows = sum(item.unit.num_rows for item in share)
-        slices = [share[start : start + UNITS_PER_PASS] for start in range(0, len(share), UNITS_PER_PASS)]
-        graphs = (score(job.config, job.plan.corpus, job.readers, scorers, part, cpus, spent.gpus) for part in slices)
         with ScoringProgress(title, len(share), num_rows, events) as progress:
-            for receipt in chain.from_iterable(graphs):
-                for name in receipt.costs.keys() - spent.total.costs.keys():
-                    log.info(receipt.costs[name].engine)
-                progress.add(receipt)
-                spent.total.add(receipt)
+            for start in range(0, len(share), UNITS_PER_PASS):
+                part = share[start : start + UNITS_PER_PASS]
+                for receipt in score(job.config, job.plan.corpus, job.derived, scorers, part, cpus, spent.gpus):
+                    for name in receipt.costs.keys() - spent.total.costs.keys():
+                        log.info(receipt.costs[name].engine)
+                    progress.add(receipt)
+                    spent.total.add(receipt)
+                gc.collect()  # a finished graph holds itself in reference cycles
 
 
 def _rank_and_publish(job: Job, spent: Spent) -> Manifest:

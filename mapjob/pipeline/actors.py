@@ -17,7 +17,7 @@ from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts,
 from mapjob.pipeline.stages import Cost, Todo, tokens_column, with_columns, with_cost
 from mapjob.scoring.costs import peak_flop_per_s, token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
-from mapjob.scoring.reader_families import ReaderSpec, distance_table, identity_table, signature_table
+from mapjob.scoring.reader_families import DerivedColumns, distance_table, identity_table, signature_table
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.tables import from_ipc
 
@@ -33,12 +33,12 @@ class ReadAndEncode:
     def __init__(
         self,
         corpus: Corpus,
-        readers: Sequence[ReaderSpec],
+        derived: Sequence[DerivedColumns],
         scorers: Sequence[ScorerSpec],
         attempts: Attempts | SharedAttempts,
     ):
-        self._corpus, self._readers, self._scorers, self._attempts = corpus, readers, scorers, attempts
-        encodings = (spec.encoding for spec in (*readers, *scorers) if spec.encoding is not None)
+        self._corpus, self._readers, self._scorers, self._attempts = corpus, derived, scorers, attempts
+        encodings = (spec.encoding for spec in (*derived, *scorers) if spec.encoding is not None)
         specs = {encoding.key: encoding for encoding in encodings}
         self._encoders = defer_error(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
 
@@ -46,16 +46,16 @@ class ReadAndEncode:
         todo, corpus = Todo.of(block), self._corpus
         table = self._read(todo.unit)
         records = read_records(table, corpus.spec, corpus.columns)
-        readers = [spec for spec in self._readers if spec.name in todo.missing]
+        derived = [spec for spec in self._readers if spec.name in todo.missing]
         scored = {s.encoding.key for s in self._scorers if s.name in todo.missing}
-        wanted = scored | {spec.encoding.key for spec in readers if spec.encoding is not None}
+        wanted = scored | {spec.encoding.key for spec in derived if spec.encoding is not None}
         encoded = {
             key: self._encoded(encoder, todo.unit, records)
             for key, encoder in self._encoders().items()
             if key in wanted
         }
         columns: dict[str, pa.Table | None] = {}
-        for spec in readers:
+        for spec in derived:
             match spec.name:
                 case "records":
                     columns[spec.name] = identity_table(table, records, corpus.columns)

@@ -1,6 +1,6 @@
-"""Rows that end the process of whoever touches them: found by halving what a worker died of, and refused by name.
+"""Rows that crash the process that works on them: found by bisecting the unit, and listed with their reason.
 
-A worker that dies takes its memory along, so what it had begun is written down outside of it, in an actor of the run.
+A worker that dies loses its memory, so what it has begun is noted outside of it, in an actor of the run.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from mapjob.store.tables import from_ipc, to_ipc
 
 T = TypeVar("T")
 
-# One death may be the machine's fault. Halves of a unit that killed twice are believed at once.
+# One death may be the machine's fault. In a unit that died twice, one death of a half is enough.
 DEATHS_OF_A_UNIT = DEATHS_OF_A_ROW = 2
 DEATHS_OF_A_HALF = 1
 KILLED = RowError(Reason.KILLED_PROCESS, "the worker's process died whenever it came to this row")
@@ -25,14 +25,14 @@ Piece = tuple[str | int, ...]  # names a piece of work, the same after a restart
 
 
 class Attempts:
-    """What was begun and not ended, by piece of work, and what came of the parts of units that had to be cut up."""
+    """Pieces of work that were begun and not ended, and the results of parts of units that are being bisected."""
 
     def __init__(self) -> None:
         self._begun: Counter[Piece] = Counter()
         self._results: dict[Piece, bytes] = {}
 
     def begin(self, piece: Piece) -> tuple[int, bytes | None]:
-        """(earlier attempts that never ended, the result that was kept of one that did)."""
+        """(earlier attempts that never ended, the stored result of one that did)."""
         deaths = self._begun[piece]
         self._begun[piece] += 1
         return deaths, self._results.get(piece)
@@ -44,9 +44,9 @@ class Attempts:
 
 
 class SharedAttempts:
-    """The Attempts of a run, for all of its workers, on the driver's node where that has room.
+    """The Attempts of a run, for all of its workers, on the driver's node if that has room.
 
-    Lost with another node it begins anew, empty: then a row that kills costs more restarts, and nothing else.
+    If its node is lost it restarts empty: then a row that kills costs more restarts, and nothing else.
     """
 
     def __init__(self) -> None:

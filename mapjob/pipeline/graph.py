@@ -18,14 +18,14 @@ from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_poo
 from mapjob.pipeline.stages import Commit, Receipt, Todo, by_base
 from mapjob.pipeline.watchdog import Watchdog
 from mapjob.scoring.costs import token_cost
-from mapjob.scoring.reader_families import ReaderSpec
+from mapjob.scoring.reader_families import DerivedColumns
 from mapjob.scoring.spec import ScorerSpec
 
 
 def score(
     config: Config,
     corpus: Corpus,
-    readers: Sequence[ReaderSpec],
+    derived: Sequence[DerivedColumns],
     scorers: Sequence[ScorerSpec],
     todo: Sequence[Todo],
     cpus: float,
@@ -41,11 +41,11 @@ def score(
     pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
     attempts = SharedAttempts()
     units = begin([item.row for item in todo])
-    units = stage(units, ReadAndEncode, (corpus, readers, scorers, attempts), encode_pool(cpus, gpus))
+    units = stage(units, ReadAndEncode, (corpus, derived, scorers, attempts), encode_pool(cpus, gpus))
     for specs in shared:
         pool = pools[specs[0].name]
         units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = stage(units, Commit, (config.output.path, (*readers, *scorers)), commit_pool(cpus))
+    receipts = stage(units, Commit, (config.output.path, (*derived, *scorers)), commit_pool(cpus))
     yield from receive(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
 
 
@@ -54,21 +54,22 @@ def receive(
 ) -> Iterator[Receipt]:
     """Run the graph: a receipt as each unit of `todo` comes back. size: (CPUs, GPUs) that its pools were made for.
 
-    Raises the MapjobError of a worker, and IncompleteError when the cluster fails or stands still: ClusterShrunk where
-    pools of another size would go on.
+    Raises the MapjobError of a worker, and IncompleteError when the cluster fails or stalls: ClusterShrunk if smaller
+    pools could go on.
     """
     watchdog = Watchdog(todo, stall_after_s, size)
     try:
         with watchdog:
             for row in receipts.iter_rows():
                 receipt = Receipt.of(row)
-                watchdog.seen(receipt.unit_id)
+                watchdog.mark_done(receipt.unit_id)
                 yield receipt
     except RayError as error:
-        if (cause := _ours(error)) is not None:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, MapjobError):
             raise cause from error
-        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
-            raise  # a fault of ours: the whole trace is what helps
+        if isinstance(error, RayTaskError) and not isinstance(cause, RayError):
+            raise  # a bug of mapjob: the whole trace is what helps
         raise IncompleteError(
             f"the cluster failed: {first_line(error)}",
             "the graph",
@@ -92,16 +93,10 @@ def begin(rows: Sequence[dict[str, Any]]) -> ray.data.Dataset:
 
 
 def stage(units: ray.data.Dataset, actor: type, arguments: tuple, pool: PoolSize) -> ray.data.Dataset:
-    """The units through a pool of actors, one a call; each goes on as a block of its own."""
+    """The units through a pool of actors, one per call and one per block."""
     with warnings.catch_warnings():
         # ray_remote_args_fn is the one way to finite restarts in Ray 2.57 to 2.63, and warns since 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")
         return units.map_batches(
             actor, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow", **pool.ray_options
         )
-
-
-def _ours(error: RayError) -> MapjobError | None:
-    """The MapjobError that a worker raised, as it was raised there, or None."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, MapjobError) else None

@@ -1,4 +1,4 @@
-"""How many actors each scorer gets, and what each of them holds of the cluster."""
+"""How many actors each scorer gets, and the CPUs and GPUs of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,13 +56,13 @@ def scorer_pools(
     ConfigError when the run file asks for GPUs that are not there; a cluster that `grows` may bring them, so that its
     actors wait.
     """
-    own = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in costs}
-    shares = gpu_shares(costs, {name: pool.num_gpus or 1.0 for name, pool in own.items()}, gpus)
+    asked = {name: wanted.get(name, wanted.get(name.partition(".")[0], Pool())) for name in costs}
+    shares = gpu_shares(costs, {name: pool.num_gpus or 1.0 for name, pool in asked.items()}, gpus)
     pools = {}
-    for name, pool in own.items():
+    for name, pool in asked.items():
         if pool.num_gpus and pool.num_gpus > gpus and not grows:
             raise ConfigError(
-                f"the pool {name} asks for {pool.num_gpus:g} GPUs an actor, the cluster has {gpus:g}",
+                f"the pool {name} asks for {pool.num_gpus:g} GPUs per actor, the cluster has {gpus:g}",
                 f"execution.pools.{name}.num_gpus",
                 "ask for fewer, or set execution.address to a cluster that has them",
             )

@@ -1,4 +1,4 @@
-"""What a person sees while units are scored: a live view on a terminal, a plain line every ten seconds elsewhere."""
+"""Receipts, summed and shown: on a terminal live, else a line every ten seconds; Ray's metrics; the log of events."""
 
 import json
 import sys
@@ -19,11 +19,11 @@ from rich.text import Text
 from mapjob.errors import ConfigError
 from mapjob.pipeline.stages import Cost, Receipt
 
-# A run's numbers as Ray's own metrics, for Prometheus and the board in cluster/grafana.json.
-
 
 class Counters:
-    """mapjob_units, mapjob_rows; mapjob_tokens and mapjob_model_seconds by scorer; mapjob_errors by reason."""
+    """Ray's metrics, for Prometheus and the board in cluster/grafana.json: mapjob_units, mapjob_rows; mapjob_tokens and
+    mapjob_model_seconds by scorer; mapjob_errors by reason.
+    """
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter as Metric  # here, so that ranking imports no Ray
@@ -45,17 +45,14 @@ class Counters:
             self._errors.inc(number, {"reason": reason})
 
 
-# The log of events: one JSON object a line, for whoever follows a run by program.
-
-
 class Events:
-    """Appends to a file on this machine; without a path, nothing is written."""
+    """A file of one JSON object per line, for programs that follow a run; without a path, nothing is written."""
 
     def __init__(self, path: str | None = None):
         self._path = path
 
     def add(self, event: str, **values: Any) -> None:
-        """Append `{"at": ..., "event": event, **values}`. Raises ConfigError where the file cannot be written."""
+        """Append `{"at": ..., "event": event, **values}`. Raises ConfigError if the file cannot be written."""
         if self._path is None:
             return
         line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values})
@@ -64,7 +61,7 @@ class Events:
                 file.write(line + "\n")
         except OSError as error:
             what = f"the log of events cannot be written: {error.strerror}"
-            raise ConfigError(what, self._path, "give another path, or leave --events out") from error
+            raise ConfigError(what, self._path, "give another path, or drop --events") from error
 
 
 class Total:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.corpus.plan import Plan, Unit
-from mapjob.scoring.reader_families import ReaderSpec
+from mapjob.scoring.reader_families import DerivedColumns
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc
@@ -46,7 +46,7 @@ def missing(plan: Plan, families: dict[str, str], store: ScoreStore) -> list[Tod
 
 
 def passes(
-    schedule: str, readers: Sequence[ReaderSpec], scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
+    schedule: str, derived: Sequence[DerivedColumns], scorers: Sequence[ScorerSpec], todo: Sequence[Todo]
 ) -> Iterator[tuple[list[ScorerSpec], list[Todo]]]:
     """(scorers that are resident at the same time, what their pass has to do): all together, or one model at a time."""
     needed = [s for s in scorers if any(s.name in item.missing for item in todo)]
@@ -56,7 +56,7 @@ def passes(
     groups = by_base(needed)
     for group in groups:
         # The reader's own columns come with the first pass that reads the unit anyway.
-        names = {s.name for s in group} | ({reader.name for reader in readers} if group is groups[0] else set())
+        names = {s.name for s in group} | ({reader.name for reader in derived} if group is groups[0] else set())
         share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
         yield group, [item for item in share if item.missing]
 
@@ -139,7 +139,7 @@ class Receipt:
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
-    def __init__(self, output_url: str, families: Sequence[ReaderSpec | ScorerSpec]):
+    def __init__(self, output_url: str, families: Sequence[DerivedColumns | ScorerSpec]):
         self._store = ScoreStore(output_url)
         self._fingerprints = {spec.name: spec.fingerprint for spec in families}
 

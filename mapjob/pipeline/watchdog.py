@@ -1,4 +1,4 @@
-"""Ends a pass that stands still: resources are held, and no unit has come back for a long time."""
+"""What ends a pass early: a signal, or a stall (resources are in use, and no unit has finished for a long time)."""
 
 import contextlib
 import os
@@ -13,9 +13,7 @@ import ray
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.stages import Todo
 
-# SIGTERM (a spot machine's notice) and Ctrl-C: raised in the main thread, again and again until they get through.
-
-AGAIN_S = 10.0
+AGAIN_S = 10.0  # between two tries to raise a signal's exception in the main thread
 
 
 @contextlib.contextmanager
@@ -33,10 +31,10 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
     ending: BaseException | None = None
     ray_is_up = False
 
-    def told(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         nonlocal ending
         if number == signal.SIGUSR1:
-            raise IncompleteError("the pass was told to end", "the watchdog", "see what it says")
+            raise IncompleteError("the pass was ended by the watchdog", "this process", "read its message")
         if number == signal.SIGINT:
             ending = KeyboardInterrupt()
         elif number == signal.SIGTERM:
@@ -51,7 +49,7 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
 
     def take_over() -> None:
         for number in numbers:
-            signal.signal(number, told)
+            signal.signal(number, handle)
 
     def listen() -> None:
         nonlocal ray_is_up
@@ -69,20 +67,20 @@ def ended_by_signals() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-LISTED = 5  # units that the message names
-LOOKS = 20  # in the time that a stall takes to be one
-# Of that time, how long a pass waits for what the cluster lost before it is begun anew with what is left.
+MAX_NAMED = 5  # units that the message names
+LOOKS_PER_STALL = 20
+# Share of stall_after_s for which a pass waits for lost nodes, before it begins again on the nodes that are left.
 SHRUNK_SHARE = 1 / 24
-SLOWER = 3  # than the longest wait between two units so far: what a smaller cluster may be
+SLOWDOWN = 3  # a smaller cluster may take so many times the longest wait between two units so far
 
 
 class ClusterShrunk(IncompleteError):
-    """Nodes are gone, and what their actors held with them. Pools of the size that the cluster has now would go on."""
+    """Nodes are lost, and the units of their actors with them. Pools of the cluster's size of now could go on."""
 
 
 class Watchdog:
-    """A context manager around the receipts of a pass. Time in which the cluster gives the run nothing does not count:
-    waiting for nodes is no stall.
+    """A context manager around the receipts of a pass. Waiting for nodes is no stall: time in which the run holds no
+    resources does not count.
 
     Actors of a lost node keep their units until they start again, which they never do on a cluster that stays smaller;
     `ended` is then a ClusterShrunk. size: (CPUs, GPUs) that the pools were made for.
@@ -104,24 +102,23 @@ class Watchdog:
         self._stop.set()
         self._thread.join()
 
-    def seen(self, unit_id: str) -> None:
-        """A unit came back."""
+    def mark_done(self, unit_id: str) -> None:
         self._waiting.pop(unit_id, None)
         now = time.monotonic()
         self._longest, self._last = max(self._longest, now - self._last), now
 
     def _watch(self) -> None:
         patience_s = SHRUNK_SHARE * self._stall_after_s
-        while not self._stop.wait(min(10.0, self._stall_after_s / LOOKS)):
+        while not self._stop.wait(min(10.0, self._stall_after_s / LOOKS_PER_STALL)):
             waited_s = time.monotonic() - self._last
             if not _in_use():
                 self._last = time.monotonic()
             elif waited_s > self._stall_after_s:
                 self.ended = self._stalled()
-            elif waited_s > max(patience_s, SLOWER * self._longest):
+            elif waited_s > max(patience_s, SLOWDOWN * self._longest):
                 self.ended = self._shrunk()
             if self.ended is not None:
-                # The main thread waits inside Ray; a signal is what reaches it there, if not at once.
+                # The main thread waits inside Ray, where only a signal reaches it, and not always the first one.
                 os.kill(os.getpid(), signal.SIGUSR1)
                 while not self._stop.wait(AGAIN_S):
                     os.kill(os.getpid(), signal.SIGUSR1)
@@ -141,10 +138,10 @@ class Watchdog:
 
     def _stalled(self) -> IncompleteError:
         units = [f"{item.unit.file}, rows {item.unit.start} to {item.unit.stop}" for item in self._waiting.values()]
-        more = f" and {len(units) - LISTED:,} more" if len(units) > LISTED else ""
+        others = f" and {len(units) - MAX_NAMED:,} more" if len(units) > MAX_NAMED else ""
         return IncompleteError(
-            f"no unit came back in {self._stall_after_s:,.0f} s, though the cluster is at work ({_in_use()})",
-            "; ".join(units[:LISTED]) + more,
+            f"no unit finished in {self._stall_after_s:,.0f} s, though the cluster is at work ({_in_use()})",
+            "; ".join(units[:MAX_NAMED]) + others,
             "look at the workers' logs (-v); the same command resumes from what is committed. Is "
             "execution.stall_after_s shorter than one unit takes?",
         )
@@ -156,7 +153,7 @@ def _words(size: tuple[float, float]) -> str:
 
 
 def _in_use() -> str:
-    """Resources of the cluster that are taken, in words; empty where none is."""
+    """Resources of the cluster that are in use, in words; empty if none are."""
     total, free = ray.cluster_resources(), ray.available_resources()
     taken = {name: total[name] - free.get(name, 0.0) for name in ("CPU", "GPU") if name in total}
     return ", ".join(f"{number:g} of {total[name]:g} {name}" for name, number in taken.items() if number > 0)

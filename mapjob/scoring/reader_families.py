@@ -24,32 +24,32 @@ RECORDS, EDIT_DISTANCE, NEAR_DUPLICATES = "records", "edit_distance", "near_dupl
 
 
 @dataclass(frozen=True)
-class ReaderSpec:
-    """One family of the reader. `covers` says what can change a value of it; encoding: whose tokens it is made of."""
+class DerivedColumns:
+    """One family of the reader. `identity`: what can change a value; encoding: whose tokens it is made of."""
 
     name: str
-    covers: dict[str, Any]
+    identity: dict[str, Any]
     encoding: EncodingSpec | None = None
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.covers)
+        return fingerprint(self.identity)
 
 
-def reader_specs(corpus: Corpus, policy: ScorerSpec, selection: Selection) -> list[ReaderSpec]:
+def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) -> list[DerivedColumns]:
     """The records (ids, content keys and groups, so that ranking never reads text again), and what the selection asks
     for: edit distances in the policy's tokens, and signatures of near duplicates.
     """
     common = {"schema_version": SCHEMA_VERSION, "reading": corpus.reading}
     columns = {"id": corpus.columns.id, "group": corpus.columns.group}
-    specs = [ReaderSpec(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
+    specs = [DerivedColumns(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
     if DISTANCE in selection.scored_columns:
-        covers = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.covers}
-        specs.append(ReaderSpec(EDIT_DISTANCE, covers, policy.encoding))
+        identity = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.identity}
+        specs.append(DerivedColumns(EDIT_DISTANCE, identity, policy.encoding))
     if selection.near_duplicates is not None:
         from mapjob.metrics.minhash import COVERS  # with datasketch and scipy, which few runs need
 
-        specs.append(ReaderSpec(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
+        specs.append(DerivedColumns(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
     return specs
 
 

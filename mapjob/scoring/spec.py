@@ -24,7 +24,7 @@ class EncodingSpec:
     with_prompt: bool = True  # else the completions stand behind the token that begins a text, for PPL(y)
 
     @property
-    def covers(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         text = {"tokenizer": self.files.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
         code = {"code": self.files.code} if self.files.code else {}  # of the model, and of its tokenizer with it
         prompt = {} if self.with_prompt else {"with_prompt": False}
@@ -32,7 +32,7 @@ class EncodingSpec:
 
     @property
     def key(self) -> str:
-        return fingerprint(self.covers)
+        return fingerprint(self.identity)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ScorerSpec:
     reading: dict[str, Any]
 
     @property
-    def covers(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
         adapter = {"adapter": self.files.adapter.weights_hash} if self.files.adapter else {}
         return {
@@ -54,14 +54,14 @@ class ScorerSpec:
             "kind": self.kind,
             "weights": self.files.weights_hash,
             "dtype": self.files.dtype,
-            "encoding": self.encoding.covers,
+            "encoding": self.encoding.identity,
             "reading": self.reading,
             **adapter,
         }
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.covers)
+        return fingerprint(self.identity)
 
     @property
     def where(self) -> str:
@@ -80,7 +80,7 @@ class ScorerSpec:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {**self.covers, "first_written_by": {**asdict(self.files), "scorer": self.name}}
+        return {**self.identity, "first_written_by": {**asdict(self.files), "scorer": self.name}}
 
 
 def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelFiles]:

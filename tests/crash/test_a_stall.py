@@ -27,7 +27,7 @@ def wait(seconds: float, watchdog: Watchdog) -> None:
     """Wait as a run does; what ends the wait names the units."""
     try:
         with ended_by_signals(), watchdog:
-            watchdog.seen("unit-0")
+            watchdog.mark_done("unit-0")
             time.sleep(seconds)
     except IncompleteError as error:
         raise watchdog.ended or error from None
@@ -40,7 +40,7 @@ def test_a_stall_is_ended_and_names_its_units():
 
     task = never.remote()
     time.sleep(2)
-    with pytest.raises(IncompleteError, match=r"no unit came back in 1 s.*1 of \d+ CPU") as caught:
+    with pytest.raises(IncompleteError, match=r"no unit finished in 1 s.*1 of \d+ CPU") as caught:
         wait(20, Watchdog(WAITING, 1.0, (4.0, 0.0)))
     assert "shard.parquet, rows 10 to 20" in caught.value.where
     assert "and 2 more" in caught.value.where

@@ -77,7 +77,7 @@ def make_corpus(config: GenerateConfig, limit: int | None = None, evolution: Evo
         "mapjob": mapjob.__version__,
         "config": config.model_dump(mode="json"),
         "limit": limit,
-        "covers": spec.covers,
+        "covers": spec.identity,
         "commit": spec.files.commit if spec.files else None,
         "prompts": {"rows": source.rows, "prompts": len(prompts), "left_out": dict(source.left_out)},
         "units": len(units),
@@ -126,4 +126,4 @@ def _name(spec: TaskSpec, prompts: Sequence[Prompt], config: GenerateConfig) -> 
     for prompt in prompts:
         digest.update(repr((prompt.id, prompt.group, prompt.source_id, prompt.rewrite, prompt.generation)).encode())
     per_unit = config.generation.prompts_per_unit
-    return fingerprint({"task": spec.covers, "prompts": digest.hexdigest(), "prompts_per_unit": per_unit})
+    return fingerprint({"task": spec.identity, "prompts": digest.hexdigest(), "prompts_per_unit": per_unit})

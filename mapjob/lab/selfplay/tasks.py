@@ -41,7 +41,7 @@ class TaskSpec:
     evolution: Evolution | None = None
 
     @property
-    def covers(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What can change a text, and nothing else."""
         sampling = self.generation.model_dump(mode="json", exclude={"server", "prompts_per_unit", "rows_per_batch"})
         model: dict[str, Any] = {"served": self.generation.server.model} if self.generation.server else {}
