@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mapjob.errors import ConfigError, InputError
 from mapjob.escaping import first_line
-from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
+from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, is_of_content, retry
 
 # A Parquet file's footer is read once, and no extension type is opened before it is known to be harmless. Arrow keeps
 # extension types by name in the footer, and while it opens a file it runs whatever Python code a library has registered
@@ -152,9 +152,9 @@ def find_files(path: str | list[str]) -> list[SourceFile]:
 def list_files(url: str) -> list[str]:
     """The Parquet files under a folder or glob, as URLs. Listing is tried again if the storage fails for a moment."""
     try:
-        return retried(lambda: _names(url))
+        return retry(lambda: _names(url))
     except STORAGE_ERRORS as error:
-        raise explained(error, url, "listed") from error
+        raise as_mapjob_error(error, url, "listed") from error
 
 
 def _names(url: str) -> list[str]:
@@ -186,11 +186,11 @@ def _inspect(url: str) -> SourceFile:
 
     identity = file_identity(url)
     try:
-        metadata = retried(read)
+        metadata = retry(read)
         schema = without_views(metadata.schema.to_arrow_schema())
     except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
         if not is_of_content(error):
-            raise explained(error, url, "read") from error
+            raise as_mapjob_error(error, url, "read") from error
         raise InputError(
             f"not a readable Parquet file: {first_line(error)}", url, "replace the file or take it out of input.path"
         ) from None
@@ -205,8 +205,8 @@ def file_identity(url: str) -> str:
     """What changes with the content of a file: its etag if there is one, else size and time of change."""
     fs, path = filesystem(url)
     try:
-        info = retried(lambda: fs.info(path))
+        info = retry(lambda: fs.info(path))
     except STORAGE_ERRORS as error:
-        raise explained(error, url, "read") from error
+        raise as_mapjob_error(error, url, "read") from error
     etag = info.get("ETag") or info.get("etag")
     return str(etag) if etag else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"

@@ -12,7 +12,7 @@ from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, check_record
 from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import first_line
-from mapjob.store.remote import STORAGE_ERRORS, explained, filesystem, is_of_content, retried
+from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, is_of_content, retry
 
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # per column, so also the size of a request to object storage
@@ -35,11 +35,11 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
             return _rows(file, start, stop, list(columns) if columns is not None else None)
 
     try:
-        table = retried(read)
+        table = retry(read)
         table = table.cast(without_views(table.schema))
     except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
         if not is_of_content(error):
-            raise explained(error, url, "read") from error
+            raise as_mapjob_error(error, url, "read") from error
         raise InputError(
             f"the rows cannot be read: {first_line(error)}",
             f"{url}, rows {start} to {stop}",

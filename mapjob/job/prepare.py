@@ -1,4 +1,4 @@
-"""A run file met with its corpus and its models: all that is known before a model is loaded or a byte is written."""
+"""A run file with its corpus and its models: what is known before a model is loaded or a byte is written."""
 
 import re
 from collections import Counter

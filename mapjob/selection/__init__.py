@@ -1,1 +1,1 @@
-"""What is selected: scored rows, output formats, publishing, the manifest."""
+"""The selection: scored rows, output formats, publishing, the manifest."""

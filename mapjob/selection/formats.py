@@ -1,9 +1,9 @@
-"""The layouts that a selection is written in, one for each trainer: texts in, Arrow columns and extra files out.
+"""The layouts that a selection is written in, one per trainer: texts in, Arrow columns and extra files out.
 
-What a layout holds follows its loader: OpenRLHF 0.11 (openrlhf/datasets/reward_dataset.py), LLaMA-Factory 0.9
-(llamafactory/data: parser.py, loader.py, converter.py). Under raw, all of them read three strings. What is between the
-texts is theirs: OpenRLHF strips newlines at the end of raw text and writes a space before EOS; LLaMA-Factory renders
-chats by a template of its own (--template; without it, one that it guesses from the tokenizer's).
+A layout holds what its loader reads: OpenRLHF 0.11 (openrlhf/datasets/reward_dataset.py), LLaMA-Factory 0.9
+(llamafactory/data: parser.py, loader.py, converter.py). Under raw, all of them read three strings. The text between
+them is the loader's: OpenRLHF strips newlines at the end of raw text and writes a space before EOS; LLaMA-Factory
+renders chats by its own template (--template; by default one that it guesses from the tokenizer's).
 """
 
 import json
@@ -16,7 +16,7 @@ from mapjob.config import Columns, OutputFormat
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Message, Record, Text
+from mapjob.corpus.records import Message, Record
 from mapjob.errors import ConfigError
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -34,17 +34,17 @@ class Pair(NamedTuple):
 
 
 def pair_columns(
-    output_format: OutputFormat, style: Style, pairs: Sequence[Pair], place: Callable[[int], str]
+    output_format: OutputFormat, style: Style, pairs: Sequence[Pair], locate: Callable[[int], str]
 ) -> dict[str, pa.ChunkedArray]:
-    """The columns that a trainer's loader reads, one row a pair.
+    """The columns that a trainer's loader reads, one row per pair.
 
-    Raises ConfigError at the first pair that the loader would skip or train on otherwise; place(i) is its file and row.
+    Raises ConfigError at the first pair that the loader would skip or change; locate(i) says its file and row.
     """
     for index, pair in enumerate(pairs):
-        if (why := misread(output_format, pair)) is not None:
+        if (why := _misread(output_format, pair)) is not None:
             raise ConfigError(
                 f"output_format {output_format} cannot hold a selected pair: {why}",
-                place(index),
+                locate(index),
                 "set output_format: trl (`mapjob rank` publishes the same scores so), or remove the row",
             )
     schema, written = RAW if style == "raw" else CHAT[output_format]
@@ -52,17 +52,16 @@ def pair_columns(
     return {name: table[name] for name in schema.names}
 
 
-def misread(output_format: OutputFormat, pair: Pair) -> str | None:
-    """Why a format's loader would not train on what was scored; None where it does.
+def _misread(output_format: OutputFormat, pair: Pair) -> str | None:
+    """Why a format's loader would not train on what was scored; None if it does.
 
-    OpenRLHF takes chosen without its last message as the prompt of both sides. LLaMA-Factory has one message a
-    completion, skips a dialogue whose turns do not alternate, and has its template's own system message for an empty
-    one.
+    OpenRLHF takes chosen without its last message as the prompt of both sides. LLaMA-Factory takes one message per
+    completion, skips a dialogue whose turns do not alternate, and replaces an empty system message by its template's.
     """
     if output_format not in ("openrlhf", "llama_factory") or isinstance(pair.prompt, str):
         return None
     if len(pair.chosen) > 1 or len(pair.rejected) > 1:
-        return "a completion of several messages, where its loader knows only one"
+        return "a completion of several messages, of which its loader takes only one"
     if output_format == "openrlhf":
         return None
     has_system = pair.prompt[0]["role"] == "system"
@@ -70,12 +69,8 @@ def misread(output_format: OutputFormat, pair: Pair) -> str | None:
     if len(roles) % 2 == 0 or roles != [("user", "assistant")[i % 2] for i in range(len(roles))]:
         return "turns that do not alternate between user and assistant, which its loader skips"
     if has_system and not pair.prompt[0]["content"]:
-        return "an empty system message, which its loader takes for none"
+        return "an empty system message, which its loader replaces"
     return None
-
-
-def _explicit_prompt(pair: Pair) -> dict[str, Text]:
-    return pair._asdict()
 
 
 def _whole_dialogues(pair: Pair) -> dict[str, list[Message]]:
@@ -88,9 +83,9 @@ def _sharegpt(pair: Pair) -> dict[str, Any]:
 
 
 Written = tuple[pa.Schema, Callable[[Pair], dict[str, Any]]]
-RAW: Written = (pa.schema([(name, pa.string()) for name in Pair._fields]), _explicit_prompt)
+RAW: Written = (pa.schema([(name, pa.string()) for name in Pair._fields]), Pair._asdict)
 CHAT: dict[str, Written] = {
-    "trl": (pa.schema([(name, MESSAGES) for name in Pair._fields]), _explicit_prompt),
+    "trl": (pa.schema([(name, MESSAGES) for name in Pair._fields]), Pair._asdict),
     "openrlhf": (pa.schema({"chosen": MESSAGES, "rejected": MESSAGES}), _whole_dialogues),
     "llama_factory": (pa.schema({"conversations": pa.list_(TURN), "chosen": TURN, "rejected": TURN}), _sharegpt),
 }
@@ -98,7 +93,7 @@ READ_AS = {"openrlhf": "openrlhf", "llama_factory": "sharegpt"}  # names of our 
 
 
 def read_pair(row: pa.Table, output_format: OutputFormat, corpus: Corpus) -> Pair:
-    """The texts of one selected row, back from the format that it was written in."""
+    """The texts of one selected row, in whatever format it was written."""
     sides = 0, 1
     if output_format == "columns":
         columns = corpus.columns.model_copy(update={"id": None, "group": None})
@@ -117,7 +112,7 @@ def read_pair(row: pa.Table, output_format: OutputFormat, corpus: Corpus) -> Pai
 def extra_files(output_format: OutputFormat, style: Style) -> dict[str, bytes]:
     """Files beside selected/ that a format's loader needs, by name: LLaMA-Factory's dataset_info.json.
 
-    With it, `--dataset_dir <run folder> --dataset selected` loads selected/ as it stands.
+    With it, `--dataset_dir <run folder> --dataset selected` loads selected/ as it is.
     """
     if output_format != "llama_factory":
         return {}

@@ -1,4 +1,4 @@
-"""The manifest of a run: what decided it (the run id follows from that) and what it counted."""
+"""The manifest of a run: what decides it (and so the run id) and what it counted."""
 
 import platform
 from importlib.metadata import version
@@ -21,7 +21,7 @@ VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
 def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
-    """Names the result: the same units, column families and selection give the same id, and so find their run again.
+    """The same units, column families and selection give the same id, and so find their run again.
 
     families: name -> fingerprint, of the records and of every scorer.
     """
@@ -40,6 +40,8 @@ def manifest(
     run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
 ) -> Manifest:
     """Plain JSON values. `measured` is what the job counted: counts, flags, warnings, spent (seconds, tokens)."""
+    # Of several reward models; their margins are divided by the standard deviation.
+    rewards = {name: {"mean": m.mean, "std": m.std} for name, m in ranking.pairs.rewards.items()}
     return {
         "run_id": run_id,
         "mapjob": mapjob.__version__,
@@ -55,10 +57,10 @@ def manifest(
         "units": [unit.id for unit in plan.units],
         "statistics": {
             "over_pairs": len(ranking.pairs),
-            "abs_reward_margin": _described(np.abs(ranking.reward_margin), ranking.moments["reward"]),
-            "abs_implicit_margin": _described(np.abs(ranking.implicit_margin), ranking.moments["implicit"]),
+            "abs_reward_margin": _describe(np.abs(ranking.reward_margin), ranking.moments["reward"]),
+            "abs_implicit_margin": _describe(np.abs(ranking.implicit_margin), ranking.moments["implicit"]),
             "scale": {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit},
-            **_of_several(ranking),
+            **({"rewards": rewards} if rewards else {}),
             "cut_off": ranking.cut_off,
         },
         **measured,
@@ -66,13 +68,7 @@ def manifest(
     }
 
 
-def _of_several(ranking: Ranking) -> dict[str, Any]:
-    """Mean and standard deviation of each of several reward models; their margins are divided by the latter."""
-    moments = {name: {"mean": m.mean, "std": m.std} for name, m in ranking.pairs.rewards.items()}
-    return {"rewards": moments} if moments else {}
-
-
-def _described(values: np.ndarray, moments: Moments) -> dict[str, Any]:
+def _describe(values: np.ndarray, moments: Moments) -> dict[str, Any]:
     quantiles = np.quantile(values, QUANTILES)
     return {
         "mean": moments.mean,
@@ -82,10 +78,10 @@ def _described(values: np.ndarray, moments: Moments) -> dict[str, Any]:
 
 
 def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict[str, Any]:
-    """Rows by what became of them; rows = ranked + held_out + dropped + broken, where no row gives several pairs.
+    """Rows by outcome; rows = ranked + held_out + dropped + broken, unless a row gives several pairs.
 
     ranked, selected and held_out count pairs. pairs_per_record above 1 adds ranked_rows, held_out_rows, and by reason
-    the pairs that fell beside others of their row.
+    the pairs that were dropped beside others of their row.
     """
     several = {}
     if ranking.pairs.pair_in_row is not None:
@@ -109,6 +105,5 @@ def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict
 
 def count_reasons(refused: dict[Reason, I64]) -> dict[Reason, int]:
     """Rows by reason, the most frequent first, then by the first row of each. refused: positions by reason."""
-    found = {reason: positions for reason, positions in refused.items() if len(positions)}
-    by_number = sorted(found, key=lambda reason: (-len(found[reason]), found[reason][0]))
-    return {reason: len(found[reason]) for reason in by_number}
+    seen = [(-len(positions), positions[0], reason) for reason, positions in refused.items() if len(positions)]
+    return {reason: -number for number, _, reason in sorted(seen)}

@@ -21,12 +21,12 @@ from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.selection.formats import Pair, pair_columns
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
-from mapjob.store.remote import explained
+from mapjob.store.remote import as_mapjob_error
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.tables import from_ipc, to_ipc
 
 ROWS_PER_FILE = 50_000
-UNITS_TOGETHER = 200  # a table of a few rows takes kilobytes
+MAX_UNITS = 200  # even a table of a few rows takes kilobytes
 
 ERRORS = pa.schema(
     {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}
@@ -35,9 +35,9 @@ ERRORS = pa.schema(
 
 @dataclass(frozen=True)
 class Texts:
-    """How the texts of rows are written. control: what scoring broke up in them (control_tokens: sanitize).
+    """How the texts of rows are written. control: what is broken up in them (control_tokens: sanitize).
 
-    system_role: the model has one for a stated goal to stand in (reward-augmented rows).
+    system_role: stated goals (of reward-augmented rows) are system messages.
     """
 
     output_format: OutputFormat = "trl"
@@ -46,55 +46,55 @@ class Texts:
 
 
 def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str) -> None:
-    """Write rows in their order as `<name>-00000-of-0000N.parquet` and so on.
+    """Write rows in their order as `<name>-00000-of-0000N.parquet`, ….
 
-    Every unit is read once. The rows of some units together wait on the local disk, by output file, until that is
-    assembled, so memory holds no more than two output files whatever the number of rows.
+    Every unit is read once. Rows wait on the local disk, by output file, until all of a file are there, so that memory
+    holds no more than two output files for any number of rows.
     """
     num_files = max(1, -(-len(rows) // ROWS_PER_FILE))
     in_corpus_order = np.argsort(rows.position, kind="stable")
     edges = np.searchsorted(rows.position[in_corpus_order], units.plan.first_rows)
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
         waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
-        groups = _put_together(np.diff(edges))
+        groups = _group_units(np.diff(edges))
         read = units.read(np.concatenate(groups))
         for group in groups:
-            tables, owned = [], []
+            tables, rows_in_order = [], []
             for unit in islice(read, len(group)):
-                owned.append(in_corpus_order[edges[unit.index] : edges[unit.index + 1]])
-                tables.append(rows_of_unit(units.plan, unit, rows.take(owned[-1]), texts))
-            table, places = pa.concat_tables(tables).combine_chunks(), np.concatenate(owned)
-            for number in np.unique(places // ROWS_PER_FILE) if len(places) else [0]:
-                part, here = Path(folder) / f"{number}-{group[0]}", places // ROWS_PER_FILE == number
+                rows_in_order.append(in_corpus_order[edges[unit.index] : edges[unit.index + 1]])
+                tables.append(rows_of_unit(units.plan, unit, rows.take(rows_in_order[-1]), texts))
+            table, output_rows = pa.concat_tables(tables).combine_chunks(), np.concatenate(rows_in_order)
+            for number in np.unique(output_rows // ROWS_PER_FILE) if len(output_rows) else [0]:
+                part, inside = Path(folder) / f"{number}-{group[0]}", output_rows // ROWS_PER_FILE == number
                 try:
-                    part.write_bytes(to_ipc(table.filter(pa.array(here))))
+                    part.write_bytes(to_ipc(table.filter(pa.array(inside))))
                 except OSError as error:
-                    raise explained(error, str(part), "written") from error
-                waiting[number].append((part, places[here]))
+                    raise as_mapjob_error(error, str(part), "written") from error
+                waiting[number].append((part, output_rows[inside]))
         for number, parts in enumerate(waiting):
             table = pa.concat_tables([from_ipc(part.read_bytes()) for part, _ in parts])
-            table = table.take(pa.array(np.argsort(np.concatenate([places for _, places in parts]))))
+            table = table.take(pa.array(np.argsort(np.concatenate([output_rows for _, output_rows in parts]))))
             run.put_table(f"{name}-{number:05}-of-{num_files:05}.parquet", table.combine_chunks())
 
 
-def _put_together(num_rows: I64) -> list[I64]:
+def _group_units(num_rows: I64) -> list[I64]:
     """Units that have rows to publish, in groups of about one output file's rows. num_rows: of each unit."""
     units = np.flatnonzero(num_rows)
     if not len(units):
-        return [np.zeros(1, np.int64)]  # what has no rows still has a file; its columns are those of the first unit
-    group = np.cumsum(num_rows[units]) // ROWS_PER_FILE + np.arange(len(units)) // UNITS_TOGETHER
+        return [np.zeros(1, np.int64)]  # an empty file still has columns: those of the first unit
+    group = np.cumsum(num_rows[units]) // ROWS_PER_FILE + np.arange(len(units)) // MAX_UNITS
     return np.split(units, np.flatnonzero(np.diff(group)) + 1)
 
 
 def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.Table:
-    """Rows of one unit: their texts as the format has them, the user's own columns, then ours."""
+    """Rows of one unit: their texts in the output format, the user's columns, then mapjob's."""
     pairs = rows.pairs_of(unit.pairs)
     table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
     ours = rows.our_columns(pairs)
     if texts.output_format == "columns":
-        # Which of the row's completions are meant: not the first two where sides were exchanged, or of candidates.
+        # Which of the row's completions they are: not 0 and 1 if sides were exchanged, or of candidates.
         ours |= {"chosen_index": pa.array(pairs.chosen), "rejected_index": pa.array(pairs.rejected)}
-        return pa.table(_own_columns(plan, table, set(ours), replaced=()) | ours)
+        return pa.table(_user_columns(plan, table, set(ours), replaced=()) | ours)
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     written = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
@@ -110,24 +110,25 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         written,
         lambda i: "{}, row {}".format(*plan.locate(int(rows.position[i]))),
     )
-    own = _own_columns(plan, table, {*columns, *ours}, plan.corpus.text_columns)
-    return pa.table({**columns, **own, **ours})
+    users = _user_columns(plan, table, {*columns, *ours}, plan.corpus.text_columns)
+    return pa.table({**columns, **users, **ours})
 
 
 def _pair_texts(plan: Plan, record: Any, chosen: int, rejected: int) -> Pair:
     if not isinstance(record, Record):
         raise MapjobError(
-            f"a row that was scored cannot be read any more: {record}", "the corpus", "the files changed; run again"
+            f"a row that was scored can no longer be read: {record}", "the corpus", "the files changed; run again"
         )
     if plan.corpus.style == "chat":
         record = plan.corpus.spec.to_chat(record)
     return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 
-def _own_columns(plan: Plan, table: pa.Table, taken: set[str], replaced: Collection[str]) -> dict[str, pa.ChunkedArray]:
-    """The user's columns but those replaced, under the common type of all files. One whose name is taken becomes
-    `input_<name>`."""
-    own = {}
+def _user_columns(
+    plan: Plan, table: pa.Table, taken: set[str], replaced: Collection[str]
+) -> dict[str, pa.ChunkedArray]:
+    """The user's columns except those replaced, in the common type of all files; `input_<name>` if a name is taken."""
+    columns = {}
     for field in plan.schema:
         if field.name in replaced:
             continue
@@ -138,15 +139,15 @@ def _own_columns(plan: Plan, table: pa.Table, taken: set[str], replaced: Collect
         name = field.name
         while name in taken or (name != field.name and name in plan.schema.names):
             name = f"input_{name}"
-        own[name] = column
-    return own
+        columns[name] = column
+    return columns
 
 
 def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder) -> None:
-    """Write `errors/part-*.parquet`: a row for each row that is not ranked, in corpus order; no text.
+    """Write `errors/part-*.parquet`: one row per row that is not ranked, in corpus order; no text.
 
-    refused: positions by reason, of what scoring refused and what fell by a rule of the ranking. There is always at
-    least one file, so that an empty one says: no errors.
+    refused: positions by reason, refused by scoring or dropped by a rule of the ranking. There is always at least
+    one file; an empty one means no errors.
     """
     reasons = np.repeat(np.arange(len(refused)), [len(positions) for positions in refused.values()])
     positions = np.concatenate([np.zeros(0, np.int64), *refused.values()])
@@ -155,9 +156,9 @@ def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolde
     edges = np.searchsorted(positions, units.plan.first_rows)
     number, waiting = 0, ERRORS.empty_table()
     for unit in units.read(np.flatnonzero(np.diff(edges))):
-        own = slice(edges[unit.index], edges[unit.index + 1])
-        names = [list(refused)[reason].value for reason in reasons[own]]
-        waiting = pa.concat_tables([waiting, error_rows(units.plan, unit, positions[own] - unit.first_row, names)])
+        here = slice(edges[unit.index], edges[unit.index + 1])
+        names = [list(refused)[reason].value for reason in reasons[here]]
+        waiting = pa.concat_tables([waiting, error_rows(units.plan, unit, positions[here] - unit.first_row, names)])
         while waiting.num_rows >= ROWS_PER_FILE:
             run.put_table(f"errors/part-{number:05}.parquet", waiting.slice(0, ROWS_PER_FILE).combine_chunks())
             number, waiting = number + 1, waiting.slice(ROWS_PER_FILE)
@@ -166,7 +167,7 @@ def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolde
 
 
 def error_rows(plan: Plan, unit: ScoredUnit, rows: I64, reasons: list[str]) -> pa.Table:
-    """The refused rows of a unit: pair_id, file, row, reason, detail. rows: their places in the unit."""
+    """The refused rows of a unit: pair_id, file, row, reason, detail. rows: their numbers in the unit."""
     source = plan.units[unit.index]
     refused = unit.rows.take(pa.array(rows))
     columns = [refused["pair_id"], [source.file] * len(rows), source.start + rows, reasons, refused["detail"]]

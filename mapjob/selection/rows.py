@@ -1,4 +1,4 @@
-"""The rows of a selection, before any text is read: which pair each is, in which order, and our columns of it."""
+"""The rows of a selection, before any text is read: their pairs, their order, and mapjob's columns."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ from mapjob.ranking.rank import Ranking
 class Rows:
     """Rows to publish, in their order; arrays of shape (M,).
 
-    goal: of reward-augmented rows, stated in the prompt; `swapped` says where it is the rejected side's, so that the
-    sides change places.
+    goal: of reward-augmented rows, stated in the prompt; `swapped` is True if it is the rejected side's, so that the
+    sides are exchanged.
     """
 
     pairs: RankedPairs
     index: I64  # in `pairs`
-    before: dict[str, npt.NDArray]  # columns that stand before those of the scorers
+    before: dict[str, npt.NDArray]  # columns before those of the scorers
     after: dict[str, npt.NDArray]
     goal: F64 | None = None
     swapped: npt.NDArray[np.bool_] | None = None
@@ -34,7 +34,7 @@ class Rows:
 
     @property
     def position(self) -> I64:
-        """Of each row's row in the corpus."""
+        """Of the rows in the corpus."""
         return self.pairs.position[self.index]
 
     def take(self, rows: I64) -> "Rows":
@@ -46,13 +46,13 @@ class Rows:
         return Rows(self.pairs, self.index[rows], before, after, goal, swapped)
 
     def pairs_of(self, unit: Pairs) -> Pairs:
-        """The scored pairs of one unit that these rows are, all of which stand there."""
+        """The scored pairs of these rows, which all are of this unit."""
         pair_in_row = 0 if self.pairs.pair_in_row is None else self.pairs.pair_in_row[self.index]
         pairs = unit.take(np.searchsorted(unit.position, self.position) + pair_in_row)
         return pairs if self.swapped is None else pairs.swap(self.swapped)
 
     def our_columns(self, pairs: Pairs) -> dict[str, pa.Array]:
-        """Everything that is not text, of rows with these pairs (see `pairs_of`)."""
+        """Every column of mapjob's, of rows with these pairs (see `pairs_of`)."""
         scored = {
             name: values.astype(np.int64) if name.endswith(("num_tokens", "edit_distance")) else values
             for name, values in pairs.columns.items()
@@ -64,7 +64,7 @@ class Rows:
 
 
 def ranked_rows(ranking: Ranking, selection: Selection, index: I64, rank: I64) -> Rows:
-    """A row for each of these pairs of the ranking. index: in ranking.pairs, rank: 1 = best; both (M,)."""
+    """One row per pair of the ranking at `index`. index: in ranking.pairs, rank: 1 = best; both (M,)."""
     before = {"rank": rank, "map_score": ranking.map_score[index]}
     if selection.metric != "map":
         before[selection.metric] = ranking.score[index]
@@ -74,7 +74,7 @@ def ranked_rows(ranking: Ranking, selection: Selection, index: I64, rank: I64) -
 
 
 def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
-    """What is kept, best first; where the selection states goals, two rows for each pair that has them."""
+    """The selected pairs, best first; if the selection states goals, two rows per pair that has them."""
     rows = ranked_rows(ranking, selection, ranking.kept, ranking.kept_rank)
     goals = ranking.goals
     if goals is None:
@@ -83,12 +83,12 @@ def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
     first[goals.pair[::2]] = np.arange(0, len(goals.pair), 2)
     starts = first[rows.index]
     used = np.flatnonzero(starts >= 0)
-    each = (starts[used, None] + [0, 1]).reshape(-1)
+    goal_rows = (starts[used, None] + [0, 1]).reshape(-1)
     rows = rows.take(np.repeat(used, 2))
-    swapped = goals.swapped[each]
+    swapped = goals.swapped[goal_rows]
     h = np.where(swapped, -1, 1) * rows.after["reward_margin"]
-    after = {"reward_margin": h, "label_agrees": h > 0, "reward_goal": goals.goal[each], "goal_swapped": swapped}
-    return Rows(rows.pairs, rows.index, rows.before, after, goals.goal[each], swapped)
+    after = {"reward_margin": h, "label_agrees": h > 0, "reward_goal": goals.goal[goal_rows], "goal_swapped": swapped}
+    return Rows(rows.pairs, rows.index, rows.before, after, goals.goal[goal_rows], swapped)
 
 
 def held_out_rows(ranking: Ranking, selection: Selection) -> Rows:

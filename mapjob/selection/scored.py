@@ -1,4 +1,4 @@
-"""The columns of a plan out of the score store, a unit at a time: scored pairs, and every other row with its reason."""
+"""The columns of a plan from the score store, unit by unit: scored pairs, and every other row with its reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,6 @@ from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
 from mapjob.store.score_store import ScoreStore
 
-# The completions of a unit, and the pairs made of them, out of its column families.
-
 # Column of Completions, the family it comes from, and its name there.
 COLUMNS = (
     ("reward", "reward", "rewards"),
@@ -37,16 +35,14 @@ COLUMNS = (
 
 
 def completions_of(families: Mapping[str, pa.Table], rewards: Mapping[str, Moments]) -> Completions:
-    """Of rows that no family refused. rewards: of several reward models, whose `reward` is their mean in standard
-    deviations of each (see Ensemble).
-    """
+    """Of rows that no family refused. rewards: of several reward models; `reward` is their Ensemble's mean."""
     num = families["records"]["num_completions"].to_numpy().astype(np.int64)
     offsets = np.concatenate(([0], np.cumsum(num)))
     columns = {column: flat(families[family], name, offsets) for column, family, name in COLUMNS if family in families}
     if rewards:
-        each = {model: flat(families[f"reward.{model}"], "rewards", offsets) for model in rewards}
-        columns = {"reward": Ensemble.of(each, rewards).mean, **columns}
-        columns |= {f"reward.{model}": values for model, values in each.items()}
+        by_model = {model: flat(families[f"reward.{model}"], "rewards", offsets) for model in rewards}
+        columns = {"reward": Ensemble.of(by_model, rewards).mean, **columns}
+        columns |= {f"reward.{model}": values for model, values in by_model.items()}
     distances = None
     if "edit_distance" in families:
         distances = flat(families["edit_distance"], "edit_distances", np.append(0, (num * (num - 1) // 2).cumsum()))
@@ -56,7 +52,7 @@ def completions_of(families: Mapping[str, pa.Table], rewards: Mapping[str, Momen
 def flat(table: pa.Table, name: str, offsets: I64) -> npt.NDArray:
     values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if len(values) != offsets[-1]:
-        raise MapjobError(f"the column {name} does not hold one value a completion", "the score store", "score again")
+        raise MapjobError(f"the column {name} does not hold one value per completion", "the score store", "score again")
     return values
 
 
@@ -65,7 +61,7 @@ def pairs_of(
 ) -> Pairs:
     """Pairs of rows that no family refused, with all their columns.
 
-    position: of each row in the corpus. several: a row may give several pairs, so an id says which completions.
+    position: of the rows in the corpus. several: a row may give several pairs, so its ids name the completions.
     """
     identity, record = families["records"], made.record
     keys, first = flat(identity, "completion_keys", completions.offsets), completions.offsets[record]
@@ -74,7 +70,10 @@ def pairs_of(
     if several:
         sides = [f":{chosen}-{rejected}" for chosen, rejected in zip(made.chosen, made.rejected)]
         pair_id = pc.binary_join_element_wise(pair_id, pa.array(sides, pa.string()), "")
-    signatures = families.get("near_duplicates")
+    signature = None
+    if "near_duplicates" in families:
+        values = families["near_duplicates"]["signature"].combine_chunks().flatten().to_numpy()
+        signature = values.reshape(len(identity), -1)[record]
     return Pairs(
         position=position[record],
         pair_in_row=np.arange(len(record)) - np.repeat(starts, np.diff(np.append(starts, len(record)))),
@@ -85,12 +84,8 @@ def pairs_of(
         rejected=made.rejected,
         columns=completions.columns_of(made),
         group=identity["group"].combine_chunks().take(pa.array(record)),
-        signature=None if signatures is None else _signatures(signatures)[record],
+        signature=signature,
     )
-
-
-def _signatures(table: pa.Table) -> npt.NDArray[np.uint32]:
-    return table["signature"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
 
 
 def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -102,7 +97,7 @@ def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class ScoredUnit:
-    """A unit as every model scored it: `rows` has pair_id, reason and detail of each row, `pairs` those without reason.
+    """A unit as every model scored it: `rows` has pair_id, reason and detail, `pairs` the rows without a reason.
 
     `flags` counts rows whose text was truncated or whose boundary moved.
     """
@@ -115,10 +110,10 @@ class ScoredUnit:
 
 
 class ScoredUnits:
-    """The units of a plan, read from the score store whenever they are asked for and never all held at once.
+    """The units of a plan, read from the score store when they are asked for, and never all held at once.
 
-    families: name -> fingerprint, of the reader's own columns and of every scorer. Reading raises MapjobError when a
-    file is missing or damaged, or is not row-aligned with its unit.
+    families: name -> fingerprint, of the reader's columns and of every scorer. Reading raises MapjobError if a file is
+    missing or damaged, or is not row-aligned with its unit.
     """
 
     def __init__(self, plan: Plan, families: dict[str, str], store: ScoreStore, selection: Selection):
@@ -128,7 +123,7 @@ class ScoredUnits:
 
     @cached_property
     def rewards(self) -> dict[str, Moments]:
-        """Moments of each of several reward models, over every completion of the rows that no model refused."""
+        """Moments by reward model, if there are several, over the completions of rows that no family refused."""
         names = [name for name in self._families if name.startswith("reward.")]
         parts: dict[str, list[F64]] = {name: [] for name in names}
         for _, families in self._read_families(range(len(self.plan.units)) if names else ()):
@@ -142,14 +137,14 @@ class ScoredUnits:
         """For pairing map: MAP's scale over the pairs that best_worst makes."""
         if self.plan.corpus.layout != "candidates" or self._selection.pairing != "map":
             return None
-        plainer = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
-        selection = self._selection.model_copy(update=plainer)
+        plain = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
+        selection = self._selection.model_copy(update=plain)
         units = ScoredUnits(self.plan, self._families, self._store, selection)
         pairs = gather((unit.pairs for unit in units.read()), self.plan.num_rows, selection)
         return scale_of(pairs, selection)[0]
 
     def read(self, indices: Sequence[int] | I64 | None = None) -> Iterator[ScoredUnit]:
-        """The units at these indices of the plan, in this order; all of them where none are given."""
+        """The units at these indices of the plan, in this order; by default all."""
         indices = range(len(self.plan.units)) if indices is None else indices
         for index, families in self._read_families(indices):
             yield self._unit(index, families)
@@ -158,8 +153,14 @@ class ScoredUnits:
         ids = [self.plan.units[index].id for index in indices]
         families = (self._store.read_all(fingerprint, ids) for fingerprint in self._families.values())
         for index, *tables in zip(indices, *families):
+            unit = self.plan.units[index]
             for name, table in zip(self._families, tables):
-                self._check_aligned(int(index), name, table)
+                if table.num_rows != unit.num_rows:
+                    raise MapjobError(
+                        f"{table.num_rows} rows of {name} are stored for a unit of {unit.num_rows}",
+                        f"unit {unit.id}: {unit.file}, rows {unit.start} to {unit.stop}",
+                        "remove the unit's files from the score store and run again",
+                    )
             yield int(index), dict(zip(self._families, tables))
 
     def pair_ids(self, positions: I64) -> pa.ChunkedArray:
@@ -174,12 +175,12 @@ class ScoredUnits:
         return pa.chunked_array(chunks, pa.string())
 
     def find(self, pair_id: str) -> list[tuple[int, int]]:
-        """(position, pair_in_row) of the scored pairs with this id: one, but where ids repeat."""
-        found = []
+        """(position, pair_in_row) of the scored pairs with this id: one, unless ids repeat."""
+        pairs = []
         for unit in self.read():
             here = np.flatnonzero(pc.equal(unit.pairs.pair_id, pair_id).fill_null(False))
-            found += zip(unit.pairs.position[here].tolist(), unit.pairs.pair_in_row[here].tolist())
-        return found
+            pairs += zip(unit.pairs.position[here].tolist(), unit.pairs.pair_in_row[here].tolist())
+        return pairs
 
     def row(self, position: int) -> dict[str, str | None]:
         """pair_id, reason and detail of the row at a position of the corpus."""
@@ -196,39 +197,27 @@ class ScoredUnits:
             if flag in table.column_names
         }
         valid = np.flatnonzero(reason.is_null().to_numpy(zero_copy_only=False))
-        kept = {name: table.take(pa.array(valid)).combine_chunks() for name, table in families.items()}
+        valid_rows = {name: table.take(pa.array(valid)).combine_chunks() for name, table in families.items()}
         first_row = int(self._first_rows[index])
-        completions = completions_of(kept, self.rewards)
+        completions = completions_of(valid_rows, self.rewards)
         if self.plan.corpus.layout == "candidates":
             made = completions.by_pairing(self._selection, self.pair_scale)
         else:
             made = completions.by_label()
-        pairs = pairs_of(kept, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
+        pairs = pairs_of(valid_rows, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
         if self._selection.on_disagreement == "relabel":
             pairs = pairs.relabel()
         return ScoredUnit(index, first_row, rows, pairs, flags)
 
-    def _check_aligned(self, index: int, name: str, table: pa.Table) -> None:
-        unit = self.plan.units[index]
-        if table.num_rows != unit.num_rows:
-            raise MapjobError(
-                f"{table.num_rows} rows of {name} were kept for a unit of {unit.num_rows}",
-                f"unit {unit.id}: {unit.file}, rows {unit.start} to {unit.stop}",
-                "remove the unit's files from the score store and run again",
-            )
-
 
 def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
-    """(reason, detail) of each row by the first family that refused it; null where none did."""
+    """(reason, detail) per row by the first family that refused it; null if none did."""
     reason, detail = families[0]["reason"], families[0]["detail"]
     for table in families[1:]:
         refused = reason.is_valid()
         detail = pc.if_else(refused, detail, table["detail"])
         reason = pc.if_else(refused, reason, table["reason"])
     return reason.combine_chunks(), detail.combine_chunks()
-
-
-# A scored corpus as ranking holds it: one pass over its units.
 
 
 @dataclass(frozen=True)
@@ -242,7 +231,7 @@ class Scored:
 
 
 def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequence[str] = ()) -> Scored:
-    """Read every unit once, and keep of it what ranking and the account of rows need. extra_columns: as in `gather`."""
+    """Read every unit once, and keep what ranking and the count of rows need. extra_columns: as in `gather`."""
     refused: dict[Reason, list[I64]] = {}
     flags: dict[str, int] = {}
 

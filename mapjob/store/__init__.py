@@ -1,1 +1,1 @@
-"""What is kept: create-only puts, the score store, the run folder."""
+"""Bytes and names: create-only puts, the score store, the run folder."""

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 6  # with the waits between them, half a minute to a minute: what a throttled bucket takes to calm down
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 20.0
-# s3fs tries each request five times by itself; botocore underneath would multiply that. A listing that is kept would
+# s3fs tries each request five times by itself; botocore underneath would multiply that. A cached listing would
 # hide what other processes write, and that a file was replaced.
 S3_OPTIONS = {
     "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
@@ -41,15 +41,15 @@ _EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "To
 
 @lru_cache(maxsize=8)
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """(fsspec filesystem, path in it) of a URL. `hf://org/name` is the data set of that name on the hub.
+    """(fsspec filesystem, path in it) of a URL. `hf://org/name` is the dataset of that name on the hub.
 
-    Raises ConfigError for a URL that carries a secret: those belong into the environment, or an instance's role.
+    Raises ConfigError for a URL that carries a secret: those belong in the environment, or in an instance's role.
     """
     if redact(url) != url:
         raise ConfigError(
             "this URL holds a password, key or token, which would reach manifests and logs",
             redact(url),
-            "put credentials into the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
+            "put credentials in the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
         )
     is_s3 = url.startswith(("s3://", "s3a://"))
     endpoints = {name: os.environ.get(name, "") for name in ENDPOINTS}
@@ -78,10 +78,10 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from None
 
 
-def retried(work: Callable[[], T]) -> T:
-    """The result of `work`, which may be done more than once; storage that is out of breath gets time.
+def retry(work: Callable[[], T]) -> T:
+    """The result of `work`, which may be called more than once: a throttled storage gets time to recover.
 
-    Waits grow from half a second with jitter. What no waiting mends (403, 404, a full disk) is raised at once.
+    Waits grow from half a second with jitter. What retrying cannot fix (403, 404, a full disk) is raised at once.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -113,7 +113,7 @@ def is_transient(error: BaseException | None) -> bool:
         return False
     if isinstance(error, (TimeoutError, ConnectionError, socket.gaierror)):
         return True
-    # Drivers wrap what their HTTP libraries raise, and each of those has names of its own for the same few faults.
+    # Drivers wrap what their HTTP libraries raise, each with its own names for the same few faults.
     if type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "urllib3", "http", "httpx", "httpx2", "fsspec"):
         return "Credentials" not in type(error).__name__ and "Param" not in type(error).__name__
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO:
@@ -130,44 +130,30 @@ def is_of_content(error: Exception) -> bool:
     )
 
 
-def explained(error: Exception, url: str, verb: str) -> MapjobError:
-    """What went wrong with an object, for people; `verb` is what could not be done to it.
+def as_mapjob_error(error: Exception, url: str, verb: str) -> MapjobError:
+    """The error of an object for people; `verb` is what could not be done to it.
 
-    A ConfigError where the same command would fail again; an IncompleteError where it goes on once the storage is well.
+    A ConfigError if the same command would fail again; an IncompleteError if it resumes once the storage is well.
     """
     url = redact(url)
-    what = first_line(getattr(error, "strerror", None) or error)
+    what = f"this object could not be {verb} ({first_line(getattr(error, 'strerror', None) or error)})"
     status, code = answer(error)
-    number = getattr(error, "errno", None)
-    again = "run the same command again: it goes on from what is committed"
+    number, kind = getattr(error, "errno", None), type(error).__name__
+    again = "run the same command again: it resumes from what is committed"
     if code in _EXPIRED_CODES:
-        return IncompleteError(
-            f"the credentials expired: this object could not be {verb} ({what})", url, f"renew them, then {again}"
-        )
+        return IncompleteError(f"the credentials expired: {what}", url, f"renew them, then {again}")
     if is_transient(error):
-        return IncompleteError(
-            f"the storage did not answer in {ATTEMPTS} attempts: this object could not be {verb} ({what})",
-            url,
-            f"when it is well, {again}",
-        )
+        no_answer = f"the storage did not answer in {ATTEMPTS} attempts"
+        return IncompleteError(f"{no_answer}: {what}", url, f"when it is well, {again}")
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return IncompleteError(
-            f"the storage is full: this object could not be {verb} ({what})", url, f"make room, then {again}"
-        )
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        return ConfigError(
-            f"not allowed: this object cannot be {verb} ({what})",
-            url,
-            "check the credentials (did they expire?) and the rights",  # an answer to HEAD says no more than 403
-        )
+        return IncompleteError(f"the storage is full: {what}", url, f"make room, then {again}")
+    if isinstance(error, PermissionError) or "Credentials" in kind:
+        do = "check the credentials (did they expire?) and the rights"  # an answer to HEAD says no more than 403
+        return ConfigError(f"not allowed: {what}", url, do)
     if isinstance(error, FileNotFoundError):
-        return ConfigError(f"no such folder or bucket: this object cannot be {verb}", url, "create it, or mend the URL")
+        return ConfigError(f"no such folder or bucket: {what}", url, "create it, or fix the URL")
     if number == errno.EROFS:
-        return ConfigError(f"this object cannot be {verb} ({what})", url, "name a place that can be written to")
-    if (
-        400 <= status < 500
-        or isinstance(error, (NotADirectoryError, IsADirectoryError))
-        or "Param" in type(error).__name__
-    ):
-        return ConfigError(f"this object cannot be {verb} ({what})", url, "check the URL and what stands there")
-    return IncompleteError(f"this object could not be {verb} ({what})", url, f"mend the storage, then {again}")
+        return ConfigError(what, url, "give a path that can be written to")
+    if 400 <= status < 500 or isinstance(error, (NotADirectoryError, IsADirectoryError)) or "Param" in kind:
+        return ConfigError(what, url, "check the URL and what is stored there")
+    return IncompleteError(what, url, f"fix the storage, then {again}")

@@ -4,26 +4,29 @@ import errno
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from mapjob.errors import ConfigError
-from mapjob.store.remote import STORAGE_ERRORS, answer, explained, filesystem, retried
+from mapjob.store.remote import STORAGE_ERRORS, answer, as_mapjob_error, filesystem, retry
 
-# Puts on a local disk: a file is written and synced elsewhere, and only then gets its name, whole.
+T = TypeVar("T")
+
+# Puts on a local disk: a file is written and synced in a scratch folder, and only then gets its name.
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
 
 
 class NoHardLinks(OSError):
-    """This disk cannot give a file its name exclusively."""
+    """This disk cannot create a file exclusively."""
 
 
 def create_file(path: PurePosixPath, data: bytes, scratch: str) -> bool:
-    """A finished temporary file in the folder `scratch` gets its name by an exclusive hard link.
+    """Write a temporary file in the folder `scratch`, and give it its name by an exclusive hard link.
 
-    Returns False when the name is taken. Raises NoHardLinks, and OSError as the disk does.
+    Returns False if the name is taken. Raises NoHardLinks, and OSError as the disk does.
     """
     temporary = _write_scratch(path, data, scratch)
     try:
@@ -45,7 +48,7 @@ def create_file(path: PurePosixPath, data: bytes, scratch: str) -> bool:
 
 
 def replace_file(path: PurePosixPath, data: bytes, scratch: str) -> None:
-    """A finished temporary file in the folder `scratch` takes the name, whatever had it. Raises OSError."""
+    """Write a temporary file in the folder `scratch`, and rename it over whatever has the name. Raises OSError."""
     temporary = _write_scratch(path, data, scratch)
     try:
         os.replace(temporary, path)
@@ -56,7 +59,7 @@ def replace_file(path: PurePosixPath, data: bytes, scratch: str) -> None:
 
 
 def _write_scratch(path: PurePosixPath, data: bytes, scratch: str) -> str:
-    """A finished, synced file in the scratch folder, and the folder that `path` will stand in."""
+    """Write and sync a file in the scratch folder; create the folder of `path`."""
     os.makedirs(path.parent, exist_ok=True)
     os.makedirs(scratch, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=scratch)
@@ -96,9 +99,9 @@ class Storage:
         return f"{self.root}/{name}"
 
     def check_conditions(self) -> None:
-        """Raises ConfigError when one writer could overwrite another here: seen by trying, on a probe object.
+        """Raises ConfigError if one writer could overwrite another here: tried with a probe object.
 
-        Object stores only promise to honour If-None-Match, and not every disk has hard links.
+        Not every object store honours If-None-Match, and not every disk has hard links.
         """
         probe = f"{SCRATCH}/probe-{uuid.uuid4().hex}"
         overwritten = self.create(probe, b"first") and self.create(probe, b"second")
@@ -110,21 +113,29 @@ class Storage:
     def _cannot_create(self, why: str) -> ConfigError:
         return ConfigError(f"{why}, so two writers could overwrite each other", self.url, ELSE)
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Put a new object whole. Returns False when the name is taken: what stands there is left as it is."""
+    def _retry(self, verb: str, name: str, work: Callable[[], T], missing: tuple[type[OSError], ...] = ()) -> T | None:
+        """The result of `work`, retried; None for an error of a kind in `missing`. Raises MapjobError for any other."""
         try:
-            return retried(lambda: self._create_file(name, data) if self.is_local else self._put_if_absent(name, data))
-        except NoHardLinks as error:
-            raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error
+            return retry(work)
+        except missing:
+            return None
         except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{name}", "written") from error
+            raise as_mapjob_error(error, f"{self.url}/{name}", verb) from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put a new object whole. Returns False if the name is taken; what is stored there is left as it is."""
+        create = self._create_file if self.is_local else self._put_if_absent
+        return bool(self._retry("written", name, lambda: create(name, data)))
 
     def _create_file(self, name: str, data: bytes) -> bool:
-        return create_file(PurePosixPath(self.path(name)), data, self._scratch)
+        try:
+            return create_file(PurePosixPath(self.path(name)), data, self._scratch)
+        except NoHardLinks as error:
+            raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error
 
     def _put_if_absent(self, name: str, data: bytes) -> bool:
-        # A put that is tried again after a broken answer may meet its own first try. It then looks taken, and whoever
-        # asked finds what it wanted to write, and adopts it.
+        # A put that is retried after a lost answer may meet its own first try. The name then looks taken, and the
+        # caller finds there what it wanted to write, and adopts it.
         try:
             self._put(name, data, mode="create")
         except FileExistsError:
@@ -144,62 +155,42 @@ class Storage:
             self.fs.pipe_file(self.path(name), data, mode=mode)
         except FileNotFoundError as error:
             if answer(error)[1] in ("NoSuchKey", "NoSuchUpload"):
-                # A large object goes in parts. When the answer to the last request is lost, no upload is found to end.
+                # A large object goes in parts. If the last answer is lost, no upload is left to complete.
                 raise ConnectionError("the answer to a put in parts was lost") from None
             raise
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put an object over whatever has this name, whole. Only for a pointer that moves."""
-        try:
-            retried(lambda: self._replace_file(name, data) if self.is_local else self._put(name, data))
-        except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{name}", "written") from error
+        """Put an object over whatever has this name, whole. Only for latest.json."""
+        replace = self._replace_file if self.is_local else self._put
+        self._retry("written", name, lambda: replace(name, data))
 
     def _replace_file(self, name: str, data: bytes) -> None:
         replace_file(PurePosixPath(self.path(name)), data, self._scratch)
 
     def read(self, name: str) -> bytes | None:
-        """The whole object, or None when there is none."""
-        try:
-            return retried(lambda: self.fs.cat_file(self.path(name)))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{name}", "read") from error
+        """The whole object, or None if there is none."""
+        missing = (FileNotFoundError, NotADirectoryError)
+        return self._retry("read", name, lambda: self.fs.cat_file(self.path(name)), missing)
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the objects and folders right below `folder`, sorted; empty when there is no such folder."""
-        try:
-            self.fs.invalidate_cache()
-            entries = retried(lambda: self.fs.ls(self.path(folder).rstrip("/"), detail=False))
-        except FileNotFoundError:
-            return []
-        except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{folder}", "listed") from error
-        return sorted({PurePosixPath(entry.rstrip("/")).name for entry in entries} - {SCRATCH})
+        """Names of the objects and folders directly below `folder`, sorted; empty if there is no such folder."""
+        self.fs.invalidate_cache()
+        path = self.path(folder).rstrip("/")
+        entries = self._retry("listed", folder, lambda: self.fs.ls(path, detail=False), (FileNotFoundError,))
+        return sorted({PurePosixPath(entry.rstrip("/")).name for entry in entries or ()} - {SCRATCH})
 
     def files(self, name: str) -> list[tuple[int, float]]:
-        """(bytes, time of change) of an object, or of every object below a folder; empty when there is none."""
-        path = self.path(name)
-        try:
-            self.fs.invalidate_cache()
-            found = retried(lambda: self.fs.find(path, detail=True))
-        except FileNotFoundError:
-            return []
-        except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{name}", "listed") from error
-        return [(info["size"], _timestamp(info.get("mtime") or info.get("LastModified"))) for info in found.values()]
+        """(bytes, time of change) of an object, or of every object below a folder; empty if there is none."""
+        self.fs.invalidate_cache()
+        infos = self._retry("listed", name, lambda: self.fs.find(self.path(name), detail=True), (FileNotFoundError,))
+        times = [(info["size"], info.get("mtime") or info.get("LastModified")) for info in (infos or {}).values()]
+        return [(size, _timestamp(changed)) for size, changed in times]
 
     def remove(self, name: str) -> None:
-        """Remove an object, or a folder with all that is below it. Only for what no manifest names."""
-        try:
-            retried(lambda: self.fs.rm(self.path(name), recursive=True))
-        except FileNotFoundError:
-            return
-        except STORAGE_ERRORS as error:
-            raise explained(error, f"{self.url}/{name}", "removed") from error
+        """Remove an object, or a folder with everything below it. Only for what no manifest refers to."""
+        self._retry("removed", name, lambda: self.fs.rm(self.path(name), recursive=True), (FileNotFoundError,))
 
 
 def _timestamp(modified: Any) -> float:
-    """Seconds since 1970 of what drivers give as the time of change."""
+    """Seconds since 1970, of the time of change as a driver gives it."""
     return modified.timestamp() if hasattr(modified, "timestamp") else float(modified or 0.0)

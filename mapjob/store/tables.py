@@ -1,7 +1,7 @@
-"""Arrow tables as bytes: Parquet for what is kept, IPC for what travels between stages.
+"""Arrow tables as bytes: Parquet for files, IPC for blocks between stages.
 
-Parquet's page checksums leave out the footer and the headers of pages. Our files hold a digest of all their bytes in
-front of the footer, where no other reader looks, so that a flipped bit never becomes a number.
+Parquet's page checksums leave out the footer and the page headers. Our files hold a digest of all their bytes before
+the footer, where no other reader looks, so that a flipped bit never becomes a number.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 DIGEST_BYTES = 32
-ROWS_PER_GROUP = 2_000  # what has to be read to show one row
+ROWS_PER_GROUP = 2_000  # which are read to show one row
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -19,11 +19,11 @@ def to_parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": ROWS_PER_GROUP}
     pq.write_table(table.combine_chunks(), buffer, **options)
-    return sealed(buffer.getvalue())
+    return seal(buffer.getvalue())
 
 
-def sealed(parquet: bytes) -> bytes:
-    """A Parquet file with the digest of its bytes in front of its footer."""
+def seal(parquet: bytes) -> bytes:
+    """Insert the digest of a Parquet file's bytes before its footer."""
     footer = _footer_start(parquet)
     return parquet[:footer] + _digest(parquet[:footer], parquet[footer:]) + parquet[footer:]
 
@@ -31,12 +31,12 @@ def sealed(parquet: bytes) -> bytes:
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The table of a file that `to_parquet` made.
 
-    Raises ArrowInvalid when a byte of it is another one, KeyError for a column that it lacks.
+    Raises ArrowInvalid if a byte changed, KeyError for a missing column.
     """
     footer = _footer_start(data)
     pages = max(0, footer - DIGEST_BYTES)
     if data[pages:footer] != _digest(data[:pages], data[footer:]):
-        raise pa.ArrowInvalid("its bytes are not those that were written")
+        raise pa.ArrowInvalid("its bytes changed since they were written")
     # On this thread alone: a thread of arrow's that still holds the bytes when Python ends aborts the process.
     table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns, use_threads=False)
     return table if columns is None else table.select(columns)

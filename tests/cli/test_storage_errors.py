@@ -41,7 +41,7 @@ def test_a_store_that_ignores_conditions(mapjob: Mapjob, run_file: RunFile, care
 
 def test_a_read_only_output(mapjob: Mapjob, run_file: RunFile, small_disk: SmallDisk) -> None:
     with small_disk("ro") as folder:
-        refused(mapjob("run", run_file(), "--set", f"output.path={folder}/out"), 2, "cannot be written", str(folder))
+        refused(mapjob("run", run_file(), "--set", f"output.path={folder}/out"), 2, "could not be written", str(folder))
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_a_stall_is_ended_and_names_its_units():
 
 
 @pytest.mark.parametrize(("size", "ends"), [((8.0, 0.0), True), ((4.0, 0.0), False), ((8.0, 1.0), False)])
-def test_a_cluster_that_became_smaller_ends_the_pass_unless_nothing_is_left_of_what_it_needs(size, ends):
+def test_a_smaller_cluster_ends_the_pass_if_it_can_go_on(size, ends):
     """A pass for one GPU is not begun anew on CPUs."""
 
     @ray.remote(num_cpus=1)

@@ -119,7 +119,7 @@ def test_a_run_that_fails_in_its_workers(
     with NoScores(s3_endpoint).running() as proxy:
         ran = mapjob("run", run_file(), "-v", env=environment | {"AWS_ENDPOINT_URL": proxy.endpoint})
     assert ran.returncode == 2
-    assert "not allowed: this object cannot be written" in ran.stderr
+    assert "not allowed: this object could not be written" in ran.stderr
     shown = {"stdout": ran.stdout.encode(), "stderr": ran.stderr.encode(), **kept_by_ray(ray_folder)}
     assert found_in(shown, SECRET, TEXT) == []
 

@@ -90,7 +90,7 @@ def test_a_full_disk_and_the_same_command_once_there_is_room(
 
 def test_a_read_only_disk(tree: dict[str, Any], small_disk: SmallDisk) -> None:
     with small_disk("ro") as folder:
-        error = refused(into(tree, folder / "out"), ConfigError, "cannot be written")
+        error = refused(into(tree, folder / "out"), ConfigError, "could not be written")
         assert str(folder) in error.where
 
 

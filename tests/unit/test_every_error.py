@@ -30,7 +30,7 @@ from mapjob.lab.training.model import trainable_files
 from mapjob.report.pair import selected_pair
 from mapjob.selection.scored import flat
 from mapjob.store.output import Output
-from mapjob.store.remote import explained
+from mapjob.store.remote import as_mapjob_error
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run
@@ -304,15 +304,15 @@ STORAGE: dict[str, tuple[Exception, type[MapjobError], str]] = {
     "no right": (PermissionError(errno.EACCES, "Permission denied"), ConfigError, "credentials"),
     "no bucket": (FileNotFoundError(errno.ENOENT, "The specified bucket does not exist"), ConfigError, "create it"),
     "a disk to read from": (OSError(errno.EROFS, "Read-only file system"), ConfigError, "written to"),
-    "a file for a folder": (NotADirectoryError(errno.ENOTDIR, "Not a directory"), ConfigError, "what stands there"),
-    "a disk that fails": (OSError(errno.EIO, "Input/output error"), IncompleteError, "mend the storage"),
+    "a file for a folder": (NotADirectoryError(errno.ENOTDIR, "Not a directory"), ConfigError, "what is stored there"),
+    "a disk that fails": (OSError(errno.EIO, "Input/output error"), IncompleteError, "fix the storage"),
 }
 
 
 @pytest.mark.parametrize("cause", STORAGE)
 def test_storage(cause):
     raised, kind, do = STORAGE[cause]
-    error = explained(raised, "s3://bucket/scores/unit.parquet", "written")
+    error = as_mapjob_error(raised, "s3://bucket/scores/unit.parquet", "written")
     assert type(error) is kind
     assert error.where == "s3://bucket/scores/unit.parquet"
     assert do in error.do

@@ -66,11 +66,11 @@ def published(
 # Order and files
 
 
-@pytest.mark.parametrize("units_together", [1000, 2])
+@pytest.mark.parametrize("max_units", [1000, 2])
 @pytest.mark.parametrize(("rows_per_file", "num_files"), [(50, 1), (20, 1), (19, 2), (7, 3), (1, 20)])
-def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, units_together):
+def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, max_units):
     monkeypatch.setattr(publish, "ROWS_PER_FILE", rows_per_file)
-    monkeypatch.setattr(publish, "UNITS_TOGETHER", units_together)
+    monkeypatch.setattr(publish, "MAX_UNITS", max_units)
     rows = rows_of(30)
     plan = make(write(tmp_path / "corpus", rows[:11], rows[11:12], rows[12:]))
     ranked = rank(scored_units(plan), count=20)
@@ -213,7 +213,7 @@ def test_structs_that_differ_between_files_get_their_common_fields(tmp_path):
     assert sorted(values, key=lambda value: value["a"]) == [{"a": 1, "b": None}] * 2 + [{"a": 2, "b": "x"}] * 2
 
 
-def test_two_own_columns_of_one_name_are_refused_before_anything_is_scored_units(tmp_path):
+def test_two_columns_of_one_name_are_refused_at_once(tmp_path):
     """Parquet allows them, no data set library does. Found out when publishing, it would cost the whole scoring."""
     table = pa.Table.from_pylist(rows_of(4)).append_column("number", pa.array([9, 8, 7, 6]))
     path = write(tmp_path / "corpus", table)
@@ -286,7 +286,7 @@ def test_each_layout_is_written_as_trl_reads_it(tmp_path, name):
     assert table.column_names == ["prompt", "chosen", "rejected", "source", *OURS]
 
 
-def test_the_prompt_beside_ultrafeedback_dialogues_is_kept_under_another_name(tmp_path):
+def test_the_prompt_column_of_ultrafeedback_is_renamed(tmp_path):
     row = {"prompt": "p", "chosen": [TURN, *said("c")], "rejected": [TURN, *said("r")]}
     plan = make(write(tmp_path / "corpus", [row]))
     (written,) = published(tmp_path, rank(scored_units(plan)))[0].to_pylist()
@@ -318,7 +318,7 @@ def test_candidates_are_written_as_the_pair_that_was_ranked(tmp_path, style):
         assert (row["chosen"], row["rejected"]) == expected
 
 
-def test_what_is_published_reads_back_as_the_records_that_were_scored(tmp_path):
+def test_published_rows_read_back_as_the_scored_records(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(6)), "chat")
     published(tmp_path, rank(scored_units(plan)))
     again = make(str(tmp_path / "out" / "runs" / "run" / "selected"), "auto")

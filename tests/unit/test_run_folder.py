@@ -11,14 +11,14 @@ from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.output import Output
 from mapjob.store.run_folder import FinishedRun, RunFolder, open_run
 from mapjob.store.storage import Storage
-from mapjob.store.tables import sealed
+from mapjob.store.tables import seal
 
 TABLE = pa.table(
     {"pair_id": ["a", "b"], "score": [1.5, float("nan")], "kind": pa.array(["x", "x"]).dictionary_encode()}
 )
 
 
-def test_a_table_of_an_earlier_attempt_is_adopted_when_it_is_the_same(root):
+def test_the_same_table_of_an_earlier_attempt_is_adopted(root):
     folder = RunFolder(root, "map-1")
     folder.put_table("selected/train-00000-of-00001.parquet", TABLE)
     folder.put_table("selected/train-00000-of-00001.parquet", TABLE)
@@ -35,7 +35,7 @@ def test_an_equal_table_in_other_bytes_is_adopted(tmp_path):
     file = tmp_path / "runs" / "map-1" / "errors" / "part-00000.parquet"
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="none")
-    file.write_bytes(sealed(buffer.getvalue()))
+    file.write_bytes(seal(buffer.getvalue()))
     folder.put_table("errors/part-00000.parquet", table)
     assert pq.read_metadata(file).row_group(0).column(0).compression == "UNCOMPRESSED"
 
@@ -73,7 +73,7 @@ def test_a_missing_table_is_named(tmp_path):
     assert caught.value.where.endswith("runs/map-1/selected/a.parquet")
 
 
-def test_the_manifest_is_the_commit_and_stands(root):
+def test_the_manifest_is_the_commit_and_never_changes(root):
     folder = RunFolder(root, "map-1")
     folder.put_table("selected/a.parquet", TABLE)
     folder.put_text("README.md", "# card")

@@ -12,7 +12,7 @@ from mapjob.errors import ConfigError, IncompleteError, MapjobError, Reason, Row
 from mapjob.escaping import redact
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.requests import Request, Response
-from mapjob.store.remote import ATTEMPTS, retried
+from mapjob.store.remote import ATTEMPTS, retry
 
 KEY = "OPENAI_API_KEY"
 OF_THE_REQUEST = {400, 413, 422}  # the server rejects this prompt, not all of them
@@ -82,7 +82,7 @@ class ServerEngine:
             return reply.json()
 
         try:
-            return retried(ask)
+            return retry(ask)
         except (ConnectionError, httpx2.RequestError) as error:
             raise IncompleteError(
                 f"the server did not answer in {ATTEMPTS} attempts ({redact(str(error))})",
