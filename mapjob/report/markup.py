@@ -38,7 +38,7 @@ def note(words: str) -> Html:
     return Html(f'<p class="note">{words}</p>')
 
 
-def named(name: object, about: object) -> Html:
+def name_and_about(name: object, about: object) -> Html:
     """What a row of a table is, and below it what that means."""
     return Html(f'{text(name)}<span class="about">{text(about)}</span>')
 

@@ -10,7 +10,7 @@ from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.report.card import formula, training_code
 from mapjob.report.figures import distributions, picture
-from mapjob.report.markup import Html, code, document, facts, list_lines, named, note, section, table, text
+from mapjob.report.markup import Html, code, document, facts, list_lines, name_and_about, note, section, table, text
 from mapjob.report.pair import Example, examples
 from mapjob.report.summary import Group, Summary
 from mapjob.store.run_folder import Manifest
@@ -168,7 +168,7 @@ def others(agreement: Mapping[str, float], metric: str) -> Html:
     """agreement: Jaccard overlap with the selections of the same size by other metrics."""
     rows = [
         (
-            named(name, METRICS[name].about.split("\n")[0]),
+            name_and_about(name, METRICS[name].about.split("\n")[0]),
             Html(f'<span class="bar"><span style="width:{100 * share:.1f}%"></span></span>'),
             f"{share:.3f}",
         )
@@ -189,7 +189,9 @@ def refused(counts: dict[str, Any]) -> Html:
     for name, number in counts["by_reason"].items():
         reason = Reason(name)
         kind = "dropped" if reason.is_dropped else "broken"
-        rows.append((named(name, f"{kind}: {reason.explanation}"), f"{number:,}", f"{number / counts['rows']:.2%}"))
+        rows.append(
+            (name_and_about(name, f"{kind}: {reason.explanation}"), f"{number:,}", f"{number / counts['rows']:.2%}")
+        )
     words = "Each is in <code>errors/</code> with its file and row. Broken rows count towards max_error_rate."
     parts = [note(words), table("Reasons", ["reason", "rows", "share"], rows)] if rows else [note("None.")]
     return section("refused", "Rows that were not ranked", *parts)
@@ -221,7 +223,7 @@ def _tokens_by_model(spent: dict[str, Any]) -> Iterator[tuple[object, ...]]:
         seconds = spent["model_s"].get(name, 0.0)
         rate = f"{tokens / seconds:,.0f}" if seconds else ""
         engine = spent["engines"].get(name, "").removeprefix(f"{name}: ")
-        yield named(name, engine), f"{tokens:,}", f"{seconds:,.1f}", rate
+        yield name_and_about(name, engine), f"{tokens:,}", f"{seconds:,.1f}", rate
 
 
 def warnings(manifest: Manifest) -> Html:

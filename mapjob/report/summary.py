@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from mapjob.ranking.compare import Profile, profile
 from mapjob.ranking.rank import Ranking
@@ -42,15 +43,7 @@ class Summary:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Summary":
         """What `as_json` gave, also by way of a file."""
-        parts = {
-            "margins": Density(**values["margins"]),
-            "histograms": {name: Histogram(**bins) for name, bins in values["histograms"].items()},
-            "everything": Profile(**values["everything"]),
-            "selected": Profile(**values["selected"]),
-            "groups": [Group(**group) for group in values["groups"]],
-            "other_groups": Group(**values["other_groups"]),
-        }
-        return cls(**{**values, **parts})
+        return TypeAdapter(cls).validate_python(values)
 
 
 def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
