@@ -63,19 +63,19 @@ def plan(
     }
     if sample_s:
         # Slow to import, with torch and transformers.
-        from mapjob.job import forecast
+        from mapjob.job.forecast import forecast
         from mapjob.scoring.costs import GPUS
 
         if gpu not in GPUS:
             raise ConfigError(f"no GPU is called {gpu!r} here", "--gpu", f"one of {', '.join(GPUS)}")
-        found = forecast.forecast(prepared, sample_s)
+        sample = forecast(prepared, sample_s)
         local = prepared.config.execution.address is None
-        small = all(load.cost.parameters < SMALL for load in found.loads.values())
+        small = all(load.cost.parameters < SMALL for load in sample.loads.values())
         if measure or (measure is None and local and small):
-            for load in found.loads.values():
-                forecast.measure(load, prepared, MEASURE_S)
-        for line in forecast.forecast_text(found, prepared, gpu, price):
+            for load in sample.loads.values():
+                load.measure(prepared.config.execution.tokens_per_batch, MEASURE_S)
+        for line in sample.lines(gpu, price):
             print(line)
-        result["forecast"] = forecast.as_json(found, prepared, gpu)
+        result["forecast"] = sample.as_json(gpu)
     if as_json:
         print(json.dumps(result))

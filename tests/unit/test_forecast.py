@@ -82,7 +82,7 @@ def test_the_command_says_it_all_and_writes_nothing(tree, tmp_path):
     for told in (
         "sample: 90 of 90 rows, 6 of 6 units",
         "identical_completions",
-        "tokens a row",
+        "tokens per row",
         "GPU hours at 40% of 989 TFLOP/s",
         "this machine: about",
         "policy and reward read: <|user|>",
