@@ -32,14 +32,14 @@ def status(
         )
     for run_id in unfinished:
         print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
-    now = _since(manifests[-1]) if manifests else {}
-    for line in now.pop("lines", ["no run has finished here"] if not manifests else []):
+    now = _compare(manifests[-1]) if manifests else {"lines": ["no run has finished here"]}
+    for line in now.pop("lines"):
         print(one_line(line))
     if as_json:
         print(json.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
 
 
-def _since(newest: Manifest) -> dict[str, Any]:
+def _compare(newest: Manifest) -> dict[str, Any]:
     """What is in the corpus and the score store now, compared with the newest run: numbers, and `lines` for people."""
     try:
         job = prepare(parse_config(newest["config"]), newest["limit"])
@@ -48,12 +48,8 @@ def _since(newest: Manifest) -> dict[str, Any]:
     then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
     new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
-    gone = len(then - now)
-    rows = sum(unit.num_rows for unit in new)
-    lines = [
-        f"since the newest run: {len(new)} new units ({rows:,} rows) to score, {gone} units no longer in the corpus"
-    ]
+    gone, rows = len(then - now), sum(unit.num_rows for unit in new)
+    changed = f"{len(new)} new units ({rows:,} rows) to score, {gone} units no longer in the corpus"
+    lines = [f"since the newest run: {changed if new or gone or lacking else 'nothing new'}"]
     lines += [f"  {name}: {number} of {len(now)} units are not scored" for name, number in lacking.items()]
-    if not new and then == now and not lacking:
-        lines = ["since the newest run: nothing new"]
     return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": gone, "lacking": lacking}

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,17 +59,16 @@ def train(
     check_extra("trl", "train", "training", "mapjob train")
     from mapjob.lab.training import train as training
 
-    options = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
+    options: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "max_steps": max_steps}
     options |= {"accumulate": accumulate, "epochs": epochs, "max_length": max_length, "seed": seed, "lora": lora}
     for text in parameters or []:
         if "=" not in text:
             raise ConfigError(f"not a parameter: {text!r}", "--set", "write it as name=number")
-    given = dict(text.split("=", 1) for text in parameters or [])
-    how = parse_config({"objective": objective, "parameters": given, **options}, "mapjob train", Training)
+    options["parameters"] = dict(text.split("=", 1) for text in parameters or [])
+    recipe = parse_config({"objective": objective, **options}, "mapjob train", Training)
     finished = open_run(run)
-    where = output or Path("trained") / f"{objective}-{finished.folder.run_id}"
-    start = None if model is None else Model(path=model)
-    result = training.train(finished, how, where, start)
+    folder = output or Path("trained") / f"{objective}-{finished.folder.run_id}"
+    result = training.train(finished, recipe, folder, None if model is None else Model(path=model))
     values = ", ".join(f"{name} {value:g}" for name, value in result["parameters"].items() if value is not None)
     print(f"objective  {objective} ({values})")
     print(f"pairs      {result['pairs']:>12,}")

@@ -32,21 +32,20 @@ from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
 
+RunFile = Config | dict[str, Any] | str  # its path, its content, or a Config
+
 # A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
 UNITS_PER_PASS = 2_000
 
 
 def run_job(
-    config: Config | dict[str, Any] | str,
-    limit: int | None = None,
-    code_allowed: bool = False,
-    events: str | None = None,
+    config: RunFile, limit: int | None = None, code_allowed: bool = False, events: str | None = None
 ) -> Manifest:
     """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it is.
 
-    config: a run file's path, its content, or a Config. code_allowed: models may run code of their own if the run
-    file trusts it too. events: a file that JSON lines are appended to as things happen. Raises MapjobError; what is
-    committed by then stays, and the same call resumes from it.
+    config: a run file's path, its content, or a Config. code_allowed: models may run code of their own, if the run file
+    allows it too. events: a file to append JSON lines to. Raises MapjobError; what is committed by then stays, and the
+    same call resumes from it.
     """
     config = _read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
@@ -75,10 +74,10 @@ def run_job(
     return manifest
 
 
-def rank_job(config: Config | dict[str, Any] | str, limit: int | None = None, code_allowed: bool = False) -> Manifest:
+def rank_job(config: RunFile, limit: int | None = None, code_allowed: bool = False) -> Manifest:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
-    config: a run file's path, its content, or a Config. Raises IncompleteError if scores are missing.
+    Raises IncompleteError if scores are missing.
     """
     spent = Spent()
     job = prepare(_read_config(config), limit, code_allowed)
@@ -232,7 +231,7 @@ def load_scores(path: str) -> pa.Table:
     return pa.concat_tables(parts).append_column("selected", selected).take(pa.array(ranking.order))
 
 
-def _read_config(config: Config | dict[str, Any] | str) -> Config:
+def _read_config(config: RunFile) -> Config:
     if isinstance(config, Config):
         return config
     return parse_config(config) if isinstance(config, dict) else load_config(config)
