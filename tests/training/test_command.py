@@ -155,4 +155,4 @@ def test_without_trl(chat, output, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
     error = refusal(chat, "--objective", "dpo", "--output", output)
     assert len(str(error).splitlines()) == 3
-    assert ".[train]" in error.do
+    assert error.do == "pip install 'mapjob[train]'"
