@@ -22,7 +22,7 @@ def svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
 
 def svg_file(width: float, height: float, label: str, parts: Iterable[str]) -> bytes:
     """A file of its own, shown at 1.5 times its size, with the colours that a page would give it."""
-    style = f"<style>{COLOURS}svg {{ background: var(--page); font-family: sans-serif; }}</style>"
+    style = f"<style>\n{COLOURS}svg {{ background: var(--page); font-family: sans-serif; }}</style>"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_px(1.5 * width)}" height="{_px(1.5 * height)}" '
     return svg(width, height, label, [style, *parts]).replace("<svg ", head, 1).encode()
 
