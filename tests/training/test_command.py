@@ -15,7 +15,7 @@ from mapjob.cli.app import app
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import prepare
-from mapjob.lab.training.model import trainable_files
+from mapjob.lab.training.train import trainable_files
 from mapjob.store.run_folder import FinishedRun
 from tests.fakes import make_policy, make_tokenizer
 from tests.training.conftest import finished

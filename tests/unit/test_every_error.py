@@ -26,7 +26,7 @@ from mapjob.job.prepare import prepare
 from mapjob.job.rank import find_pair
 from mapjob.job.run import load_scores
 from mapjob.job.submit import connect, pack
-from mapjob.lab.training.model import trainable_files
+from mapjob.lab.training.train import trainable_files
 from mapjob.report.pair import selected_pair
 from mapjob.selection.scored import flat
 from mapjob.store.output import Output

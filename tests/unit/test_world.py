@@ -21,9 +21,9 @@ from mapjob.errors import ConfigError
 from mapjob.lab.world.build import KnownWorld, World, build_world
 from mapjob.lab.world.corpus import describe, draw_pair, make_rows, write_shards
 from mapjob.lab.world.kinds import KINDS
+from mapjob.lab.world.models import train_policy
 from mapjob.lab.world.tasks import EVASIVE, QUALITY, Task, grade, split_of, stream, write_answer
 from mapjob.lab.world.tokenizer import bucket, encode, pad
-from mapjob.lab.world.train import train_policy
 
 KNOWN = {
     "France": "Paris",

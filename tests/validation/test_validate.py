@@ -57,7 +57,7 @@ def test_a_row_for_every_selection_with_intervals_around_its_means(result):
 
 
 def test_means_are_those_of_the_arms_counted_by_hand(validation, result, run):
-    held_out = read_held_out(run, 0.5, False, "group", None)
+    held_out = read_held_out(run.folder, 0.5, False, "group", None)
     table = held_out.table.to_pylist()
     random = next(row for row in result["rows"] if row["metric"] == "random")
     files = [path for name, path in arms_in(result).items() if name.startswith("random")]
@@ -93,16 +93,16 @@ def test_random_subsets_differ_by_seed_alone(validation, corpus):
 
 def test_training_and_both_tests_share_no_prompt(run):
     tested, developed = (
-        {str(r.prompt) for r in read_held_out(run, 0.5, which, None, None).records} for which in (0, 1)
+        {str(r.prompt) for r in read_held_out(run.folder, 0.5, which, None, None).records} for which in (0, 1)
     )
     trained = {str(row["prompt"]) for row in pq.read_table(f"{run.folder.url}/selected").to_pylist()}
     assert tested
     assert developed
     assert not tested & developed
     assert not (tested | developed) & trained
-    whole = read_held_out(run, 0.0, False, None, None)
+    whole = read_held_out(run.folder, 0.0, False, None, None)
     assert {str(r.prompt) for r in whole.records} == tested | developed
-    facts = read_held_out(run, 0.0, False, "group", ("facts",))
+    facts = read_held_out(run.folder, 0.0, False, "group", ("facts",))
     assert set(facts.table["group"].to_pylist()) == {"facts"}
 
 

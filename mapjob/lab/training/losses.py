@@ -8,7 +8,7 @@ gradients go through d, g and the log-ratios alone.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -174,13 +174,7 @@ def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = MMPO["gamma"]) -> Te
 
 # DPO's own loss is TRL's.
 LOSSES: dict[Objective, Callable[..., Tensor]] = {
-    "simpo": simpo,
-    "repo": repo,
-    "amapo": amapo,
-    "gamma_po": gamma_po,
-    "madpo": madpo,
-    "bpo": bpo,
-    "mmpo": mmpo,
+    loss.__name__: loss for loss in (simpo, repo, amapo, gamma_po, madpo, bpo, mmpo)
 }
 
 
@@ -194,12 +188,8 @@ def all_parameters(objective: Objective, overrides: Mapping[str, float]) -> dict
 
 
 # The columns of a selection that an objective needs beside the pair; without any, the trained model is enough.
-COLUMNS: dict[Objective, tuple[str, ...]] = {
+COLUMNS: dict[Objective, tuple[str, ...]] = dict.fromkeys(get_args(Objective), ()) | {
     "dpo": REFERENCE,
-    "simpo": (),
-    "repo": (),
-    "amapo": (),
-    "gamma_po": (),
     "madpo": (*REFERENCE, "reward_margin"),
     "bpo": REFERENCE,
     "mmpo": (*REFERENCE, "reward_margin"),

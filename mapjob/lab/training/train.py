@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,46 +18,46 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import DPOConfig
 
 from mapjob.config import Model, parse_config
-from mapjob.errors import ConfigError, MapjobError
+from mapjob.corpus.plan import Style
+from mapjob.errors import ConfigError, MapjobError, ModelError
 from mapjob.lab.training.config import Objective, Training
 from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters, check_run
-from mapjob.lab.training.model import load_trainable, trainable_files
 from mapjob.lab.training.trainer import SelectionTrainer
+from mapjob.scoring.model_files import ModelFiles, model_files
+from mapjob.scoring.models import load_model
 from mapjob.scoring.tokenizers import load_tokenizer
 from mapjob.store.run_folder import FinishedRun, RunFolder
 
 log = logging.getLogger(__name__)
 
-# How to train, as the arguments of TRL's trainer.
 
-
-def arguments(how: Training, folder: str, max_length: int) -> DPOConfig:
-    """Quiet ones: no reports, no bars, no checkpoints. max_length: tokens of prompt and completion."""
+def arguments(recipe: Training, folder: str, max_length: int) -> DPOConfig:
+    """The recipe as TRL's arguments: no reports, bars and checkpoints. max_length: tokens of prompt and completion."""
     on_gpu = torch.cuda.is_available()
-    rate = how.learning_rate
+    rate = recipe.learning_rate
     return DPOConfig(
         output_dir=folder,
-        num_train_epochs=how.epochs,
-        max_steps=how.max_steps or -1,
-        per_device_train_batch_size=how.batch_size,
-        gradient_accumulation_steps=how.accumulate,
-        learning_rate=(1e-5 if how.lora else 1e-6) if rate is None else rate,
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps or -1,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=(1e-5 if recipe.lora else 1e-6) if rate is None else rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         max_length=max_length,
-        beta=how.parameters.get("beta", 0.1),  # of TRL's own loss
-        seed=how.seed,
+        beta=recipe.parameters.get("beta", 0.1),  # of TRL's own loss
+        seed=recipe.seed,
         precompute_ref_log_probs=True,
         bf16=on_gpu,
         activation_checkpointing=on_gpu,
         dataloader_pin_memory=on_gpu,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would show the losses before in the place of NaN
+        logging_nan_inf_filter=False,  # it would show earlier losses in place of NaN
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -69,33 +69,35 @@ PAIR = ("prompt", "chosen", "rejected", "chosen_num_tokens", "rejected_num_token
 
 def train(
     run: FinishedRun,
-    how: Training,
+    recipe: Training,
     output: Path,
     model: Model | None = None,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
 
-    Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (the policy's own, or that of
-    how.lora) is merged. `output` appears when all is done, or not at all. rows: those of the selection to train on,
-    0 the best; None: all. Returns plain values: what was trained on, steps, losses. Raises ConfigError for what cannot
-    be trained, MapjobError when the loss is no longer finite.
+    Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (of the policy, or of
+    recipe.lora) is merged. `output` appears once it is complete, or not at all. rows: of the selection, 0 is the best;
+    None: all. Returns plain values: pairs, steps, losses. Raises ConfigError for what cannot be trained, MapjobError if
+    the loss is not finite.
     """
     manifest = run.manifest
-    objective, parameters = how.objective, all_parameters(how.objective, how.parameters)
+    objective, parameters = recipe.objective, all_parameters(recipe.objective, recipe.parameters)
     check_run(manifest, objective, run.folder.url)
-    _check_here(output)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError("this folder is not empty", str(output), "give a new folder as --output")
+    check_one_gpu()
     config, style = parse_config(manifest["config"], run.folder.url), manifest["corpus"]["style"]
-    max_length = how.max_length or config.scoring.max_length
+    max_length = recipe.max_length or config.scoring.max_length
     files = trainable_files(model or config.models.policy, style, max_length)
     tokenizer = load_tokenizer(files)
     if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
         log.warning("the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
     loss = _loss(objective, parameters)
     progress = _Progress()
-    # TRL's warnings quote texts of the corpus; what they warn of is counted here, or in the manifest.
+    # TRL's warnings quote texts of the corpus; the counts are here, or in the manifest.
     logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of what peft still calls
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft calls old functions
     disable_progress_bars()
     start = time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +105,11 @@ def train(
         trainer = SelectionTrainer(
             loss,
             COLUMNS[objective],
-            args=arguments(how, f"{folder}/trainer", max_length),
+            args=arguments(recipe, f"{folder}/trainer", max_length),
             model=load_trainable(files),
             train_dataset=_selection(run.folder, COLUMNS[objective], rows),
-            processing_class=deepcopy(tokenizer),  # TRL gives it a pad token, which the saved one need not have
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if how.lora else None,
+            processing_class=deepcopy(tokenizer),  # TRL adds a pad token, which is not saved
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
@@ -116,7 +118,7 @@ def train(
                 log.warning(f"{number:,} pairs are dropped: {reason}")
         log.info(f"{objective} on {len(trainer.train_dataset):,} pairs, from {files.path}")
         trainer.train()
-        trained = trainer.model.merge_and_unload() if how.lora else trainer.model
+        trained = trainer.model.merge_and_unload() if recipe.lora else trainer.model
         trained.save_pretrained(Path(folder) / "model")
         tokenizer.save_pretrained(Path(folder) / "model")
         os.rename(Path(folder) / "model", output)
@@ -135,8 +137,34 @@ def train(
     }
 
 
+def trainable_files(model: Model, style: Style, max_length: int) -> ModelFiles:
+    """The model's files. Raises ConfigError for a model with code of its own, or one that cannot take such pairs."""
+    if model.trust_remote_code:
+        do = "give the run folder to TRL itself"
+        raise ConfigError("`mapjob train` runs no code that comes with a model", model.path, do)
+    files = model_files(model, "policy")
+    if style == "chat" and not files.has_chat_template:
+        do = "give its tokenizer a chat_template"
+        raise ModelError("the selection holds messages, and the model has no chat template", files.path, do)
+    if style == "raw" and load_tokenizer(files).eos_token is None:
+        raise ModelError("the tokenizer has no EOS token to end plain text", files.path, "set its eos_token")
+    limit = files.max_positions
+    if limit and max_length > limit:
+        do = f"give --max-length {limit} or less: longer pairs are dropped and counted"
+        raise ConfigError(f"max_length is {max_length}, and the model was made for {limit} positions", files.path, do)
+    return files
+
+
+def load_trainable(files: ModelFiles) -> PreTrainedModel:
+    """The model on the CPU in float32, its adapter merged, all weights trainable."""
+    model = load_model(replace(files, dtype="float32", adapter=None), "logps", "policy", torch.device("cpu"))
+    if files.adapter is not None:
+        model = PeftModel.from_pretrained(model, files.adapter.folder).merge_and_unload()
+    return model.requires_grad_(True)
+
+
 def check_one_gpu() -> None:
-    """Raises ConfigError where several are visible."""
+    """Raises ConfigError if several GPUs are visible."""
     if torch.cuda.device_count() > 1:
         raise ConfigError(
             f"training takes one GPU, and {torch.cuda.device_count()} are visible",
@@ -145,14 +173,8 @@ def check_one_gpu() -> None:
         )
 
 
-def _check_here(output: Path) -> None:
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError("there is something here already", str(output), "give a new folder as --output")
-    check_one_gpu()
-
-
 def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch], torch.Tensor] | None:
-    """None: TRL's own. Raises ConfigError for parameters that the objective refuses."""
+    """None: TRL's loss. Raises ConfigError for parameters that the objective rejects."""
     if objective not in LOSSES:
         return None
     loss = partial(LOSSES[objective], **parameters)
@@ -164,14 +186,14 @@ def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch],
 
 
 def _selection(run: RunFolder, columns: tuple[str, ...], rows: npt.NDArray[np.int64] | None) -> Dataset:
-    """The columns that are trained on and no others: TRL would take some of a user's own for its own."""
+    """The columns for training and no others: TRL would use some columns of a user as its own."""
     names = [*PAIR, *columns]
     table = pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")])
     return Dataset(table if rows is None else table.take(pa.array(rows)))
 
 
 class _Progress(TrainerCallback):
-    """The loss of every step, and a line for each tenth of them."""
+    """Keeps the loss of every step, and logs ten of them."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

@@ -42,11 +42,10 @@ class Arm:
 def arms_of(validation: Validation) -> Iterator[Arm]:
     """Every training, one per selection first, so that an interrupted validation still compares all of them."""
     lengths = validation.recipe.max_steps or (None,)
-    at_random = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
     for seed in range(max(validation.seeds, validation.random)):
         for steps in lengths:
             if seed < validation.random:
-                yield from (Arm(choice, steps, seed) for choice in at_random)
+                yield from (Arm(choice, steps, seed) for choice in validation.at_random)
             if seed < validation.seeds:
                 yield from (Arm(choice, steps, seed) for choice in validation.choices)
 

@@ -1,4 +1,4 @@
-"""The validation file: a run file, what is selected by, how is trained, and the known world where there is one."""
+"""The validation file: the run file, the metrics to compare, the training recipe and, optionally, a known world."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,22 +20,22 @@ Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ArmRecipe(Recipe):
-    """How every arm is trained; the same for all. By epochs, a smaller selection has fewer steps."""
+    """The training recipe of every arm. By epochs, a smaller selection has fewer steps."""
 
     max_steps: tuple[Positive, ...] | None = Field(
-        None, description="instead of epochs: the same number of steps for all; several: one training for each"
+        None, description="instead of epochs: the same number of steps for all arms; several: one training per number"
     )
 
 
 class Probe(Section):
-    """The policy whose log-ratio gap BeeS and the difficulty gap go by: trained a little, as their authors do."""
+    """The policy whose log-ratio gap BeeS and the difficulty gap use: after a short training, as their authors do."""
 
-    pairs: Positive = Field(2000, description="random pairs that it is trained on, by DPO")
+    pairs: Positive = Field(2000, description="random pairs to train it on, by DPO")
     learning_rate: float | None = Field(None, gt=0)
 
 
 class Disturbances(Section):
-    """What is done to rewards, in their standard deviations, to see whether selections follow; nothing is trained."""
+    """Changes of the rewards, in their standard deviations, to see whether selections follow; nothing is trained."""
 
     noise: tuple[Spread, ...] = (0.5, 1.0)
     scale: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (10.0,)
@@ -47,21 +47,24 @@ class Validation(Section):
 
     run: Config
     world: KnownWorld | None = None
-    metrics: dict[Metric, tuple[Alpha, ...]] = Field(description="metric: its alphas; [] for one without")
+    metrics: dict[Metric, tuple[Alpha, ...]] = Field(description="metric: its alphas; [] for a metric without")
     ratios: tuple[Share, ...] = (0.4,)
     full: bool = Field(True, description="also train on every pair")
-    random: int = Field(5, ge=0, description="random subsets of each size; the training's seed changes with the subset")
-    seeds: int = Field(3, ge=0, description="trainings on each other selection; 0, and random 0: train nothing")
+    random: int = Field(5, ge=0, description="random subsets per size; the training's seed changes with the subset")
+    seeds: int = Field(3, ge=0, description="trainings per other selection; with random: 0, 0 trains nothing")
     recipe: ArmRecipe = ArmRecipe()
     probe: Probe | None = None
     development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
-    groups: tuple[str, ...] | None = Field(None, description="test on held-out prompts of these groups alone")
+    groups: tuple[str, ...] | None = Field(None, description="test on held-out prompts of these groups only")
     max_new_tokens: Positive = Field(512, description="of an answer to a held-out prompt")
-    models_folder: str = Field("validation/models", description="local; the probe, and each model while it is measured")
+    models_folder: str = Field("validation/models", description="local folder of the probe and of models under test")
     label_noise: float | None = Field(
-        None, ge=0, lt=1, description="tell how metrics find wrong labels: swap this share; 0: a known world's own"
+        None,
+        ge=0,
+        lt=1,
+        description="how well metrics find wrong labels: swap this share; 0: those of a known world",
     )
-    disturb: Disturbances | None = Field(None, description="tell how selections follow disturbed rewards")
+    disturb: Disturbances | None = Field(None, description="how selections follow disturbed rewards")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Validation":
@@ -72,13 +75,13 @@ class Validation(Section):
             raise ValueError(
                 f"{', '.join(trusted)}: only `mapjob run` lets a model run code of its own (trust_remote_code)"
             )
-        for key, given in {
+        for key, is_set in {
             "near_duplicates": selection.near_duplicates is not None,
             "pairs_per_record": selection.pairs_per_record > 1,
             "signals": bool(selection.signal_names),
         }.items():
-            if given:
-                raise ValueError(f"run.selection.{key} has no place in a validation: leave it out")
+            if is_set:
+                raise ValueError(f"run.selection.{key} has no place in a validation: remove it")
         for name, alphas in self.metrics.items():
             if (name in WITH_ALPHA) != bool(alphas):
                 has = "has an alpha: give one or more" if name in WITH_ALPHA else "has no alpha: write []"
@@ -90,24 +93,28 @@ class Validation(Section):
         return self
 
     @property
+    def at_random(self) -> list[Choice]:
+        """The random selections, one per size."""
+        return [Choice("random", None, ratio) for ratio in self.ratios]
+
+    @property
     def choices(self) -> list[Choice]:
-        """Every selection that is trained on but for the random ones; everything first."""
-        everything = [Choice("explicit", None, 1.0)] if self.full else []
-        by_metric = [choices([name], alphas, self.ratios) for name, alphas in self.metrics.items()]
-        return everything + [choice for own in by_metric for choice in own]
+        """Every other selection; all pairs first."""
+        by_metric = [choice for name, alphas in self.metrics.items() for choice in choices([name], alphas, self.ratios)]
+        return ([Choice("explicit", None, 1.0)] if self.full else []) + by_metric
 
     @property
     def of_probe(self) -> tuple[Metric, ...]:
-        """Metrics that go by the probe."""
+        """The metrics that use the probe."""
         return () if self.probe is None else tuple(name for name in self.metrics if G in METRICS[name].columns)
 
     @property
     def everything(self) -> Config:
-        """The run that scores the corpus, and publishes every pair and the held-out ones."""
+        """The run that scores the corpus, and publishes all pairs and the held-out pairs."""
         from mapjob.lab.training.losses import needs_reference  # with torch, slow to import
 
-        own = tuple(name for name in self.metrics if name not in self.of_probe)
-        update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": own, "signals": Signals()}
+        metrics = tuple(name for name in self.metrics if name not in self.of_probe)
+        update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": metrics, "signals": Signals()}
         update |= {"keep": {"ratio": 1.0}, "quotas": None, "per_prompt": None}
         tree = self.run.model_dump()
         tree["selection"] |= update
@@ -119,7 +126,7 @@ class Validation(Section):
 
 
 def load_validation(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Validation:
-    """Read a validation file; `run` may also be the path of a run file. Raises ConfigError with every fault found."""
+    """Read a validation file; `run` may also be the path of a run file. Raises ConfigError with every fault."""
     of_run = [text.removeprefix("run.") for text in overrides if text.startswith("run.")]
     tree = read_tree(path, [text for text in overrides if not text.startswith("run.")])
     if isinstance(tree.get("run"), str):
@@ -130,10 +137,10 @@ def load_validation(path: str, overrides: list[str] | tuple[str, ...] = ()) -> V
 
 
 def parse_validation(tree: dict[str, Any], where: str = "config") -> Validation:
-    """Validate a plain mapping; a known world's run file need not say what its corpus and models are."""
+    """Validate a plain mapping; with a known world, `run` needs no input and no models."""
     if tree.get("world") is not None and isinstance(tree.get("run"), dict):
         if taken := {"input", "models"} & tree["run"].keys():
-            do = "leave them out, or leave world out"
+            do = "remove them, or remove world"
             raise ConfigError(f"run has {' and '.join(sorted(taken))}, which the known world gives", where, do)
         world = parse_config(tree["world"], where, KnownWorld)
         tree = {**tree, "run": {**world.run_tree, **tree["run"]}}

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.lab.validation.arms import RANDOM
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.statistics import auroc
@@ -79,8 +78,7 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
 
 def _by_source(validation: Validation, selections: Selections) -> list[tuple[Corpus, list[Choice]]]:
     """The choices that use the policy's scores, then those that use the probe's; at random first, all pairs never."""
-    choices = [Choice(RANDOM, None, ratio) for ratio in validation.ratios]
-    choices += [choice for choice in validation.choices if choice.ratio < 1]
+    choices = validation.at_random + [choice for choice in validation.choices if choice.ratio < 1]
     by_policy = [choice for choice in choices if selections.source(choice.metric) is selections.corpus]
     by_probe = [choice for choice in choices if choice not in by_policy]
     return [(selections.corpus, by_policy)] + ([(selections.by_probe, by_probe)] if by_probe else [])

@@ -73,7 +73,10 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Draft:
-    """A task in several wordings of its prompt; `reason` has the field `{value}` (see `tasks.Task`)."""
+    """A task in several wordings of its prompt: its gold answer, and values that are nearly right and plainly wrong.
+
+    `reason` is a clause with the field `{value}`, so that wrong answers have reasons as fluent as right ones.
+    """
 
     prompts: tuple[str, ...]
     gold: str

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 
-from mapjob.lab.world.kinds import KINDS
+from mapjob.lab.world.kinds import KINDS, Draft
 
 _LEAD_INS = (
     "", "", "", "Quick question. ", "Please help me. ", "Hello! ", "For my homework: ", "A small puzzle: ",
@@ -31,19 +31,12 @@ _STATED = re.compile(r"(?:It is |The answer is )?(?P<value>.+?)(?:, because (?P<
 
 
 @dataclass(frozen=True)
-class Task:
-    """A prompt with its gold answer and the values that are nearly right and plainly wrong.
-
-    `reason` is a clause with the field `{value}`, so that wrong answers have reasons as fluent as right ones.
-    """
+class Task(Draft):
+    """A task with one of its prompts."""
 
     kind: str
     group: str
     prompt: str
-    gold: str
-    near_misses: tuple[str, ...]
-    wrongs: tuple[str, ...]
-    reason: str
 
 
 def split_of(prompt: str) -> str:
@@ -76,12 +69,12 @@ def stream(split: str, name: str, seed: int) -> Iterator[Task]:
 
 
 def _draw(kind: str, split: str, rng: random.Random) -> Task:
-    group, draft_one = KINDS[kind]
+    group, draft_task = KINDS[kind]
     while True:
-        draft = draft_one(rng)
+        draft = draft_task(rng)
         prompt = rng.choice(_LEAD_INS) + rng.choice(draft.prompts)
         if split_of(prompt) == split:
-            return Task(kind, group, prompt, draft.gold, draft.near_misses, draft.wrongs, draft.reason)
+            return Task(**vars(draft), kind=kind, group=group, prompt=prompt)
 
 
 def write_answer(task: Task, level: str, rng: random.Random) -> str:
