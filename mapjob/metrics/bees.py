@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.metrics.columns import Column, finite
+from mapjob.metrics.columns import Column
 from mapjob.metrics.statistics import sigmoid
 
 LOWER = -2.0
@@ -27,14 +27,13 @@ def bees(reward_margins: Mapping[str, F64], dpo_margin: F64 | None = None) -> Co
 
     reward_margins: (N,) by name, one per reward model; dpo_margin: (N,), left out if no reference was scored.
     p_k is that of `probability`, held in [2^-20, 1 - 2^-20]: two sources that contradict each other entirely give 0.5,
-    for which the formula as printed has 0/0. Raises ValueError for values that are not finite, and without a source.
+    for which the formula as printed has 0/0. Raises ValueError without a source.
     """
     sources = [(f"margin of {name}", margin, EXPLICIT_DIVISOR) for name, margin in reward_margins.items()]
     if dpo_margin is not None:
         sources.append(("implicit margin", dpo_margin, IMPLICIT_DIVISOR))
     if not sources:
         raise ValueError("BeeS needs at least one margin")
-    finite(**{name: margin for name, margin, _ in sources})  # all of one length
     parts = [probability(margin, divisor, name) for name, margin, divisor in sources]
     clamped = [np.clip(part.values, CLAMP, 1 - CLAMP) for part in parts]
     log_odds = np.sum([np.log(p) - np.log1p(-p) for p in clamped], axis=0)
@@ -47,7 +46,6 @@ def probability(margin: F64, divisor: float, name: str) -> Column:
     margin: (N,). If all margins are the same between the bounds, the source says nothing and p is 0.5 throughout.
     Margins beyond the bounds are counted in the warnings; a search that found no bound says so there.
     """
-    (margin,) = finite(**{name: margin})
     if not len(margin):
         return Column(margin)
     upper = upper_bound(margin, divisor)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from mapjob.arrays import F64
@@ -25,7 +24,6 @@ MARGINS = {
 H, D, G, IMPLICIT, DISTANCE = "reward_margin", "simpo_margin", "dpo_margin", "implicit_margin", "edit_distance"
 EACH_MODEL = "reward_margin.*"  # one column per model, if there are several reward models
 
-
 # Parameters of a signal, as the run file may set them.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,24 +40,16 @@ class Column:
     warnings: tuple[str, ...] = ()
 
 
-def finite(**columns: npt.ArrayLike) -> tuple[F64, ...]:
-    """The named columns as float64, in the order given; all have one shape (N,).
-
-    Raises ValueError, with name and row, for NaN, an infinity, a number beyond 1e100, or columns of different lengths.
-    """
-    arrays = {name: np.asarray(values, np.float64) for name, values in columns.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(f"one value per pair is needed in every column; the shapes are {shapes}")
-    for name, array in arrays.items():
-        unusable = np.flatnonzero(~(np.abs(array) <= LARGEST))
+def check_finite(**columns: F64) -> None:
+    """Raises ValueError, with the column's name and the row, for NaN, an infinity, or a number beyond 1e100."""
+    for name, values in columns.items():
+        unusable = np.flatnonzero(~(np.abs(values) <= LARGEST))
         if len(unusable):
             row = int(unusable[0])
             raise ValueError(
-                f"{name} is {array[row]} in row {row}; {len(unusable)} of {len(array)} rows hold what no sound model "
+                f"{name} is {values[row]} in row {row}; {len(unusable)} of {len(values)} rows hold what no sound model "
                 "gives: such rows go to errors/ and are not ranked"
             )
-    return tuple(arrays.values())
 
 
 def per_token(total: F64, num_tokens: F64) -> F64:

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
 from mapjob.arrays import F64
-from mapjob.metrics.columns import finite
 
 TokenIds = npt.NDArray[np.integer]
 
@@ -24,27 +23,14 @@ def edit_distances(completions: Sequence[TokenIds]) -> npt.NDArray[np.int64]:
 
 
 def dcrm(
-    reward_margin: F64,
-    edit_distance: npt.ArrayLike,
-    chosen_logps: F64,
-    rejected_logps: F64,
-    scale: float = 1.0,
-    epsilon: float = 1.0,
+    reward_margin: F64, edit_distance: npt.NDArray, chosen_logps: F64, rejected_logps: F64, scale: float = 1.0
 ) -> F64:
-    """(sigma(scale * h) - 1/2) / (e + |s_w - s_l| + epsilon) (Huang and Goyal 2025, arXiv 2506.14157).
+    """(sigma(scale * h) - 1/2) / (e + |s_w - s_l| + 1) (Huang and Goyal 2025, arXiv 2506.14157).
 
     Larger is better; the sign is that of h = r_w - r_l, so it is negative if the reward model contradicts the label.
     e is the edit distance in tokens, s a sum of log-probabilities in nats; shapes (N,). `scale` brings h to log-odds.
-    That the two distances are added as they are, and epsilon = 1, was not checked against the authors' code; all its
-    parts are columns. Raises ValueError for values that are not finite, and for epsilon <= 0.
+    That the two distances are added as they are, and the 1, was not checked against the authors' code; all its parts
+    are columns.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}: only a number above 0 keeps equal texts from dividing by 0")
-    h, e, s_w, s_l = finite(
-        reward_margin=reward_margin,
-        edit_distance=edit_distance,
-        chosen_logps=chosen_logps,
-        rejected_logps=rejected_logps,
-    )
     # sigma(x) - 1/2 = tanh(x / 2) / 2 keeps the digits of small margins.
-    return 0.5 * np.tanh(0.5 * scale * h) / (e + np.abs(s_w - s_l) + epsilon)
+    return 0.5 * np.tanh(0.5 * scale * reward_margin) / (edit_distance + np.abs(chosen_logps - rejected_logps) + 1.0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.metrics.columns import Column, Positive, finite
+from mapjob.metrics.columns import Column, Positive
 from mapjob.metrics.statistics import sigmoid
 
 # Largest relative error of the mean margin that passes without a warning.
@@ -28,9 +28,9 @@ def gamma_po_margin(
     and -log sigma(gap - (gamma - gamma0)) for DPO. (beta, ratio, tau) of the paper: 10, 0.4, 10 for Llama-3; 10, 0.5,
     20 for Gemma-2; 2.5, 0.15, 10 for Mistral; 10, 0.3, 3 for Qwen2.5. The mean is gamma0, and the values do not depend
     on the order of the corpus. A solution that did not converge says so in the warnings. Raises ValueError unless
-    gamma0 and tau are above 0 and gamma0 / tau is at most 100, and for values that are not finite.
+    gamma0 and tau are above 0 and gamma0 / tau is at most 100.
     """
-    gap, gamma0 = beta * finite(implicit_margin=implicit_margin)[0], beta * gamma_beta_ratio
+    gap, gamma0 = beta * implicit_margin, beta * gamma_beta_ratio
     if not (gamma0 > 0 and tau > 0 and gamma0 / tau <= 100):
         raise ValueError(f"gamma0 is {gamma0} and tau is {tau}: both are above 0, and gamma0 / tau is at most 100")
     if not len(gap):

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.columns import finite
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,19 @@ def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
     """Two rows for each pair, with goals 1 + 9 * (r - lowest) / (highest - lowest) over all rewards given, shape (N,).
 
     Pairs whose label the rewards contradict are left out, as by the authors; ties too, since no goal tells the sides
-    apart. Raises ConfigError if every reward is the same, ValueError for values that are not finite.
+    apart. Raises ConfigError if no pair is left.
     """
-    r_w, r_l = finite(chosen_reward=chosen_reward, rejected_reward=rejected_reward)
-    used = np.flatnonzero(r_w > r_l)
+    used = np.flatnonzero(chosen_reward > rejected_reward)
     if not len(used):
         raise ConfigError(
             "no chosen side has a larger reward than its rejected side, so no goal can be set",
-            f"the rewards of {len(r_w)} pairs",
+            f"the rewards of {len(chosen_reward)} pairs",
             "check the reward model, or that chosen and rejected are not exchanged",
         )
-    lowest, highest = min(r_w.min(), r_l.min()), max(r_w.max(), r_l.max())
-    rewards = np.stack([r_w[used], r_l[used]], axis=1).reshape(-1)
-    goal = 1.0 + 9.0 * ((rewards - lowest) / (highest - lowest))
-    return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(r_w) - len(used))
+    rewards = np.stack([chosen_reward, rejected_reward], axis=1)
+    lowest, highest = rewards.min(), rewards.max()
+    goal = 1.0 + 9.0 * ((rewards[used].reshape(-1) - lowest) / (highest - lowest))
+    return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(rewards) - len(used))
 
 
 SystemRole = Annotated[bool, Field(description="false: the goal is put before the user's turn")]

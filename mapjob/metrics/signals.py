@@ -3,7 +3,7 @@
 A signal of the run file is a function and its entry in SIGNALS; the first two lines of its docstring say what it is,
 the objective it is for, and its source. d is the difference of mean log-probabilities per token, g DPO's log-ratio gap,
 h the reward margin, s a sum of log-probabilities. In training the authors take mu and sigma over a batch; here they are
-those of the corpus (population sigma). All shapes (N,); ValueError for values that are not finite.
+those of the corpus (population sigma). All shapes (N,).
 """
 
 import inspect
@@ -30,7 +30,6 @@ from mapjob.metrics.columns import (
     G,
     H,
     Positive,
-    finite,
     per_token,
 )
 from mapjob.metrics.gamma_po import gamma_po_margin
@@ -50,8 +49,7 @@ def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Pos
     exponent changes its sign, and harder pairs get smaller margins: a warning says so. Exponents are held within
     [-20, 20], and counted. With sigma = 0 no pair is below the mean, and every margin is 0.
     """
-    (d,) = finite(simpo_margin=simpo_margin)
-    moments = moments or Moments.of(d)
+    d, moments = simpo_margin, moments or Moments.of(simpo_margin)
     mu, sigma = moments.mean, moments.std
     if sigma == 0:
         return Column(np.zeros(len(d)), (f"AMaPO: every implicit margin is {mu:g}, so every margin is 0",))
@@ -76,12 +74,11 @@ def alpha_dpo_margin(
     The margin is in units of d. moments: those of g unless given; alpha 0.05 to 0.2. With sigma = 0 every margin is
     gamma/beta.
     """
-    (g,) = finite(dpo_margin=dpo_margin)
-    moments = moments or Moments.of(g)
+    moments = moments or Moments.of(dpo_margin)
     if moments.std == 0:
         warning = f"alpha-DPO: every DPO margin is {moments.mean:g}, so every margin is gamma/beta"
-        return Column(np.full(len(g), gamma_beta_ratio), (warning,))
-    return Column(gamma_beta_ratio + alpha * ((g - moments.mean) / moments.std))
+        return Column(np.full(len(dpo_margin), gamma_beta_ratio), (warning,))
+    return Column(gamma_beta_ratio + alpha * ((dpo_margin - moments.mean) / moments.std))
 
 
 def bpo_margin(
@@ -99,19 +96,14 @@ def bpo_margin(
     chosen_binds is True if that is the chosen side, also if both are equal. alpha weighs the rejected side. Raises
     ConfigError if the policy equals its reference, which makes every margin 0.
     """
-    s_w, s_l, ref_w, ref_l = finite(
-        chosen_logps=chosen_logps,
-        rejected_logps=rejected_logps,
-        ref_chosen_logps=ref_chosen_logps,
-        ref_rejected_logps=ref_rejected_logps,
-    )
-    if len(s_w) and (s_w == ref_w).all() and (s_l == ref_l).all():
+    chosen_gain, rejected_gain = chosen_logps - ref_chosen_logps, rejected_logps - ref_rejected_logps
+    if len(chosen_gain) and not chosen_gain.any() and not rejected_gain.any():
         raise ConfigError(
             "every BPO margin is 0: the policy gives the same log-probabilities as the reference",
             "models.reference",
             "use the reference that the policy was trained from",
         )
-    chosen, rejected = beta * (s_w - ref_w), -alpha * beta * (s_l - ref_l)
+    chosen, rejected = beta * chosen_gain, -alpha * beta * rejected_gain
     return np.minimum(chosen, rejected), chosen <= rejected
 
 
@@ -121,8 +113,7 @@ def repo_loss(simpo_margin: F64, *, gamma: Finite = 0.5) -> tuple[F64, npt.NDArr
 
     gamma 0.4 to 0.6.
     """
-    (d,) = finite(simpo_margin=simpo_margin)
-    return np.maximum(0.0, gamma - d), d < gamma
+    return np.maximum(0.0, gamma - simpo_margin), simpo_margin < gamma
 
 
 LogOdds = Annotated[Positive, Field(description="brings the reward margin to log-odds")]
@@ -147,7 +138,7 @@ def madpo_weight(
     c_min = 1 / c_max if c_min is None else c_min
     if not (c_max > 1 and 0 < c_min < 1):
         raise ValueError(f"c_max is {c_max} and c_min is {c_min}: MADPO needs c_max > 1 and 0 < c_min < 1")
-    h = scale * finite(reward_margin=reward_margin)[0]
+    h = scale * reward_margin
     log_ratio = math.log((c_max - 1) / (1 - c_min))
     c = c_min + (c_max - c_min) * sigmoid(-(rate * (np.abs(h) - tau) + log_ratio))
     weighed = np.maximum(h, -tau)  # what is below gets 1 in any case
@@ -160,8 +151,7 @@ def mmpo_target(reward_margin: F64, *, gamma: LogOdds = 1.0) -> tuple[F64, npt.N
 
     gamma brings h to log-odds; the authors took 2.2, 0.3 and 1.1 for three reward models, so tune it.
     """
-    (h,) = finite(reward_margin=reward_margin)
-    return sigmoid(gamma * np.abs(h)), h < 0
+    return sigmoid(gamma * np.abs(reward_margin)), reward_margin < 0
 
 
 def wpo_weight(
@@ -178,15 +168,9 @@ def wpo_weight(
     Means are over tokens. The collision column is the sum over the completion's tokens of log sum_v p_v^2, the policy's
     log-probability to draw one token twice. Rounds to 0 if a_w + a_l is below -745 nats.
     """
-    s_w, s_l, q_w, q_l, n_w, n_l = finite(
-        chosen_logps=chosen_logps,
-        rejected_logps=rejected_logps,
-        chosen_collision_logps=chosen_collision_logps,
-        rejected_collision_logps=rejected_collision_logps,
-        chosen_num_tokens=chosen_num_tokens,
-        rejected_num_tokens=rejected_num_tokens,
-    )
-    return np.exp(np.minimum(per_token(s_w - q_w, n_w) + per_token(s_l - q_l, n_l), 0.0))
+    chosen = per_token(chosen_logps - chosen_collision_logps, chosen_num_tokens)
+    rejected = per_token(rejected_logps - rejected_collision_logps, rejected_num_tokens)
+    return np.exp(np.minimum(chosen + rejected, 0.0))
 
 
 class Signal(NamedTuple):

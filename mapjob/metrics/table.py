@@ -25,25 +25,12 @@ from mapjob.metrics.columns import (
     Column,
     G,
     H,
-    finite,
+    check_finite,
     per_token,
 )
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale, map_score, map_signed
 from mapjob.metrics.statistics import Moments
-
-# How hard a pair is for the policy. The three measures draw the line between hard and wrong differently.
-
-
-def difficulty_gap(dpo_margin: F64, beta: float = 0.1) -> F64:
-    """-beta * g (arXiv 2508.04149, difficulty-based selection by the implicit reward gap): larger is harder.
-
-    The smallest signed gap comes first, so a pair that the policy has the wrong way round is the hardest.
-    dpo_margin: g, (N,). Raises ValueError for values that are not finite.
-    """
-    (g,) = finite(dpo_margin=dpo_margin)
-    return -beta * g
 
 
 def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
@@ -51,12 +38,12 @@ def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
 
     1 at the corpus mean; gaps far from it on either side are taken for noise. beta cancels out. implicit_margin: (N,);
     moments: its corpus statistics (the authors keep a running mean of batches). Rounds to 0 beyond 38 sigma. With
-    sigma = 0 every weight is 1. Raises ValueError for values that are not finite.
+    sigma = 0 every weight is 1.
     """
-    (g,) = finite(implicit_margin=implicit_margin)
     if moments.std == 0:
-        return Column(np.ones(len(g)), (f"beta-DPO: every implicit margin is {moments.mean:g}, so every weight is 1",))
-    return Column(np.exp(-0.5 * np.square((g - moments.mean) / moments.std)))
+        warning = f"beta-DPO: every implicit margin is {moments.mean:g}, so every weight is 1"
+        return Column(np.ones(len(implicit_margin)), (warning,))
+    return Column(np.exp(-0.5 * np.square((implicit_margin - moments.mean) / moments.std)))
 
 
 def ifd_margin(
@@ -72,17 +59,10 @@ def ifd_margin(
 
     IFD = exp((s_unconditional - s) / n) is below 1 if the prompt helps to predict the completion; the margin is
     large if it helps the rejected one more. The unconditional s is the sum over the same n tokens without the
-    prompt. Shapes (N,). Raises ValueError for values that are not finite, and if a perplexity ratio passes e^700.
+    prompt. Shapes (N,). Raises ValueError if a perplexity ratio passes e^700.
     """
-    s_w, s_l, u_w, u_l, n_w, n_l = finite(
-        chosen_logps=chosen_logps,
-        rejected_logps=rejected_logps,
-        chosen_unconditional_logps=chosen_unconditional_logps,
-        rejected_unconditional_logps=rejected_unconditional_logps,
-        chosen_num_tokens=chosen_num_tokens,
-        rejected_num_tokens=rejected_num_tokens,
-    )
-    log_chosen, log_rejected = per_token(u_w - s_w, n_w), per_token(u_l - s_l, n_l)
+    log_chosen = per_token(chosen_unconditional_logps - chosen_logps, chosen_num_tokens)
+    log_rejected = per_token(rejected_unconditional_logps - rejected_logps, rejected_num_tokens)
     if max(log_chosen.max(initial=0.0), log_rejected.max(initial=0.0)) > 700:
         raise ValueError(
             "a prompt costs its completion more than 700 nats per token: the log-probabilities are damaged"
@@ -90,10 +70,33 @@ def ifd_margin(
     return np.exp(log_chosen) - np.exp(log_rejected)
 
 
+def standardise(reward_margins: Mapping[str, F64], rewards: Mapping[str, Moments]) -> tuple[F64, tuple[str, ...]]:
+    """(K reward models' margins of N pairs, each divided by the standard deviation of that model's rewards, (K, N);
+    warnings). rewards: moments of each model's rewards over all completions of the same corpus.
+
+    The margin of z-scored rewards: (r_w - mu) / sigma - (r_l - mu) / sigma = (r_w - r_l) / sigma, signed by the label.
+    Raw rewards of different models are never averaged (Coste et al. 2023, arXiv 2310.02743, for mean and worst case).
+    A model that gives every completion the same reward says nothing: it is left out, with a warning (a 0 would decide
+    worst cases). Raises ConfigError if that leaves none. With rewards of single completions in place of margins,
+    differences of their mean over models are margins of the ensemble.
+    """
+    usable = [name for name in reward_margins if rewards[name].std > 0]
+    if not usable:
+        raise ConfigError(
+            "every reward model gives all completions the same reward, so there is nothing to rank by",
+            f"models.reward: {', '.join(reward_margins) or 'none'}",
+            "check that the reward models are trained",
+        )
+    silent = [name for name in reward_margins if name not in usable]
+    warnings = tuple(f"every reward of {name} is {rewards[name].mean:g}: it is left out" for name in silent)
+    return np.stack([reward_margins[name] / rewards[name].std for name in usable]), warnings
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a metric takes: columns of the ranked pairs, and keys of the run file. `inputs[name]` is a column of shape
-    (N,) by the names of metrics/columns.py; implicit_margin is that of the run.
+    (N,) by the names of metrics/columns.py; implicit_margin is that of the run. Raises ValueError for a column that
+    holds a value that is not finite.
 
     log_odds: what brings the reward margin to log-odds if it was calibrated, else 1. rewards: moments of each of
     several reward models.
@@ -108,7 +111,9 @@ class Inputs:
     rewards: Mapping[str, Moments] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> F64:
-        return self.columns[f"{self.implicit}_margin" if name == IMPLICIT else name]
+        name = f"{self.implicit}_margin" if name == IMPLICIT else name
+        check_finite(**{name: self.columns[name]})
+        return self.columns[name]
 
     def of(self, names: tuple[str, ...]) -> list[F64]:
         return [self[name] for name in names]
@@ -121,10 +126,12 @@ class Inputs:
                 "models.reward",
                 "give it as a mapping of name -> model, or take another metric",
             )
-        return {model: self.columns[f"reward_margin.{model}"] for model in self.rewards}
+        return {model: self[f"reward_margin.{model}"] for model in self.rewards}
 
-    def ensemble(self, metric: str) -> Ensemble:
-        return Ensemble.of(self.margins_of_models(metric), self.rewards)
+    def over_models(self, metric: str, statistic: Callable[..., F64]) -> Column:
+        """A numpy statistic (mean, min, std) of each pair's standardised margins over the reward models."""
+        margins_KN, warnings = standardise(self.margins_of_models(metric), self.rewards)
+        return Column(statistic(margins_KN, axis=0), warnings)
 
 
 class Metric(NamedTuple):
@@ -186,7 +193,7 @@ METRICS: dict[str, Metric] = {
         (G,),
         "-beta g: the pairs that the policy, against its reference, has least or wrongly learned.\n"
         "Smallest implicit reward gap first. Difficulty-based selection, 2025, arXiv 2508.04149.",
-        lambda c: difficulty_gap(c[G], beta=1.0),  # beta changes no rank
+        lambda c: -c[G],  # beta changes no rank
     ),
     "beta_dpo_weight": Metric(
         (IMPLICIT,),
@@ -204,13 +211,13 @@ METRICS: dict[str, Metric] = {
         (H, EACH_MODEL),
         "Mean of h over several reward models, each in standard deviations of its rewards: what they say together.\n"
         "Signed by the label. Reward model ensembles, Coste et al. 2023, arXiv 2310.02743.",
-        lambda c: c.ensemble("ensemble_mean").column("mean"),
+        lambda c: c.over_models("ensemble_mean", np.mean),
     ),
     "ensemble_worst": Metric(
         (EACH_MODEL,),
         "Smallest h of any reward model, in the same unit: pairs that every model confirms come first.\n"
         "Signed by the label. Reward model ensembles, Coste et al. 2023, arXiv 2310.02743.",
-        lambda c: c.ensemble("ensemble_worst").column("worst"),
+        lambda c: c.over_models("ensemble_worst", np.min),
     ),
     "ensemble_bees": Metric(
         (EACH_MODEL,),
@@ -222,7 +229,7 @@ METRICS: dict[str, Metric] = {
         (EACH_MODEL,),
         "Standard deviation of h over several reward models, in the same unit: where they differ most.\n"
         "Pairs to look at, or to leave out. Reward model ensembles, Coste et al. 2023, arXiv 2310.02743.",
-        lambda c: c.ensemble("reward_disagreement").column("disagreement"),
+        lambda c: c.over_models("reward_disagreement", np.std),
     ),
     "random": Metric(
         (),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
-from mapjob.metrics.columns import finite
+from mapjob.metrics.columns import check_finite
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.map import Scale, map_score
 
@@ -48,7 +48,7 @@ def best_against_others(rewards: F64, offsets: I64, max_pairs: int) -> Candidate
     Curry-DPO (Pattnaik et al. 2024, arXiv 2403.07230) trains on these from the widest gap to the narrowest. The first
     is that of `best_worst`. A completion as good as the best one is left out, unless all of the record are.
     """
-    (rewards,) = finite(rewards=rewards)
+    check_finite(rewards=rewards)
     record, index = _record_of(offsets), np.arange(len(rewards))
     chosen = (best_worst(rewards, offsets)[0] + offsets[:-1])[record]
     worst_first = np.lexsort((-index, rewards, record))
@@ -80,6 +80,7 @@ def best_by_dcrm(
     A pair's chosen side is the one of larger reward. rewards, logps: (C,), logps summed over tokens; edit_distances:
     one for each of `all_pairs`; scale as in `dcrm`. At most `max_pairs` per record.
     """
+    check_finite(rewards=rewards, logps=logps)
     _, first, second = all_pairs(offsets)
     margin = rewards[first] - rewards[second]
     return _best(dcrm(np.abs(margin), edit_distances, logps[first], logps[second], scale), margin, offsets, max_pairs)
@@ -94,7 +95,7 @@ def best_by_map(
     comes from a corpus of pairs, so it has to be settled first: take that of the `best_worst` pairs. At most
     `max_pairs` per record.
     """
-    rewards, implicit_rewards = finite(rewards=rewards, implicit_rewards=implicit_rewards)
+    check_finite(rewards=rewards, implicit_rewards=implicit_rewards)
     _, first, second = all_pairs(offsets)
     margin = rewards[first] - rewards[second]
     implicit_margin = implicit_rewards[first] - implicit_rewards[second]

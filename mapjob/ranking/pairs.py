@@ -83,7 +83,7 @@ class RankedPairs:
     group: npt.NDArray[np.int32] | None = None  # index in `groups`, if quotas or a report go by them
     groups: tuple[str | None, ...] = ()
     signature: npt.NDArray[np.uint32] | None = None  # if near duplicates are skipped
-    rewards: Mapping[str, Moments] = field(default_factory=dict)  # of each of several reward models, see Ensemble
+    rewards: Mapping[str, Moments] = field(default_factory=dict)  # of each of several reward models
 
     def __len__(self) -> int:
         return len(self.position)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
 from mapjob.errors import ConfigError, Reason
+from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import Scale, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import compute_signal
@@ -92,7 +93,7 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     goals = None
     for name, parameters in selection.signals:
         if parameters is not None and name == "reward_goals":
-            goals = reward_goals(columns["chosen_reward"], columns["rejected_reward"])
+            goals = reward_goals(*inputs.of(REWARD))
         elif parameters is not None:
             values, of_signal = compute_signal(name, parameters.model_dump(), inputs)
             further |= values

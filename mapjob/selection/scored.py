@@ -14,9 +14,9 @@ from mapjob.config import Selection
 from mapjob.config.selection import Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError, Reason
-from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
+from mapjob.metrics.table import standardise
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs, RankedPairs
@@ -35,13 +35,13 @@ COLUMNS = (
 
 
 def completions_of(families: Mapping[str, pa.Table], rewards: Mapping[str, Moments]) -> Completions:
-    """Of rows that no family refused. rewards: of several reward models; `reward` is their Ensemble's mean."""
+    """Of rows that no family refused. rewards: of several reward models; `reward` is the mean of them, standardised."""
     num = families["records"]["num_completions"].to_numpy().astype(np.int64)
     offsets = np.concatenate(([0], np.cumsum(num)))
     columns = {column: flat(families[family], name, offsets) for column, family, name in COLUMNS if family in families}
     if rewards:
         by_model = {model: flat(families[f"reward.{model}"], "rewards", offsets) for model in rewards}
-        columns = {"reward": Ensemble.of(by_model, rewards).mean, **columns}
+        columns = {"reward": standardise(by_model, rewards)[0].mean(axis=0), **columns}
         columns |= {f"reward.{model}": values for model, values in by_model.items()}
     distances = None
     if "edit_distance" in families:

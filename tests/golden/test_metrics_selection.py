@@ -8,9 +8,8 @@ import pytest
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import EXPLICIT_DIVISOR, IMPLICIT_DIVISOR, bees, upper_bound
 from mapjob.metrics.dcrm import dcrm, edit_distances
-from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.table import beta_dpo_weight, ifd_margin, standardise
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, reward, rows_of, simpo
@@ -53,10 +52,6 @@ def test_dcrm(columns, rows, scale):
     assert_same(ours, [plain.dcrm(row, scale) for row in rows])
 
 
-def test_difficulty_gap(columns, rows):
-    assert_same(difficulty_gap(dpo(columns), beta=0.05), [-(0.05 * plain.g(row)) for row in rows])
-
-
 @pytest.mark.parametrize(("margin", "theirs"), [(simpo, plain.d), (dpo, plain.g)])
 def test_beta_dpo_weight(columns, rows, margin, theirs):
     values = margin(columns)
@@ -81,7 +76,7 @@ def three_models(c: Columns) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def test_ensemble(columns):
     models = three_models(columns)
-    ours = Ensemble.of(
+    margins_KN, warnings = standardise(
         {name: chosen - rejected for name, (chosen, rejected) in models.items()},
         {name: Moments.of(np.concatenate(sides)) for name, sides in models.items()},
     )
@@ -90,11 +85,13 @@ def test_ensemble(columns):
         chosen, rejected = (side.tolist() for side in sides)
         mu, dev = plain.mean(chosen + rejected), plain.deviation(chosen + rejected)
         z_scored.append([(one - mu) / dev - (other - mu) / dev for one, other in zip(chosen, rejected)])
-    by_pair = list(zip(*z_scored))
-    np.testing.assert_allclose(ours.mean, [plain.mean(values) for values in by_pair], rtol=RELATIVE, atol=1e-14)
-    np.testing.assert_allclose(ours.worst, [min(values) for values in by_pair], rtol=RELATIVE, atol=1e-14)
-    np.testing.assert_allclose(ours.disagreement, [plain.deviation(v) for v in by_pair], rtol=RELATIVE, atol=1e-14)
-    assert not ours.warnings
+    for ours, theirs in (
+        (margins_KN.mean(axis=0), plain.mean),
+        (margins_KN.min(axis=0), min),
+        (margins_KN.std(axis=0), plain.deviation),
+    ):
+        np.testing.assert_allclose(ours, [theirs(values) for values in zip(*z_scored)], rtol=RELATIVE, atol=1e-14)
+    assert not warnings
 
 
 def test_bees_of_several_reward_models(columns):
@@ -152,15 +149,15 @@ def test_bees_of_a_source_that_says_nothing_is_the_other_source():
 def test_a_reward_model_that_says_nothing_is_left_out():
     telling, silent = np.array([1.0, -2.0, 0.5]), np.zeros(3)
     moments = {"one": Moments.of(np.array([1.0, 2.0, 4.0])), "two": Moments.of(np.full(6, 3.0))}
-    both = Ensemble.of({"one": telling, "two": silent}, moments)
-    alone = Ensemble.of({"one": telling}, moments)
-    assert both.worst.tolist() == alone.worst.tolist()
-    assert "two" in both.warnings[0]
+    both, (warning,) = standardise({"one": telling, "two": silent}, moments)
+    alone, _ = standardise({"one": telling}, moments)
+    assert both.tolist() == alone.tolist()
+    assert "two" in warning
     with pytest.raises(ConfigError, match="same reward"):
-        Ensemble.of({"two": silent}, moments)
+        standardise({"two": silent}, moments)
 
 
 def test_dcrm_keeps_the_digits_of_small_margins():
     margin = np.array([1e-12, -1e-12])
     assert_same(dcrm(margin, np.array([3, 3]), np.zeros(2), np.zeros(2)), [1e-12 / 16, -1e-12 / 16])
-    assert math.copysign(1, dcrm(-margin, [3, 3], [0, 0], [0, 0])[0]) == -1
+    assert math.copysign(1, dcrm(-margin, np.array([3, 3]), np.zeros(2), np.zeros(2))[0]) == -1

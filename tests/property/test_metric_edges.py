@@ -3,7 +3,7 @@
 The oracle is arithmetic of 60 digits (mpmath), which knows no overflow and no cancellation.
 """
 
-from collections.abc import Callable
+import re
 from itertools import pairwise
 
 import mpmath
@@ -15,21 +15,34 @@ from mpmath import mpf
 
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import CLAMP, bees, upper_bound
+from mapjob.metrics.columns import (
+    COLLISION,
+    DISTANCE,
+    EACH_MODEL,
+    IMPLICIT,
+    MARGINS,
+    POLICY,
+    REFERENCE,
+    REWARD,
+    UNCONDITIONAL,
+)
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.map import Scale
 from mapjob.metrics.reward_augmented import reward_goals
 from mapjob.metrics.signals import (
+    SIGNALS,
     alpha_dpo_margin,
     amapo_margin,
     bpo_margin,
+    compute_signal,
     madpo_weight,
     mmpo_target,
     repo_loss,
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
-from mapjob.metrics.table import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.table import METRICS, Inputs, beta_dpo_weight, ifd_margin, metric, standardise
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -88,11 +101,6 @@ def test_dcrm(given_columns, scale, distance):
     ours = dcrm(h, np.full(len(h), distance), s_w, s_l, scale=scale)
     assert_close(ours, exact)
     assert np.sign(ours).tolist() == np.sign(h).tolist()
-
-
-@given(columns(1))
-def test_difficulty_gap(given_columns):
-    assert_close(difficulty_gap(given_columns[0]), [-mpf(0.1) * g for g in of(given_columns[0])])
 
 
 @given(columns(1))
@@ -308,13 +316,14 @@ def test_ensemble(given_columns, rewards):
     if moments["0"].std == 0:
         assume(all(m.std == 0 for m in moments.values()))
         with pytest.raises(ConfigError, match="same reward"):
-            Ensemble.of(reward_margins, moments)
+            standardise(reward_margins, moments)
         return
-    ours = Ensemble.of(reward_margins, moments)
-    for column in (ours.mean, ours.worst, ours.disagreement):
+    margins_KN, _ = standardise(reward_margins, moments)
+    mean, worst, disagreement = margins_KN.mean(axis=0), margins_KN.min(axis=0), margins_KN.std(axis=0)
+    for column in (mean, worst, disagreement):
         assert np.isfinite(column).all()
-    assert (ours.worst <= ours.mean + 1e-9 * np.abs(ours.mean)).all()
-    assert (ours.disagreement >= 0).all()
+    assert (worst <= mean + 1e-9 * np.abs(mean)).all()
+    assert (disagreement >= 0).all()
 
 
 @given(columns(2))
@@ -335,43 +344,27 @@ def test_reward_goals_lie_between_1_and_10(given_columns):
 
 ONE, TWO = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 1.0])
 ANY_MOMENTS = Moments.of(ONE)
-TAKERS: dict[str, Callable[[np.ndarray], object]] = {
-    "bees": lambda x: bees({"reward": x}, TWO),
-    "bees, implicit": lambda x: bees({"reward": TWO}, x),
-    "dcrm": lambda x: dcrm(x, ONE, ONE, TWO),
-    "dcrm, distance": lambda x: dcrm(ONE, x, ONE, TWO),
-    "difficulty_gap": difficulty_gap,
-    "beta_dpo_weight": lambda x: beta_dpo_weight(x, ANY_MOMENTS),
-    "ifd_margin": lambda x: ifd_margin(ONE, TWO, x, TWO, ONE, ONE),
-    "ifd_margin, tokens": lambda x: ifd_margin(ONE, TWO, ONE, TWO, ONE, x),
-    "ensemble": lambda x: Ensemble.of({"a": TWO, "b": x}, {"a": ANY_MOMENTS, "b": ANY_MOMENTS}),
-    "amapo_margin": lambda x: amapo_margin(x, ANY_MOMENTS),
-    "alpha_dpo_margin": lambda x: alpha_dpo_margin(x, ANY_MOMENTS, gamma_beta_ratio=0.3),
-    "gamma_po_margin": lambda x: gamma_po_margin(x),
-    "bpo_margin": lambda x: bpo_margin(x, ONE, TWO, TWO),
-    "repo_loss": repo_loss,
-    "madpo_weight": madpo_weight,
-    "mmpo_target": mmpo_target,
-    "wpo_weight": lambda x: wpo_weight(ONE, ONE, x, TWO, ONE, ONE),
-    "reward_goals": lambda x: reward_goals(ONE, x),
-}
+RATES = {"alpha_dpo_margin": {"gamma_beta_ratio": 0.3}}
+ANY_REWARDS = {"a": ANY_MOMENTS, "b": ANY_MOMENTS}
+SCORED = {name: TWO for name in (*REWARD, *POLICY, *REFERENCE, *UNCONDITIONAL, *COLLISION, *MARGINS, DISTANCE)}
+SCORED |= {f"reward_margin.{model}": TWO for model in ANY_REWARDS}
+
+
+def columns_of(method: tuple[str, ...]) -> list[str]:
+    named = [f"reward_margin.{model}" for model in ANY_REWARDS] if EACH_MODEL in method else []
+    return [*named, *("simpo_margin" if name == IMPLICIT else name for name in method if name != EACH_MODEL)]
+
+
+METHODS = [(name, column) for name, entry in METRICS.items() for column in columns_of(entry.columns)]
+METHODS += [(name, column) for name, entry in SIGNALS.items() if entry.yields for column in columns_of(entry.columns)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
-@pytest.mark.parametrize("taker", TAKERS)
-def test_what_is_no_number_is_refused_with_its_row(taker, bad):
-    with pytest.raises(ValueError, match="row 1;"):
-        TAKERS[taker](np.array([1.0, bad, 3.0]))
-
-
-OF_TWO_COLUMNS = ["bees", "bees, implicit", "dcrm", "dcrm, distance", "ifd_margin", "ifd_margin, tokens", "ensemble"]
-OF_TWO_COLUMNS += ["bpo_margin", "wpo_weight", "reward_goals"]
-
-
-@pytest.mark.parametrize("taker", OF_TWO_COLUMNS)
-def test_columns_of_different_lengths_are_refused(taker):
-    with pytest.raises(ValueError, match="shapes"):
-        TAKERS[taker](np.array([1.0, 2.0]))
+@pytest.mark.parametrize(("name", "column"), [pair for pair in METHODS if pair != ("ensemble_mean", "reward_margin")])
+def test_what_is_no_number_is_refused_with_its_column_and_row(name, column, bad):
+    inputs = Inputs(SCORED | {column: np.array([1.0, bad, 3.0])}, "simpo", Scale(1.0, 1.0), rewards=ANY_REWARDS)
+    with pytest.raises(ValueError, match=f"{re.escape(column)} is .* in row 1;"):
+        metric(name, inputs) if name in METRICS else compute_signal(name, RATES.get(name, {}), inputs)
 
 
 @pytest.mark.parametrize("taker", [ifd_margin, wpo_weight])

@@ -5,7 +5,6 @@ import pytest
 
 from mapjob.metrics.bees import bees
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.ensemble import Ensemble
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.signals import (
     alpha_dpo_margin,
@@ -17,7 +16,7 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import beta_dpo_weight, difficulty_gap, ifd_margin
+from mapjob.metrics.table import beta_dpo_weight, ifd_margin, standardise
 
 NUM = 1_003  # no multiple of what vector instructions take at once
 RNG = np.random.default_rng(0)
@@ -27,10 +26,14 @@ N = RNG.integers(1, 300, (2, NUM)).astype(float)
 
 OF_D, OF_G, OF_H = Moments.of(D), Moments.of(G), Moments.of(H)
 
+
+def ensemble(i: np.ndarray) -> np.ndarray:
+    return standardise({"a": H[i], "b": G[i]}, {"a": OF_H, "b": OF_G})[0]
+
+
 # Each takes the rows of an index array.
 WITH_STATISTICS_GIVEN = {
     "dcrm": lambda i: dcrm(H[i], N[0, i], S[0, i], S[1, i]),
-    "difficulty_gap": lambda i: difficulty_gap(G[i]),
     "beta_dpo_weight": lambda i: beta_dpo_weight(G[i], OF_G).values,
     "ifd_margin": lambda i: ifd_margin(*S[:4, i], *N[:, i]),
     "amapo_margin": lambda i: amapo_margin(D[i], OF_D).values,
@@ -40,9 +43,9 @@ WITH_STATISTICS_GIVEN = {
     "madpo_weight": lambda i: madpo_weight(H[i]),
     "mmpo_target": lambda i: mmpo_target(H[i])[0],
     "wpo_weight": lambda i: wpo_weight(*S[:4, i], *N[:, i]),
-    "ensemble mean": lambda i: Ensemble.of({"a": H[i], "b": G[i]}, {"a": OF_H, "b": OF_G}).mean,
-    "ensemble worst": lambda i: Ensemble.of({"a": H[i], "b": G[i]}, {"a": OF_H, "b": OF_G}).worst,
-    "ensemble disagreement": lambda i: Ensemble.of({"a": H[i], "b": G[i]}, {"a": OF_H, "b": OF_G}).disagreement,
+    "ensemble mean": lambda i: ensemble(i).mean(axis=0),
+    "ensemble worst": lambda i: ensemble(i).min(axis=0),
+    "ensemble disagreement": lambda i: ensemble(i).std(axis=0),
 }
 OF_THE_WHOLE_CORPUS = {
     "bees": lambda i: bees({"reward": H[i]}, G[i]).values,
