@@ -20,7 +20,7 @@ from mapjob.store.storage import Storage
 
 @dataclass(frozen=True)
 class Job:
-    """A run file met with its corpus and its models: everything that is known before a model is loaded."""
+    """A run file with its corpus and its models."""
 
     config: Config
     plan: Plan
@@ -50,7 +50,7 @@ class Job:
         return control_pattern(markers) if markers else None
 
     def todo(self) -> list[Todo]:
-        """The units that lack a column family, as the store stands now."""
+        """The units that lack a column family in the store now."""
         return missing(self.plan, self.families, self.store)
 
     def lacking(self) -> dict[str, int]:
@@ -62,13 +62,13 @@ class Job:
 def prepare(config: Config, limit: int | None = None, code_allowed: bool = False) -> Job:
     """Look at models and corpus without loading or writing anything. Raises what is wrong with either.
 
-    code_allowed: the command line lets models run code of their own, where the run file does.
+    code_allowed: the command line lets models run their own code, if the run file does too.
     """
     if code_allowed and not config.models.with_own_code:
         raise ConfigError(
             "--trust-remote-code is given, but the run file trusts no model",
             "models",
-            "add trust_remote_code: true to the model whose code is to run, or leave the flag away",
+            "add trust_remote_code: true to the model whose code is to run, or drop the flag",
         )
     files = scorer_files(config, code_allowed)
     check_output_is_apart(config)
@@ -81,7 +81,7 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
 
 
 def check_output_is_apart(config: Config) -> None:
-    """Raises ConfigError when the output lies inside an input folder: the next run would read its own results."""
+    """Raises ConfigError if the output lies inside an input folder: the next run would read its own results."""
     output = Storage(config.output.path).root
     for path in [config.input.path] if isinstance(config.input.path, str) else config.input.path:
         if f"{output}/".startswith(Storage(path).root + "/"):
@@ -93,7 +93,7 @@ def check_output_is_apart(config: Config) -> None:
 
 
 def check_selection(config: Config, plan: Plan) -> None:
-    """Raises ConfigError where the selection asks for what this corpus cannot give."""
+    """Raises ConfigError if the selection asks for what this corpus or this installation cannot give."""
     selection, layout = config.selection, plan.corpus.layout
     if selection.near_duplicates is not None:
         check_extra("datasketch", "dedup", "finding near duplicates", "selection.near_duplicates")
@@ -101,7 +101,7 @@ def check_selection(config: Config, plan: Plan) -> None:
         raise ConfigError(
             f"selection.pairing {selection.pairing} makes pairs of candidates, and this corpus has pairs already",
             f"input.path: {config.input.path} (layout {layout})",
-            "leave selection.pairing and selection.pairs_per_record out, or give a corpus of candidates",
+            "remove selection.pairing and selection.pairs_per_record, or give a corpus of candidates",
         )
 
 
@@ -121,7 +121,7 @@ def find_warnings(job: Job) -> Iterator[str]:
     """What may not be meant as the run file has it."""
     config = job.config
     for name in sorted({"margin", "label"} & set(job.plan.schema.names)):
-        yield f"the corpus has a column {name!r}, which trainers may read as their own; it is passed on"
+        yield f"the corpus has a column {name!r}, which trainers may misread; it is published as it is"
     if config.output_format == "columns" and config.scoring.control_tokens == "sanitize":
         yield "output_format columns writes the texts as the corpus has them, not as sanitize had them scored"
     if config.selection.metric not in WITH_ALPHA and config.selection.alpha != 1.0:
