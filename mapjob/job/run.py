@@ -106,7 +106,7 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
         return
     # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
     from mapjob.pipeline.cluster import connect
-    from mapjob.pipeline.watchdog import ClusterShrunk, ended_by_signals
+    from mapjob.pipeline.watchdog import ClusterShrunk, raise_on_signals
     from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
@@ -120,7 +120,7 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
     if len(todo) < len(job.plan.units):
         log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
     spent.scored_rows = sum(item.unit.num_rows for item in todo)
-    with ended_by_signals() as listen:
+    with raise_on_signals() as listen:
         while todo:
             with spent.on("ray"):
                 cpus, spent.gpus = connect(job.config.execution.address)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class ReadAndEncode:
-    """unit -> the reader's own columns, and one encoding for each encoding spec among the scorers that it lacks."""
+    """unit -> the columns it lacks that need no model, and one encoding per encoding spec of the scorers it lacks."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ReadAndEncode:
         scorers: Sequence[ScorerSpec],
         attempts: Attempts | SharedAttempts,
     ):
-        self._corpus, self._readers, self._scorers, self._attempts = corpus, derived, scorers, attempts
+        self._corpus, self._derived, self._scorers, self._attempts = corpus, derived, scorers, attempts
         encodings = (spec.encoding for spec in (*derived, *scorers) if spec.encoding is not None)
         specs = {encoding.key: encoding for encoding in encodings}
         self._encoders = defer_error(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
@@ -46,13 +46,11 @@ class ReadAndEncode:
         todo, corpus = Todo.of(block), self._corpus
         table = self._read(todo.unit)
         records = read_records(table, corpus.spec, corpus.columns)
-        derived = [spec for spec in self._readers if spec.name in todo.missing]
+        derived = [spec for spec in self._derived if spec.name in todo.missing]
         scored = {s.encoding.key for s in self._scorers if s.name in todo.missing}
         wanted = scored | {spec.encoding.key for spec in derived if spec.encoding is not None}
         encoded = {
-            key: self._encoded(encoder, todo.unit, records)
-            for key, encoder in self._encoders().items()
-            if key in wanted
+            key: self._encode(encoder, todo.unit, records) for key, encoder in self._encoders().items() if key in wanted
         }
         columns: dict[str, pa.Table | None] = {}
         for spec in derived:
@@ -80,7 +78,7 @@ class ReadAndEncode:
         self._attempts.end(("read", unit.id))
         return table
 
-    def _encoded(self, encoder: Encoder, unit: Unit, records: Sequence[Record | RowError]) -> pa.Table:
+    def _encode(self, encoder: Encoder, unit: Unit, records: Sequence[Record | RowError]) -> pa.Table:
         piece = ("encode", encoder.spec.key, unit.id)
         return bisect_crashes(self._attempts, piece, records, lambda part: to_table(encoder.encode(part)))
 

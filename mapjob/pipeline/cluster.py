@@ -28,8 +28,7 @@ def connect(address: str | None) -> tuple[float, float]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     log_to_driver = logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
     if not ray.is_initialized():
-        # "local" where no cluster is named: Ray left to itself would join any
-        # cluster that was started on this machine.
+        # "local" if no cluster is named: by itself Ray would join any cluster started on this machine.
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         local = {"include_dashboard": False} if address == "local" else {}
         try:

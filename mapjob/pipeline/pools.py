@@ -51,7 +51,7 @@ def scorer_pools(
     """Pools of the scorers that run at the same time, for a cluster with so many CPUs and GPUs.
 
     costs: of a token in each scorer, in any unit. With GPUs, scorers share whole ones so that the slowest is as fast as
-    can be, or get equal parts of one where there are too few. Without, each pool has half as many actors again as its
+    can be, or get equal parts of one if there are too few. Without, each pool has half as many actors again as its
     share of the cores: models differ in cost, and the cores that one pool leaves idle serve the other. Raises
     ConfigError when the run file asks for GPUs that are not there; a cluster that `grows` may bring them, so that its
     actors wait.
@@ -71,7 +71,7 @@ def scorer_pools(
 
 
 def gpu_shares(costs: Mapping[str, float], per_actor: Mapping[str, float], gpus: float) -> dict[str, float]:
-    """GPUs of each scorer, whole actors of `per_actor` GPUs each: the next actor goes where a token takes longest.
+    """GPUs of each scorer, whole actors of `per_actor` GPUs each: the next actor goes to the slowest scorer per token.
 
     With fewer GPUs than one actor each needs, equal parts.
     """

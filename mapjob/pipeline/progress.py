@@ -125,9 +125,9 @@ class Tally:
         return f"{status}, {speed}{errors}{left}"
 
     def details(self) -> list[str]:
-        """A line for each scorer, with the number of its actors that are busy on average, and one for the errors.
+        """One line per scorer, with the number of its actors that are busy on average, and one for the errors.
 
-        MFU, model FLOP utilisation (Chowdhery et al. 2022, arXiv 2204.02311), where the GPU's peak is known: operations
+        MFU, model FLOP utilisation (Chowdhery et al. 2022, arXiv 2204.02311), if the GPU's peak is known: operations
         of the layers over what the GPU does at most in the model's seconds. Attention over the context and the output
         embedding are not counted, so it is a lower bound.
         """
@@ -180,7 +180,7 @@ PLAIN_LINE_EVERY_S = 10.0
 class ScoringProgress:
     """Follows one pass. A context manager; writes to stderr, so that stdout stays for results.
 
-    The same numbers go to Ray's metrics, and to the log of events where there is one.
+    The same numbers go to Ray's metrics, and to the log of events if there is one.
     """
 
     def __init__(self, title: str, num_units: int, num_rows: int, events: Events, noun: str = "pairs"):

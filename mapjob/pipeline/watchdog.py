@@ -17,7 +17,7 @@ AGAIN_S = 10.0  # between two tries to raise a signal's exception in the main th
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[Callable[[], None]]:
+def raise_on_signals() -> Iterator[Callable[[], None]]:
     """A block that SIGTERM ends with IncompleteError and Ctrl-C with KeyboardInterrupt; what is committed stays.
 
     Yields a function to call after ray.init, which has a SIGTERM handler of its own, and may crash the process where it

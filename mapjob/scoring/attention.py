@@ -2,7 +2,7 @@
 
 While a pack runs, its layout is the current one; every attention layer gathers the keys and values that the segments
 see, and attends each segment to its own. On CUDA that is one call of torch's variable-length flash attention; on CPU,
-and for what that kernel does not do (float32, soft caps, wide heads), a loop over segments and blocks of queries.
+and for what that kernel cannot do (float32, soft caps, wide heads), a loop over segments and blocks of queries.
 """
 
 import inspect
@@ -91,14 +91,14 @@ def packed_attention(
     query_THD, key_THD, value_THD = (t[0].transpose(0, 1) for t in (query, key, value))
     key_KHD, value_KHD = key_THD.index_select(0, segments.seen_K), value_THD.index_select(0, segments.seen_K)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = flash_segments if _flash_can(query_THD, value_THD, softcap) else loop_segments
+    attend = flash_segments if _fits_flash(query_THD, value_THD, softcap) else loop_segments
     return attend(query_THD, key_KHD, value_KHD, segments, scaling, sliding_window, softcap)[None], None
 
 
 AttentionInterface.register(NAME, packed_attention)
 
 
-def _flash_can(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:
+def _fits_flash(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:
     half = query.dtype in (torch.bfloat16, torch.float16)
     fits = query.shape[-1] == value.shape[-1] <= 256
     return varlen_attn is not None and query.is_cuda and half and fits and softcap is None
@@ -147,11 +147,11 @@ def loop_segments(query_THD, key_KHD, value_KHD, segments, scaling, window, soft
     values_GKD = value_KHD.transpose(0, 1)
     q = k = 0
     for num_queries, num_keys in zip(segments.queries, segments.keys):
-        own = values_GKD[:, k : k + num_keys], keys_GDK[:, :, k : k + num_keys]
+        values_and_keys = values_GKD[:, k : k + num_keys], keys_GDK[:, :, k : k + num_keys]
         for start in range(0, num_queries, QUERY_BLOCK):
             stop = min(start + QUERY_BLOCK, num_queries)
             block = queries_GRTD[:, :, q + start : q + stop]
-            out = _attend_block(block, *own, start + num_keys - num_queries, window, softcap)
+            out = _attend_block(block, *values_and_keys, start + num_keys - num_queries, window, softcap)
             out_THD[q + start : q + stop] = out.flatten(0, 1).transpose(0, 1)
         q, k = q + num_queries, k + num_keys
     return out_THD
@@ -174,9 +174,8 @@ def _attend_block(queries_GRBD, values_GKD, keys_GDK, before: int, window: int |
     scores[..., before - first :] += _later_keys(scores.device)[:size, :size]
     if window is not None and first < stop - window:
         # Only the first columns can be out of the window of the block's later queries.
-        distance = torch.arange(before, stop, device=scores.device)[:, None] - torch.arange(
-            first, stop, device=scores.device
-        )
+        positions = torch.arange(first, stop, device=scores.device)
+        distance = positions[before - first :, None] - positions
         scores.masked_fill_(distance >= window, -torch.inf)
     weights = torch.softmax(scores, -1).flatten(1, 2).to(values_GKD.dtype)
     return torch.bmm(weights, values_GKD[:, first:stop]).unflatten(1, (repeats, size))

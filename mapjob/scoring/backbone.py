@@ -16,7 +16,7 @@ from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
 from mapjob.scoring.models import adapter_active, arithmetic, network_of
-from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, padded
+from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, pad
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
@@ -51,7 +51,7 @@ class Backbone:
 
     def lay(self, pack: Pack) -> Layout | Padded:
         """The tokens of a pack as the model takes them; `reading` says where its completions lie among them."""
-        return padded(pack, self._multiple) if self.why_not_packed else layout(pack, self._multiple)
+        return pad(pack, self._multiple) if self.why_not_packed else layout(pack, self._multiple)
 
     def states(self, laid: Layout | Padded, rows_R: np.ndarray) -> torch.Tensor:
         """Last hidden states (R, H) of some of the tokens of what was laid out."""
@@ -93,12 +93,12 @@ class Backbone:
         parts = [group.part([i]) for group in groups for i in range(len(group.completions))]
         # Every other token of each text, so that it shows if one that is not read is missed by another.
         read = [np.arange(part.num_tokens - 1, -1, -2) for part in parts]
-        alone = torch.cat([self._states_alone(part, rows) for part, rows in zip(parts, read)])
+        alone = torch.cat([self.states(pad([part], self._multiple), rows) for part, rows in zip(parts, read)])
         self.why_not_packed = None
         try:
             with _attending_by(self._model, NAME):
                 laid = self.lay(groups)
-                rows = [laid.reading.token(c, i) for c, own in enumerate(read) for i in own]
+                rows = [laid.reading.token(c, i) for c, positions in enumerate(read) for i in positions]
                 states = self.states(laid, np.array(rows))
         except (CannotPack, ValueError, TypeError) as error:
             return first_line(error)
@@ -116,7 +116,7 @@ class Backbone:
         group = self._probe_groups()[0].part([0])
         longer = Group(group.prompt, [np.concatenate([group.completions[0], group.prompt])], [0])
         rows = np.arange(group.num_tokens)
-        alone, followed = self._states_alone(group, rows), self._states_alone(longer, rows)
+        alone, followed = (self.states(pad([sequence], self._multiple), rows) for sequence in (group, longer))
         drift = (alone.float() - followed.float()).abs().max().item()
         if not drift <= self._tolerance(alone):
             raise ModelError(
@@ -124,9 +124,6 @@ class Backbone:
                 self._spec.where,
                 "give a decoder-only model",
             )
-
-    def _states_alone(self, sequence: Group, rows: np.ndarray) -> torch.Tensor:
-        return self.states(padded([sequence], self._multiple), rows)
 
     def _probe_groups(self) -> list[Group]:
         vocabulary = self.network.get_input_embeddings().num_embeddings
@@ -152,17 +149,17 @@ class Backbone:
 @contextmanager
 def _attending_by(model: PreTrainedModel, implementation: str | None) -> Iterator[None]:
     """Inside, the model's attention is the named one; None leaves it as it is."""
-    own = model.config._attn_implementation
+    before = model.config._attn_implementation
     if implementation is not None:
         model.set_attn_implementation(implementation)
     try:
         yield
     finally:
         if implementation is not None:
-            model.set_attn_implementation(own)
+            model.set_attn_implementation(before)
 
 
 def _rope_settings(config) -> list[dict]:
-    """Settings of the rotary embedding; some models have one set for each kind of layer."""
+    """Settings of the rotary embedding; some models have one set per kind of layer."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     return [rope] if not any(isinstance(value, dict) for value in rope.values()) else list(rope.values())

@@ -22,11 +22,11 @@ class Budget:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.tokens:,} tokens a pack ({self.reason})"
+        return f"{self.tokens:,} tokens per pack ({self.reason})"
 
 
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Activations alive at one time for each token of a pack, at the widest place of a layer.
+    """Activations alive at one time per token of a pack, in the widest part of a layer.
 
     Residual, normed input and a float32 copy of it; gate, up and their product; query, key, value, and what is gathered
     of the latter two, which prompts shared by many completions repeat.
@@ -39,14 +39,14 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
 def tokens_that_fit(config: Any, dtype: torch.dtype, device: torch.device, free_bytes: int | None = None) -> Budget:
     """The budget that `tokens_per_batch: auto` stands for. free_bytes: of the device, beside the weights."""
     if device.type == "cpu":
-        inner = bytes_per_token(config, dtype) // 4
-        tokens = _within(CPU_ACTIVATION_BYTES // inner // 256 * 256, CPU_RANGE)
-        return Budget(tokens, "what stays in the caches")
+        widest = bytes_per_token(config, dtype) // 4
+        tokens = _clamp(CPU_ACTIVATION_BYTES // widest // 256 * 256, CPU_RANGE)
+        return Budget(tokens, "fits the CPU cache")
     if free_bytes is None:
         free_bytes = free_memory(device)
     tiles = 2 * 4 * ROWS["cuda"] * TILE["cuda"]
     fit = int(SAFETY * free_bytes - tiles) // bytes_per_token(config, dtype)
-    tokens = _within(fit // 2 // 128 * 128, CUDA_RANGE)  # a pack of one long group may be twice as long
+    tokens = _clamp(fit // 2 // 128 * 128, CUDA_RANGE)  # a pack of one long group may be twice as long
     return Budget(tokens, f"{free_bytes / 2**30:.1f} GiB are free beside the weights")
 
 
@@ -58,5 +58,5 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(free + cached, share))
 
 
-def _within(value: int, limits: tuple[int, int]) -> int:
+def _clamp(value: int, limits: tuple[int, int]) -> int:
     return max(limits[0], min(value, limits[1]))

@@ -106,9 +106,6 @@ def _shapes(files: ModelFiles) -> dict[str, list[int]]:
     return shapes
 
 
-# GPUs by name: memory, and how fast they multiply at most; for forecasts, and for the share of it that is used.
-
-
 class Gpu(NamedTuple):
     """Memory in GiB; dense TFLOP/s of one GPU, without sparsity: bfloat16 on tensor cores, float32 off them."""
 
@@ -130,7 +127,7 @@ GPUS = {
 
 
 def peak_flop_per_s(device_name: str, dtype: str) -> float | None:
-    """The most floating-point operations a second of a device as CUDA names it; None where that is not known here.
+    """The most floating-point operations per second of a device as CUDA names it; None if that is not known here.
 
     float16 is as fast as bfloat16.
     """

@@ -83,8 +83,8 @@ class Encoder:
 
     def _chat_texts(self, record: Record) -> list[str]:
         chat = self._layout.to_chat(record)
-        prompt = self._checked(chat.prompt)
-        dialogues = [prompt + self._checked(completion) for completion in chat.completions]
+        prompt = self._check(chat.prompt)
+        dialogues = [prompt + self._check(completion) for completion in chat.completions]
         try:
             return [self._template(prompt, True), *(self._template(dialogue, False) for dialogue in dialogues)]
         except (jinja2.TemplateError, TypeError, ValueError) as error:
@@ -94,11 +94,11 @@ class Encoder:
         """What a template complains of in its own words; what is none of them may be a text of the corpus."""
         template = str(self._tokenizer.chat_template)
         words = str(error).strip().split("\n")[0].split(" ")
-        kept = [word if word.strip("'\"().,:;!") in template else "…" for word in words]
-        return f"{type(error).__name__}: {' '.join(kept)}"[:200]
+        shown = [word if word.strip("'\"().,:;!") in template else "…" for word in words]
+        return f"{type(error).__name__}: {' '.join(shown)}"[:200]
 
     def _template(self, messages: list[Message], add_generation_prompt: bool) -> str:
-        # Prompts that records share, and answers that stand in many pairs, are rendered once.
+        # Prompts and answers that several pairs share are rendered once.
         key = (add_generation_prompt, *((message["role"], message["content"]) for message in messages))
         if key not in self._rendered:
             self._rendered[key] = self._tokenizer.apply_chat_template(
@@ -110,19 +110,19 @@ class Encoder:
         if not isinstance(record.prompt, str):
             raise RowError(Reason.BAD_MESSAGES, "messages in a corpus that is read as plain text")
         eos = self._tokenizer.eos_token
-        prompt = self._checked(record.prompt)
-        return [prompt, *(prompt + self._checked(text.removesuffix(eos)) + eos for text in record.completions)]
+        prompt = self._check(record.prompt)
+        return [prompt, *(prompt + self._check(text.removesuffix(eos)) + eos for text in record.completions)]
 
-    def _checked(self, text: Text) -> Text:
-        """The text under the rule for control tokens. Raises RowError where they are an error."""
+    def _check(self, text: Text) -> Text:
+        """The text under the rule for control tokens. Raises RowError if they are an error."""
         if self.spec.scoring.control_tokens == "keep":
             return text
         if isinstance(text, list):
-            return [{**message, "content": self._checked(message["content"])} for message in text]
+            return [{**message, "content": self._check(message["content"])} for message in text]
         if self.spec.scoring.control_tokens == "sanitize":
             text = sanitize(text, self._control)
-        if found := self._control.search(text):
-            raise RowError(Reason.CONTROL_TOKENS, f"holds {found.group()!r}")
+        if match := self._control.search(text):
+            raise RowError(Reason.CONTROL_TOKENS, f"holds {match.group()!r}")
         return text
 
     def _cut(self, texts: list[str], ids_of: dict[str, list[int]]) -> Encoded:
@@ -143,7 +143,7 @@ class Encoder:
 
 
 def _first_token(tokenizer: PreTrainedTokenizerBase, spec: EncodingSpec) -> int:
-    """What a text begins with where nothing stands before it: BOS, or EOS for a tokenizer without one."""
+    """What a text begins with if it has no prompt: BOS, or EOS for a tokenizer without BOS."""
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return token_id
@@ -157,7 +157,7 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
 
 
 def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
-    """Encoded records as an Arrow table, one row each, to travel between stages.
+    """Encoded records as an Arrow table, one row per record, to travel between stages.
 
     `tokens` holds the prompt and then each completion, `lengths` how many tokens each of them has.
     """

@@ -1,4 +1,4 @@
-"""A model's files before any of them is loaded: found, refused when unsafe, and fingerprinted. No torch here."""
+"""A model's files before any of them is loaded: find them, refuse unsafe ones, fingerprint them. No torch here."""
 
 import json
 import re
@@ -50,7 +50,7 @@ class ModelFiles:
     weights_hash: str
     tokenizer_hash: str
     adapter: AdapterFiles | None = None
-    code: str | None = None  # what pins its own code, where the run file allows that to run: a hash, or the commit
+    code: str | None = None  # pins its own code, if the run file allows that to run: a hash, or the commit
     code_allowed: bool = False  # the command line allows it too
 
     def folder(self, weights: bool = False) -> Path:
@@ -105,7 +105,7 @@ class ModelFiles:
 def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFiles:
     """Find a model; of one on the hub, config and tokenizer are fetched and the weights are not.
 
-    code_allowed: the command line lets models run code of their own, where the run file does. Raises ModelError when
+    code_allowed: the command line lets models run code of their own, if the run file does. Raises ModelError when
     the model is missing, holds only pickled weights, or has code that nothing pins.
     """
     where = f"models.{role}.path: {model.path}"
@@ -167,7 +167,7 @@ def _check_weights(folder: Path, where: str) -> None:
 
 
 def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """The files of a model of the hub in this machine's cache, fetched where they are not there yet."""
+    """The files of a model of the hub in this machine's cache, fetched if they are missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -1,6 +1,6 @@
 """Models on devices: loaded without pickles, refused when a weight is made up, with their adapters.
 
-Code that comes with a model is run only where the run file and the command line both allow it.
+Code that comes with a model is run only if the run file and the command line both allow it.
 """
 
 import platform

@@ -43,7 +43,7 @@ def classes_of(folder: Path, where: str) -> dict[str, list[str]]:
 
     Raises ModelError for code that lies elsewhere than in the folder: no hash of the folder and no commit pins it.
     """
-    found: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
     for name in NAMED_IN:
         for auto_class, references in _auto_map(folder / name).items():
             for reference in filter(None, references if isinstance(references, list) else [references]):
@@ -53,8 +53,8 @@ def classes_of(folder: Path, where: str) -> dict[str, list[str]]:
                         where,
                         "copy that code beside config.json, and name it there as module.Class",
                     )
-                found.setdefault(auto_class, []).append(reference)
-    return found
+                classes.setdefault(auto_class, []).append(reference)
+    return classes
 
 
 def _auto_map(file: Path) -> dict[str, Any]:

@@ -1,21 +1,19 @@
-"""How the tokens of a pack lie: their positions, what each may see, and where each completion is read.
+"""The layout of a pack: the position of each token, what it may see, and where each completion is read.
 
 A group lies as [prompt][completion 0][completion 1]... Positions go on after the prompt for each completion. A segment
 is a prompt, which sees itself, or a completion, which sees [prompt | itself]; both causally. The keys that a segment
 sees are gathered one after the other, so that one call can attend them all. The last prompt token predicts the first
-token of every completion. Every completion is treated alike, so its numbers do not depend on its place in the group.
+token of every completion. Every completion is treated alike, so its numbers do not depend on its index in the group.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from mapjob.arrays import I64
 from mapjob.scoring.packing import Group
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Reading:
     def sequence(self, c: int) -> I64:
         """The token ids of prompt and completion c."""
         prompt, start = self.prompt_start_C[c], self.start_C[c]
-        own = self.ids_T[start : start + self.length_C[c]]
-        return np.concatenate([self.ids_T[prompt : prompt + self.prompt_length_C[c]], own])
+        completion = self.ids_T[start : start + self.length_C[c]]
+        return np.concatenate([self.ids_T[prompt : prompt + self.prompt_length_C[c]], completion])
 
     def token(self, c: int, position: int) -> int:
         """Where among the T tokens the one at a position of prompt and completion c lies."""
@@ -102,12 +100,11 @@ def layout(pack: list[Group], multiple: int = 1) -> Layout:
             completions.append((prompt, size, segment(tokens, prompt, size), len(tokens), completion_id))
     if end % multiple:
         segment(np.zeros(multiple - end % multiple, np.int64))
-    flat = (np.concatenate(parts).astype(np.int64) for parts in (ids, positions, seen))
-    ids_T, positions_T, seen_K = flat
+    ids_T, positions_T, seen_K = (np.concatenate(parts).astype(np.int64) for parts in (ids, positions, seen))
     return Layout(_reading(ids_T, completions), positions_T, seen_K, np.array(queries), np.array(keys))
 
 
-def padded(sequences: list[Group], multiple: int = 1) -> Padded:
+def pad(sequences: list[Group], multiple: int = 1) -> Padded:
     """Sequences (groups of one completion) as a batch, its width a multiple."""
     longest = max(sequence.num_tokens for sequence in sequences)
     width = -(-longest // multiple) * multiple

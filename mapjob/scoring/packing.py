@@ -82,7 +82,7 @@ def packs(groups: Sequence[Group], tokens_per_pack: int) -> list[Pack]:
 def _parts(group: Group, tokens_per_pack: int) -> Iterator[Group]:
     """A group that is longer than two packs, in parts, longest completions first; each part repeats the prompt.
 
-    What a repeated prompt costs is lost for good, so a part may be twice as long as a pack, and longer where the
+    What a repeated prompt costs is lost for good, so a part may be twice as long as a pack, and longer if the
     prompt alone would be most of it.
     """
     limit = 2 * max(tokens_per_pack, len(group.prompt))

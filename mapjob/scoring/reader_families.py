@@ -1,4 +1,4 @@
-"""The reader's own column families: what needs no model but the corpus, and for edit distances a tokenizer."""
+"""Columns computed without a model: ids, keys and groups; edit distances in tokens; signatures of near duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ if TYPE_CHECKING:  # ranking asks for the specs alone, and encoding takes second
     from mapjob.scoring.encode import Encoded
 
 RECORDS, EDIT_DISTANCE, NEAR_DUPLICATES = "records", "edit_distance", "near_duplicates"
+KEY = pa.binary(16)
 
 
 @dataclass(frozen=True)
 class DerivedColumns:
-    """One family of the reader. `identity`: what can change a value; encoding: whose tokens it is made of."""
+    """One family of columns. identity: what can change a value; encoding: whose tokens it is made of."""
 
     name: str
     identity: dict[str, Any]
@@ -53,28 +54,22 @@ def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) ->
     return specs
 
 
-# What the reader makes of records and tokens for ranking, beside ids and keys: edit distances and signatures.
-
-
 def distance_table(encoded: "Sequence[Encoded | RowError]") -> pa.Table:
-    """One row a record: edit distances of every two completions, in tokens (see `edit_distances`); reason, detail."""
+    """One row per record: edit distances of every two completions, in tokens (see `edit_distances`); reason, detail."""
     distances = [None if isinstance(item, RowError) else edit_distances(item.completions) for item in encoded]
     return pa.table({"edit_distances": pa.array(distances, pa.list_(pa.int32())), **_reasons(encoded)})
 
 
 def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
-    """One row a record: the MinHash signature of its prompt and completions; reason, detail."""
+    """One row per record: the MinHash signature of its prompt and completions; reason, detail."""
     from mapjob.metrics.minhash import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
 
-    signatures = [None if isinstance(item, RowError) else signature(_text(item)) for item in records]
-    values = np.concatenate([each for each in signatures if each is not None] or [np.zeros(0, np.uint32)])
-    offsets = np.cumsum([0] + [0 if each is None else NUM_HASHES for each in signatures]).astype(np.int32)
+    good = [record for record in records if isinstance(record, Record)]
+    texts = ("\n".join(plain_text(text) for text in (record.prompt, *record.completions)) for record in good)
+    values = np.concatenate([np.zeros(0, np.uint32), *map(signature, texts)])
+    offsets = np.cumsum([0] + [NUM_HASHES * isinstance(record, Record) for record in records]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
     return pa.table({"signature": lists, **_reasons(records)})
-
-
-def _text(record: Record) -> str:
-    return "\n".join(plain_text(text) for text in (record.prompt, *record.completions))
 
 
 def _reasons(rows: Sequence[object]) -> dict[str, pa.Array]:
@@ -85,19 +80,13 @@ def _reasons(rows: Sequence[object]) -> dict[str, pa.Array]:
     }
 
 
-# The reader's own columns: which pair a row is, which text it holds, which group it belongs to.
-
-KEY = pa.binary(16)
-
-
 def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
-    """One row for each row of `table`: pair_id, completion_keys, prompt_key, group, num_completions, reason, detail.
+    """One row per row of `table`: pair_id, completion_keys, prompt_key, group, num_completions, reason, detail.
 
-    pair_id is the corpus's own id where `columns.id` names a column that holds one, else the content key in hex, else
-    (a row of which no pair can be made) null.
+    pair_id is the value of the column `columns.id` if there is one, else the content key in hex, else (for a row that
+    is no record) null.
     """
     good = [record if isinstance(record, Record) else None for record in records]
-    bad = [record if isinstance(record, RowError) else None for record in records]
     ids = pa.array([record.content_key.hex() if record else None for record in good], pa.string())
     if columns.id:
         ids = pc.coalesce(_as_text(table, columns.id), ids)
@@ -109,8 +98,7 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
             "prompt_key": pa.array([r.prompt_key if r else None for r in good], KEY),
             "group": groups,
             "num_completions": pa.array([len(r.completions) if r else None for r in good], pa.int32()),
-            "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
-            "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
+            **_reasons(records),
         }
     )
 

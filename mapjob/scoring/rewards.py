@@ -18,7 +18,7 @@ from mapjob.scoring.tokenizers import load_tokenizer
 
 class RewardHead(Protocol):
     def tokens(self, ids_L: np.ndarray) -> list[int]:
-        """Positions in prompt and completion whose states make the reward. Raises RowError where there is none."""
+        """Positions in prompt and completion whose states make the reward. Raises RowError if there is none."""
 
     def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
         """Rewards (C,) from the states at the N tokens of each of C completions."""
@@ -83,12 +83,12 @@ class GatedObjectivesHead:
 
     def tokens(self, ids_L: np.ndarray) -> list[int]:
         windows = np.lib.stride_tricks.sliding_window_view(ids_L, min(len(self._header), len(ids_L)))
-        found = np.flatnonzero((windows == self._header[: len(ids_L)]).all(1))
-        if not len(found) or len(ids_L) < len(self._header):
+        starts = np.flatnonzero((windows == self._header[: len(ids_L)]).all(1))
+        if not len(starts) or len(ids_L) < len(self._header):
             raise RowError(Reason.TEMPLATE_ERROR, f"no assistant header {self.HEADER!r} for the reward model's gate")
         pads = np.flatnonzero(ids_L == self._pad) if self._pad is not None else ()
         end = int(pads[0]) - 1 if len(pads) and pads[0] else len(ids_L) - 1
-        return [end, int(found[-1])]
+        return [end, int(starts[-1])]
 
     def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
         last_CH, x = states_CNH.float().unbind(1)
@@ -103,11 +103,11 @@ class GatedObjectivesHead:
 
 def _tensors(spec: ScorerSpec, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The weights of these names from the model's safetensors files."""
-    found = {}
+    weights = {}
     for file in sorted(spec.files.folder(weights=True).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
-            found |= {name: tensors.get_tensor(name) for name in tensors.keys() if name.startswith(prefixes)}  # noqa: SIM118
-    return found
+            weights |= {name: tensors.get_tensor(name) for name in tensors.keys() if name.startswith(prefixes)}  # noqa: SIM118
+    return weights
 
 
 ADAPTED_HEADS = {"LlamaForRewardModelWithGating": GatedObjectivesHead}

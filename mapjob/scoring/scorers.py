@@ -68,10 +68,10 @@ class Scorer:
     budget: Budget
 
     def __str__(self) -> str:
-        where = f"{self.device.type} in {arithmetic(self.spec.files.dtype, self.device)}"
+        where = f"{self.device.type.upper()}, {arithmetic(self.spec.files.dtype, self.device)}"
         if self.backbone.why_not_packed:
-            return f"{self.spec.name}: length-sorted batches on {where}, because {self.backbone.why_not_packed}"
-        return f"{self.spec.name}: packs with shared prompts on {where}, {self.budget}"
+            return f"{self.spec.name}: {where}, length-sorted batches because {self.backbone.why_not_packed}"
+        return f"{self.spec.name}: {where}, shared-prompt packing, {self.budget}"
 
     @property
     def device(self) -> torch.device:

@@ -21,7 +21,7 @@ class EncodingSpec:
     style: Style
     scoring: Scoring
     markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
-    with_prompt: bool = True  # else the completions stand behind the token that begins a text, for PPL(y)
+    with_prompt: bool = True  # False: behind the token that begins a text, for PPL(y)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class ScorerSpec:
 
 
 def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelFiles]:
-    """Files of every model of the run, by scorer name. Raises ModelError where one cannot be used."""
+    """Files of every model of the run, by scorer name. Raises ModelError if one cannot be used."""
     models = {name: model for name, model in config.scored_models.items() if model is not None}
     files = {name: model_files(model, name, code_allowed) for name, model in models.items()}
     for name, model in files.items():

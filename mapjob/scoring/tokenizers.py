@@ -17,7 +17,7 @@ from mapjob.scoring.own_code import needs_code
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """The tokenizer of a model. Raises ModelError when there is none that transformers can load.
 
-    Its own code is run only where the run file and the command line allow it.
+    Its own code is run only if the run file and the command line allow it.
     """
     try:
         return AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=files.runs_own_code())
@@ -60,7 +60,7 @@ _KEEPS_EVERY_CHARACTER = {"Sequence", "NFC", "NFKC", "Prepend", "Replace", "Byte
 class LengthBound:
     """Whether a text surely has more than `max_length` tokens, without making them. Never says so of one that has not.
 
-    Where a tokenizer drops nothing but white space, each token stands for at most as many characters as its longest
+    If a tokenizer drops nothing but white space, each token stands for at most as many characters as its longest
     entry has, and COMPOSED times as many before they were composed. A tokenizer that may drop or melt together more
     than that has no bound.
     """
@@ -91,7 +91,7 @@ def _keeps_every_character(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _parts(step: dict) -> list[dict]:
     """The step itself and, of a sequence, its steps."""
-    return [step, *(part for own in step.get("normalizers", step.get("pretokenizers", [])) for part in _parts(own))]
+    return [step, *(part for inner in step.get("normalizers", step.get("pretokenizers", [])) for part in _parts(inner))]
 
 
 def _keeps(part: dict) -> bool:

@@ -10,7 +10,7 @@ import ray
 from mapjob.corpus.plan import Unit
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.stages import Todo
-from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog, ended_by_signals
+from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog, raise_on_signals
 
 pytestmark = pytest.mark.ray
 WAITING = [Todo(Unit(f"unit-{i}", "shard.parquet", i * 10, i * 10 + 10), ("policy",)) for i in range(8)]
@@ -26,7 +26,7 @@ def idle_cluster() -> Iterator[None]:
 def wait(seconds: float, watchdog: Watchdog) -> None:
     """Wait as a run does; what ends the wait names the units."""
     try:
-        with ended_by_signals(), watchdog:
+        with raise_on_signals(), watchdog:
             watchdog.mark_done("unit-0")
             time.sleep(seconds)
     except IncompleteError as error:

@@ -65,7 +65,7 @@ def test_flash_segments_are_the_loops(tmp_path, monkeypatch, architecture, left,
     models = make_models(tmp_path, architecture)
     expected = {name: flat(numbers(scorer, records())) for name, scorer in make_scorers(models).items()}
     monkeypatch.setattr(attention, "varlen_attn", kernel)
-    monkeypatch.setattr(attention, "_flash_can", lambda *_: True)
+    monkeypatch.setattr(attention, "_fits_flash", lambda *_: True)
     for name, scorer in make_scorers(models).items():
         assert scorer.backbone.why_not_packed is None
         calls.clear()

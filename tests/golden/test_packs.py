@@ -48,7 +48,7 @@ def assert_as_in_float64(scorer: Scorer, of: list[Encoded]) -> None:
 def test_packs(tmp_path, architecture):
     for name, scorer in make_scorers(make_models(tmp_path, architecture)).items():
         assert scorer.backbone.why_not_packed is None
-        assert str(scorer).startswith(f"{name}: packs with shared prompts on cpu in float32, 4,096 tokens a pack")
+        assert str(scorer).startswith(f"{name}: CPU, float32, shared-prompt packing, 4,096 tokens per pack")
         assert_as_in_float64(scorer, records())
 
 
@@ -57,7 +57,7 @@ def test_batches(tmp_path, architecture):
     for name, scorer in make_scorers(make_models(tmp_path, architecture)).items():
         assert scorer.backbone.why_not_packed
         reason = "its attention cannot be replaced"
-        assert str(scorer) == f"{name}: length-sorted batches on cpu in float32, because {reason}"
+        assert str(scorer) == f"{name}: CPU, float32, length-sorted batches because {reason}"
         assert_as_in_float64(scorer, records())
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.scoring.pack_layout import Layout, Reading, layout, padded
+from mapjob.scoring.pack_layout import Layout, Reading, layout, pad
 from mapjob.scoring.packing import Group
 
 MOST = 12
@@ -110,7 +110,7 @@ def seen_by_each(packed: Layout) -> dict[int, list[int]]:
 
 @given(any_batch, multiples)
 def test_padded_rows(batch, multiple):
-    laid = padded(batch, multiple)
+    laid = pad(batch, multiple)
     reading, width = laid.reading, laid.width
     longest = max(sequence.num_tokens for sequence in batch)
     assert width % multiple == 0

@@ -22,7 +22,7 @@ class Deaf:
 
 
 def wait(deaf: Deaf) -> None:
-    with watchdog.ended_by_signals() as listen:
+    with watchdog.raise_on_signals() as listen:
         listen()
         del deaf
         time.sleep(5)
@@ -40,13 +40,13 @@ def test_a_signal_gets_through(monkeypatch: pytest.MonkeyPatch, number: signal.S
 
 
 def test_without_a_signal_nothing_happens() -> None:
-    with watchdog.ended_by_signals() as listen:
+    with watchdog.raise_on_signals() as listen:
         listen()
 
 
 def start_ray(seconds: float, came_up: list[bool]) -> None:
     """As far as signals see it: Ctrl-C comes at once, and Ray is up after so long."""
-    with watchdog.ended_by_signals() as listen:
+    with watchdog.raise_on_signals() as listen:
         signal.raise_signal(signal.SIGINT)
         time.sleep(seconds)
         came_up.append(True)

@@ -94,12 +94,12 @@ def _work(spec: TaskSpec, kind: Kind, folder: GeneratedFolder, todo: Units, conf
     from mapjob.lab.selfplay.graph import work_through
     from mapjob.pipeline.cluster import connect
     from mapjob.pipeline.progress import ScoringProgress
-    from mapjob.pipeline.watchdog import ended_by_signals
+    from mapjob.pipeline.watchdog import raise_on_signals
     from mapjob.scoring.tokenizers import check_vocabulary
 
     if spec.files is not None:
         check_vocabulary("policy", spec.files)
-    with ended_by_signals() as listen:
+    with raise_on_signals() as listen:
         cpus, gpus = connect(config.execution.address)
         listen()
         num_prompts = sum(len(prompts) for _, prompts in todo)
