@@ -6,6 +6,7 @@ A `Reason` never ends a run: the row goes to `errors/` under that reason.
 
 from enum import StrEnum
 from importlib.util import find_spec
+from typing import Self
 
 from mapjob.escaping import one_line
 
@@ -54,56 +55,41 @@ class IncompleteError(MapjobError):
 
 
 class Reason(StrEnum):
-    """Why a row is not ranked. *Dropped* rows fall by a stated rule; *broken* rows count towards `max_error_rate`."""
+    """Why a row is not ranked: its name, an explanation, and True if the row is dropped.
 
-    DUPLICATE = "duplicate"
-    IDENTICAL_COMPLETIONS = "identical_completions"
-    OVERLENGTH = "overlength"
-    CONTROL_TOKENS = "control_tokens"
-    DISAGREEMENT = "disagreement"
-    NULL_FIELD = "null_field"
-    INVALID_UTF8 = "invalid_utf8"
-    BAD_MESSAGES = "bad_messages"
-    EMPTY_COMPLETION = "empty_completion"
-    TOO_FEW_COMPLETIONS = "too_few_completions"
-    TEMPLATE_ERROR = "template_error"
-    NOT_FINITE = "not_finite"
-    OUT_OF_MEMORY = "out_of_memory"
-    KILLED_PROCESS = "killed_process"
+    *Dropped* rows fall by a stated rule; *broken* rows count towards `max_error_rate`.
+    """
 
-    @property
-    def is_dropped(self) -> bool:
-        return self in _DROPPED
+    explanation: str
+    is_dropped: bool
 
-    @property
-    def explanation(self) -> str:
-        return _EXPLANATIONS[self]
+    def __new__(cls, name: str, explanation: str, is_dropped: bool = False) -> Self:
+        reason = str.__new__(cls, name)
+        reason._value_, reason.explanation, reason.is_dropped = name, explanation, is_dropped
+        return reason
 
-
-_DROPPED = {
-    Reason.DUPLICATE,
-    Reason.IDENTICAL_COMPLETIONS,
-    Reason.OVERLENGTH,
-    Reason.CONTROL_TOKENS,
-    Reason.DISAGREEMENT,
-}
-
-_EXPLANATIONS = {
-    Reason.DUPLICATE: "same prompt, chosen and rejected as an earlier row; under relabel, also with the sides swapped",
-    Reason.IDENTICAL_COMPLETIONS: "chosen and rejected are the same text, so every margin is 0",
-    Reason.OVERLENGTH: "prompt and completion are longer than scoring.max_length tokens",
-    Reason.CONTROL_TOKENS: "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
-    Reason.DISAGREEMENT: "the reward model prefers the rejected side (selection.on_disagreement: drop)",
-    Reason.NULL_FIELD: "prompt, chosen or rejected is null",
-    Reason.INVALID_UTF8: "a text of the row is not valid UTF-8",
-    Reason.BAD_MESSAGES: "the messages are not a dialogue that ends in an assistant turn",
-    Reason.EMPTY_COMPLETION: "a completion has no text, or no token to score",
-    Reason.TOO_FEW_COMPLETIONS: "fewer than two completions for the prompt",
-    Reason.TEMPLATE_ERROR: "a model's chat template rejects these messages",
-    Reason.NOT_FINITE: "a model returned NaN or infinity",
-    Reason.OUT_OF_MEMORY: "the row does not fit on the device even alone",
-    Reason.KILLED_PROCESS: "the process that worked on the row died every time",
-}
+    DUPLICATE = (
+        "duplicate",
+        "same prompt, chosen and rejected as an earlier row; under relabel, also with the sides swapped",
+        True,
+    )
+    IDENTICAL_COMPLETIONS = "identical_completions", "chosen and rejected are the same text, so every margin is 0", True
+    OVERLENGTH = "overlength", "prompt and completion are longer than scoring.max_length tokens", True
+    CONTROL_TOKENS = (
+        "control_tokens",
+        "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
+        True,
+    )
+    DISAGREEMENT = "disagreement", "the reward model prefers the rejected side (selection.on_disagreement: drop)", True
+    NULL_FIELD = "null_field", "prompt, chosen or rejected is null"
+    INVALID_UTF8 = "invalid_utf8", "a text of the row is not valid UTF-8"
+    BAD_MESSAGES = "bad_messages", "the messages are not a dialogue that ends in an assistant turn"
+    EMPTY_COMPLETION = "empty_completion", "a completion has no text, or no token to score"
+    TOO_FEW_COMPLETIONS = "too_few_completions", "fewer than two completions for the prompt"
+    TEMPLATE_ERROR = "template_error", "a model's chat template rejects these messages"
+    NOT_FINITE = "not_finite", "a model returned NaN or infinity"
+    OUT_OF_MEMORY = "out_of_memory", "the row does not fit on the device even alone"
+    KILLED_PROCESS = "killed_process", "the process that worked on the row died every time"
 
 
 class RowError(Exception):

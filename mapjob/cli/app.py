@@ -15,7 +15,7 @@ from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
 from mapjob.cli.generate import generate
-from mapjob.cli.options import Verbose, is_verbose, log_to_stderr, takes_verbose
+from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
@@ -48,7 +48,7 @@ PANELS = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(takes_verbose(command))
+        app.command(rich_help_panel=panel)(add_flags(command))
 app.add_typer(config_app, name="config", rich_help_panel="See and decide")
 
 

@@ -7,21 +7,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mapjob.cli.options import Json, print_result
+from mapjob.cli.options import Result, print_run
 from mapjob.config import load_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.job.run import run_job
-from mapjob.store.run_folder import path_of
 
 log = logging.getLogger(__name__)
 
 EXTREMES = 6  # pairs shown of each end of the ranking
 
-Folder = Annotated[Path, typer.Option("--folder", help="Where the demo's world, scores and runs go.")]
 
-
-def demo(folder: Folder = Path("demo"), as_json: Json = False) -> None:
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo's world, scores and runs go.")] = Path("demo"),
+) -> Result:
     """Make a small preference world, train a policy and a reward model on it, and run the whole job. Needs no network.
 
     Example: mapjob demo
@@ -38,7 +37,7 @@ def demo(folder: Folder = Path("demo"), as_json: Json = False) -> None:
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
     print_extremes(pick_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
-    run_path = path_of(manifest)
-    print_result(manifest, run_path, as_json)
-    log.info(f"next: mapjob show {run_path} 1")
+    result = print_run(manifest)
+    log.info(f"next: mapjob show {result['run_path']} 1")
     log.info(f"      mapjob rank {run_file} --set selection.metric=map_signed")
+    return result

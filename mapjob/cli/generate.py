@@ -1,20 +1,12 @@
 """`mapjob generate`: responses to prompts, as a corpus of candidates."""
 
-import json
-from typing import Any
-
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides
+from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
 from mapjob.config import load_config
 from mapjob.escaping import one_line
 from mapjob.lab.selfplay.config import GenerateConfig
 
 
-def generate(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    limit: Limit = None,
-    as_json: Json = False,
-) -> None:
+def generate(config: ConfigFile, overrides: Overrides = None, limit: Limit = None) -> Result:
     """Answer every prompt several times, with a local model or a server; the result is a corpus for `mapjob run`.
 
     Run the same command again after any interruption: it resumes from the units that are committed.
@@ -24,14 +16,6 @@ def generate(
     from mapjob.lab.selfplay import generate as generation  # slow to import, and needed by few commands
 
     manifest = generation.generate(load_config(config, overrides or (), GenerateConfig), limit)
-    print_generated(manifest)
-    if as_json:
-        names = ("kind", "path", "prompts", "counts", "spent")
-        print(json.dumps({name: manifest[name] for name in names}))
-
-
-def print_generated(manifest: dict[str, Any]) -> None:
-    """Print the number of prompts, of responses and of what was left out, and the folder."""
     prompts, counts = manifest["prompts"], manifest["counts"]
     print(f"rows read             {prompts['rows']:>12,}")
     for reason, number in prompts["left_out"].items():
@@ -44,3 +28,4 @@ def print_generated(manifest: dict[str, Any]) -> None:
     print(f"  cut at max_new_tokens       {counts.get('cut_at_max_new_tokens', 0):>12,}")
     print(f"tokens                {counts.get('tokens', 0):>12,}")
     print(f"{manifest['kind']}: {one_line(manifest['path'])}")
+    return {name: manifest[name] for name in ("kind", "path", "prompts", "counts", "spent")}

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from mapjob.escaping import one_line
-from mapjob.store.run_folder import Manifest
+from mapjob.store.run_folder import Manifest, path_of
+
+Result = dict[str, Any]  # of a command: the object that --json prints
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
@@ -53,24 +55,28 @@ def is_verbose() -> bool:
     return logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
 
 
-def takes_verbose(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the option -v, which people type behind its name."""
+def add_flags(command: Callable[..., Result | None]) -> Callable[..., None]:
+    """Give the command the option -v, which people type behind its name, and --json if it returns a result."""
     signature = inspect.signature(command)
-    flag = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    added = {"verbose": Verbose} if signature.return_annotation is None else {"print_json": Json, "verbose": Verbose}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    flags = [inspect.Parameter(name, keyword, default=False, annotation=option) for name, option in added.items()]
 
     @wraps(command)
-    def run(verbose: bool, **arguments: Any) -> None:
+    def run(verbose: bool, print_json: bool = False, **arguments: Any) -> None:
         log_to_stderr(verbose or is_verbose())
-        command(**arguments)
+        result = command(**arguments)
+        if print_json:
+            print(json.dumps(result))
 
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), flag])  # what typer reads
-    run.__annotations__ = command.__annotations__ | {"verbose": Verbose}
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # what typer reads
+    run.__annotations__ = command.__annotations__ | added
     return run
 
 
-def print_result(manifest: Manifest, run_path: str, as_json: bool) -> None:
-    """What a finished run did: counts, reasons, where it is; with --json also as one object on the last line."""
-    counts = manifest["counts"]
+def print_run(manifest: Manifest) -> Result:
+    """What a finished run did: counts, reasons, where it is."""
+    counts, run_path = manifest["counts"], path_of(manifest)
     print(f"rows read       {counts['rows']:>12,}")
     print(f"ranked          {counts['ranked']:>12,}")
     print(f"selected        {counts['selected']:>12,}")
@@ -88,6 +94,4 @@ def print_result(manifest: Manifest, run_path: str, as_json: bool) -> None:
         if number:
             print(f"{flag}: {number:,} rows")
     print(f"run folder: {one_line(run_path)}")
-    if as_json:
-        result = {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}
-        print(json.dumps(result))
+    return {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}

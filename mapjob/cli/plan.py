@@ -1,11 +1,10 @@
 """`mapjob plan`: what a run would do, drop, need and cost. Nothing is written."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode
+from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode
 from mapjob.config import load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -36,8 +35,7 @@ def plan(
     gpu: Gpu = "h100",
     price: Price = 0.0,
     trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Dry run on a sample: expected drops, tokens, memory, GPU hours and cost. Writes nothing.
 
     Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
@@ -77,5 +75,4 @@ def plan(
         for line in sample.lines(gpu, price):
             print(line)
         result["forecast"] = sample.as_json(gpu)
-    if as_json:
-        print(json.dumps(result))
+    return result

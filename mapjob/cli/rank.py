@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, print_result
+from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
 from mapjob.config import load_config
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS
-from mapjob.store.run_folder import path_of
 
 
 def explain(asked: bool) -> None:
@@ -36,11 +35,9 @@ def rank(
     limit: Limit = None,
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Rank and publish from the stored scores, as a new run. No model is loaded.
 
     Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    manifest = rank_job(load_config(config, overrides or ()), limit, trust_remote_code)
-    print_result(manifest, path_of(manifest), as_json)
+    return print_run(rank_job(load_config(config, overrides or ()), limit, trust_remote_code))

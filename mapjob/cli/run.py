@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, print_result
+from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
 from mapjob.config import load_config
 from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, check_tracker, log_run
@@ -31,8 +31,7 @@ def run(
     trust_remote_code: TrustRemoteCode = False,
     events: Events = None,
     log_to: LogTo = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Score the units that lack scores, rank the whole corpus, publish the selection.
 
     Run the same command again after any interruption: it resumes from the units that are committed.
@@ -44,4 +43,4 @@ def run(
     manifest = run_job(load_config(config, overrides or ()), limit, trust_remote_code, events)
     if log_to is not None:
         log_run(path_of(manifest), log_to)
-    print_result(manifest, path_of(manifest), as_json)
+    return print_run(manifest)

@@ -1,9 +1,8 @@
 """`mapjob selfplay`: the loop of generation, scoring, selection and training."""
 
-import json
 from typing import Any
 
-from mapjob.cli.options import ConfigFile, Json, Overrides
+from mapjob.cli.options import ConfigFile, Overrides, Result
 from mapjob.config import load_config
 from mapjob.errors import check_extra
 from mapjob.escaping import one_line
@@ -11,7 +10,7 @@ from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import SelfPlayConfig
 
 
-def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
+def selfplay(config: ConfigFile, overrides: Overrides = None) -> Result:
     """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
 
     Run the same command again after any interruption: it resumes at the stage that was not finished. Needs TRL:
@@ -26,8 +25,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
     print_iterations(played["iterations"])
     print(f"policy: {one_line(played['policy'])}")
     print(f"iterations: {one_line(played['path'])}/selfplay.json")
-    if as_json:
-        print(json.dumps(played))
+    return played
 
 
 def print_iterations(iterations: list[dict[str, Any]]) -> None:

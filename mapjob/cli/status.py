@@ -1,11 +1,10 @@
 """`mapjob status`: the runs of an output folder, and what is new or missing since the newest."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mapjob.cli.options import Json
+from mapjob.cli.options import Result
 from mapjob.config import parse_config
 from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
@@ -16,8 +15,7 @@ from mapjob.store.run_folder import Manifest
 
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """List the finished and unfinished runs of an output folder, and what has changed since the newest.
 
     Example: mapjob status runs/demo
@@ -35,11 +33,10 @@ def status(
     now = _compare(manifests[-1]) if manifests else {"lines": ["no run has finished here"]}
     for line in now.pop("lines"):
         print(one_line(line))
-    if as_json:
-        print(json.dumps({"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}))
+    return {"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}
 
 
-def _compare(newest: Manifest) -> dict[str, Any]:
+def _compare(newest: Manifest) -> Result:
     """What is in the corpus and the score store now, compared with the newest run: numbers, and `lines` for people."""
     try:
         job = prepare(parse_config(newest["config"]), newest["limit"])

@@ -1,11 +1,10 @@
 """`mapjob sweep`: what other metrics, alphas and ratios would select, before anything is trained."""
 
-import json
 from typing import Annotated, get_args
 
 import typer
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides
+from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -26,8 +25,7 @@ def sweep(
     metric: Metrics = "map,map_signed,explicit,implicit_small",
     overrides: Overrides = None,
     limit: Limit = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Compare selections from the stored scores: overlap, labels, lengths, groups and margins. No model is loaded.
 
     Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
@@ -36,8 +34,7 @@ def sweep(
     swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit)
     print(sweep_text(swept))
     print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
-    if as_json:
-        print(json.dumps({"sweep_path": url, **swept_json(swept)}))
+    return {"sweep_path": url, **swept_json(swept)}
 
 
 def _metrics(text: str) -> list[str]:

@@ -1,12 +1,11 @@
 """`mapjob train`: a model trained on a selection."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mapjob.cli.options import Json, Run
+from mapjob.cli.options import Result, Run
 from mapjob.config import Model, parse_config
 from mapjob.errors import ConfigError, check_extra
 from mapjob.escaping import one_line
@@ -48,8 +47,7 @@ def train(
         typer.Option("--max-length", min=2, help="Longer pairs are dropped. Default: that of the run."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Train a model on the selection of a finished run. No reference model is loaded.
 
     Needs TRL: pip install 'mapjob[train]'. The folder that it writes can be models.policy.path of the next run.
@@ -79,5 +77,4 @@ def train(
     print(f"first loss {result['first_loss']:>12.4f}")
     print(f"last loss  {result['last_loss']:>12.4f}")
     print(f"model: {one_line(result['output'])}")
-    if as_json:
-        print(json.dumps(result))
+    return result
