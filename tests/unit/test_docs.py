@@ -34,3 +34,20 @@ def test_commands_exist(document):
 def test_every_command_is_in_the_readme_or_its_documents():
     text = "".join(document.read_text() for document in DOCUMENTS)
     assert {name for name in COMMANDS if f"mapjob {name}" not in text and f"make {name}" not in text} == set()
+
+
+def test_the_map_of_contributing_has_one_line_per_file():
+    tree = re.search(r"^```text\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)[1]
+    mapped, folders = [], {}
+    for line in tree.splitlines():
+        name, about = line.split(maxsplit=1) if " " in line.strip() else (line.strip(), "")
+        depth = (len(line) - len(line.lstrip())) // 2
+        if name.endswith("/"):
+            folders = {**{d: folder for d, folder in folders.items() if d < depth}, depth: name}
+        elif name.endswith(".py"):
+            mapped.append("".join(folders[d] for d in range(depth)) + name)
+            assert about, f"what is {name}?"
+    files = {str(file.relative_to(ROOT)) for file in (ROOT / "mapjob").rglob("*.py")}
+    inits = {file for file in files if file.endswith("/__init__.py") and file != "mapjob/__init__.py"}
+    assert mapped == list(dict.fromkeys(mapped))
+    assert set(mapped) == files - inits
