@@ -2,10 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, is_
 # under that name; such code has unpickled what the file told it to. So the names are read first, from a footer in which
 # nothing is called an extension.
 
+T = TypeVar("T")
 TAIL_BYTES = 1 << 16
 MAGIC = b"PAR1"
 # Types that Arrow has itself, without Python code, whose values are plain text, bytes or truth values.
@@ -95,7 +96,7 @@ def _extensions(fields: pa.Schema | list[pa.Field], prefix: str = "") -> Iterato
 
 def without_views(schema: pa.Schema) -> pa.Schema:
     """The schema with large_string and large_binary in place of views, at any depth; metadata is dropped."""
-    return pa.schema([_plain_field(field) for field in schema])
+    return pa.schema(map(_plain_field, schema))
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
@@ -144,12 +145,33 @@ def find_files(path: str | list[str]) -> list[SourceFile]:
     Raises ConfigError when a path holds none and InputError for a file that is not readable Parquet.
     """
     urls = [path] if isinstance(path, str) else path
-    names = sorted({name for url in urls for name in list_files(url)})
+    names = sorted({name for url in urls for name in _list_files(url)})
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         return list(threads.map(_inspect, names))
 
 
-def list_files(url: str) -> list[str]:
+def read_parquet(url: str, work: Callable[[BinaryIO], T], what: str, where: str) -> T:
+    """What `work` reads from an open file; reading is tried again if the storage fails for a moment.
+
+    what, where: of the InputError that is raised if the file's content is at fault.
+    """
+    fs, path = filesystem(url)
+
+    def read() -> T:
+        with fs.open(path, "rb", cache_type="none") as file:
+            return work(file)
+
+    try:
+        return retry(read)
+    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
+        if not is_of_content(error):
+            raise as_mapjob_error(error, url, "read") from error
+        raise InputError(
+            f"{what}: {first_line(error)}", where, "replace the file or take it out of input.path"
+        ) from None
+
+
+def _list_files(url: str) -> list[str]:
     """The Parquet files under a folder or glob, as URLs. Listing is tried again if the storage fails for a moment."""
     try:
         return retry(lambda: _names(url))
@@ -178,22 +200,12 @@ def _is_hidden(name: str, root: str) -> bool:
 
 
 def _inspect(url: str) -> SourceFile:
-    fs, path = filesystem(url)
-
-    def read() -> pq.FileMetaData:
-        with fs.open(path, "rb", cache_type="none") as file:
-            return read_footer(file, url)
+    def read(file: BinaryIO) -> tuple[pq.FileMetaData, pa.Schema]:
+        metadata = read_footer(file, url)
+        return metadata, without_views(metadata.schema.to_arrow_schema())
 
     identity = file_identity(url)
-    try:
-        metadata = retry(read)
-        schema = without_views(metadata.schema.to_arrow_schema())
-    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
-        if not is_of_content(error):
-            raise as_mapjob_error(error, url, "read") from error
-        raise InputError(
-            f"not a readable Parquet file: {first_line(error)}", url, "replace the file or take it out of input.path"
-        ) from None
+    metadata, schema = read_parquet(url, read, "not a readable Parquet file", url)
     for name in schema.names:
         if schema.names.count(name) > 1:
             raise InputError(f"two columns are called {name!r}", url, "rename one of them")

@@ -1,18 +1,17 @@
 """From a row range of a Parquet file to rows, and from rows to records; an unusable row becomes its reason."""
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config import Columns
-from mapjob.corpus.files import read_footer, without_views
+from mapjob.corpus.files import read_footer, read_parquet, without_views
 from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, check_record
 from mapjob.errors import InputError, Reason, RowError
-from mapjob.escaping import first_line
-from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, is_of_content, retry
 
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # per column, so also the size of a request to object storage
@@ -23,39 +22,28 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
 
     Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError.
     """
-    fs, path = filesystem(url)
 
-    def read() -> pa.Table:
-        with fs.open(path, "rb", cache_type="none") as handle:
-            metadata = read_footer(handle, url)
-            # Without pre_buffer a large row group is neither fetched nor held as a whole.
-            file = pq.ParquetFile(
-                handle, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
-            )
-            return _rows(file, start, stop, list(columns) if columns is not None else None)
-
-    try:
-        table = retry(read)
-        table = table.cast(without_views(table.schema))
-    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
-        if not is_of_content(error):
-            raise as_mapjob_error(error, url, "read") from error
-        raise InputError(
-            f"the rows cannot be read: {first_line(error)}",
-            f"{url}, rows {start} to {stop}",
-            "replace the file or take it out of input.path",
-        ) from None
-    if table.num_rows != stop - start:
-        raise InputError(
-            f"{table.num_rows} rows instead of {stop - start}",
-            f"{url}, rows {start} to {stop}",
-            "was the file replaced?",
+    def read(handle: BinaryIO) -> pa.Table:
+        metadata = read_footer(handle, url)
+        # Without pre_buffer a large row group is neither fetched nor held as a whole.
+        file = pq.ParquetFile(
+            handle, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
         )
+        table = _rows(file, start, stop, list(columns) if columns is not None else None)
+        return table.cast(without_views(table.schema))
+
+    where = f"{url}, rows {start} to {stop}"
+    table = read_parquet(url, read, "the rows cannot be read", where)
+    if table.num_rows != stop - start:
+        raise InputError(f"{table.num_rows} rows instead of {stop - start}", where, "was the file replaced?")
     return table
 
 
 def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:
-    groups, row = _groups(file.metadata, start, stop)
+    metadata = file.metadata
+    edges = list(accumulate((metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)), initial=0))
+    groups = [index for index, (first, end) in enumerate(pairwise(edges)) if first < stop and end > start]
+    row = edges[groups[0]] if groups else 0
     batches = []
     options = {"row_groups": groups, "columns": columns, "use_threads": False}  # see store/tables.py
     for batch in file.iter_batches(BATCH_ROWS, **options) if groups else ():
@@ -68,19 +56,6 @@ def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None
         return pa.Table.from_batches(batches)
     schema = file.schema_arrow
     return schema.empty_table() if columns is None else schema.empty_table().select(columns)
-
-
-def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
-    """(row groups that overlap [start, stop), first row of the first of them)."""
-    groups, first, row = [], 0, 0
-    for index in range(metadata.num_row_groups):
-        rows = metadata.row_group(index).num_rows
-        if row < stop and row + rows > start:
-            if not groups:
-                first = row
-            groups.append(index)
-        row += rows
-    return groups, first
 
 
 def rename_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any] | None]:

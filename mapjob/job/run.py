@@ -157,7 +157,7 @@ def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
     folder = job.run_folder
     with spent.on("rank"):
         scored, ranking = rank_scored(job)
-        refused = scored.refused | ranking.dropped
+        refused = scored.refused | ranking.pairs.dropped
         _check_complete(job, ranking, refused)
     for warning in ranking.warnings:
         log.warning(warning)

@@ -77,11 +77,6 @@ class Scale:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def raw(cls, beta: float) -> "Scale":
-        """The paper's formula as written: S = 1, with beta inside the implicit margin."""
-        return cls(1.0, beta)
-
-    @classmethod
     def zscore(cls, reward: Moments, implicit: Moments) -> "Scale":
         """1 / sigma of each |margin| over the corpus, as the authors ran it (population sigma).
 
@@ -96,16 +91,7 @@ class Scale:
             )
         sides = (("reward margin", reward), ("implicit margin", implicit))
         constant = tuple(f"every |{name}| is {m.mean:g}: its term of MAP is 0" for name, m in sides if m.std == 0)
-        return cls(_inverse(reward.std), _inverse(implicit.std), constant)
-
-    @classmethod
-    def calibrated(cls, reward_margin: F64, implicit_margin: F64) -> "Scale":
-        """Both margins in Bradley-Terry log-odds of the labels; then alpha = 1 compares like with like."""
-        return cls(log_odds_slope(reward_margin, "reward margin"), log_odds_slope(implicit_margin, "implicit margin"))
-
-
-def _inverse(std: float) -> float:
-    return 1.0 / std if std > 0 else 0.0
+        return cls(*(1.0 / m.std if m.std > 0 else 0.0 for m in (reward, implicit)), constant)
 
 
 def map_score(reward_margin: F64, implicit_margin: F64, scale: Scale, alpha: float = 1.0) -> F64:

@@ -45,7 +45,7 @@ def is_held_out(prompt_key: npt.NDArray[np.uint64], share: float, seed: int) -> 
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) < np.uint64(share * 2**53)
 
 
-RULES = (None, Reason.DUPLICATE, Reason.DISAGREEMENT)  # by which a pair is dropped; by the first, none
+RULES = {1: Reason.DUPLICATE, 2: Reason.DISAGREEMENT}  # by which a pair is dropped; 0: by none
 
 
 def gather(
@@ -80,7 +80,7 @@ def gather(
     repeats = _repeats(fields.pop("content_key")[:num], either_way=selection.on_disagreement == "relabel")
     rule = repeats.astype(np.int8)
     if selection.on_disagreement == "drop":
-        rule[~repeats & (columns["reward_margin"][:num] < 0)] = RULES.index(Reason.DISAGREEMENT)
+        rule[~repeats & (columns["reward_margin"][:num] < 0)] = 2  # see RULES
     dropped, num_beside = _account(fields["position"][:num], rule)
     for arrays in (columns, fields):
         for name in arrays:  # one after the other, so that memory holds only one of them twice
@@ -121,9 +121,8 @@ def _account(position: I64, rule: npt.NDArray[np.int8]) -> tuple[dict[Reason, I6
     keeps_one = np.logical_or.reduceat(rule == 0, first) if len(first) else np.zeros(0, bool)
     lost, rule_of_lost = position[first][~keeps_one], rule[first][~keeps_one]
     beside_kept = rule[np.repeat(keeps_one, np.diff(np.append(first, len(position)))) & (rule > 0)]
-    reasons = [(index, reason) for index, reason in enumerate(RULES) if reason is not None]
-    dropped = {reason: lost[rule_of_lost == index] for index, reason in reasons}
-    beside = {reason: int((beside_kept == index).sum()) for index, reason in reasons}
+    dropped = {reason: lost[rule_of_lost == index] for index, reason in RULES.items()}
+    beside = {reason: int((beside_kept == index).sum()) for index, reason in RULES.items()}
     return dropped, {reason: number for reason, number in beside.items() if number}
 
 

@@ -25,22 +25,19 @@ def rank_order(scores: F64, pair_ids: PairIds, no_margin: npt.NDArray[np.bool_])
     if not np.isfinite(scores).all():
         raise ValueError("a score that is not finite cannot be ranked")
     order = np.lexsort((scores, ~no_margin))[::-1]
-    _settle_ties(order, scores[order], no_margin[order], pair_ids)
-    return order
-
-
-def _settle_ties(order: I64, scores: F64, no_margin: npt.NDArray[np.bool_], pair_ids: PairIds) -> None:
-    """Fetch the pair_id only of pairs with equal keys: these are few, and ids are most of a corpus's numbers."""
+    scores, no_margin = scores[order], no_margin[order]
     starts = np.ones(len(order), bool)  # where a run of equal keys begins
     starts[1:] = (scores[1:] != scores[:-1]) | (no_margin[1:] != no_margin[:-1])
     tied_at = np.flatnonzero(~(starts & np.append(starts[1:], True)))
     if not len(tied_at):
-        return
+        return order
+    # The pair_id is fetched only of pairs with equal keys: these are few, and ids are most of a corpus's numbers.
     tied, run = order[tied_at], np.cumsum(starts[tied_at])
     by_index = np.argsort(tied)
     keys = pa.table({"run": run[by_index], "pair_id": pair_ids(tied[by_index])})
     settled = pc.sort_indices(keys, [("run", "ascending"), ("pair_id", "ascending")])  # stable
     order[tied_at] = tied[by_index][settled.to_numpy()]
+    return order
 
 
 def num_kept_by_tokens(num_tokens_in_order: I64, budget: int) -> int:
@@ -71,7 +68,8 @@ def cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_mar
     """Thin the order from the top by the rules of the selection, then keep what it says of the rest."""
     candidates, skipped = np.arange(len(order)), {}
     if selection.per_prompt is not None:
-        within = within_cap(_one_key(pairs.prompt_key)[order], selection.per_prompt)
+        prompt = np.unique(pairs.prompt_key, axis=0, return_inverse=True)[1].reshape(-1)
+        within = within_cap(prompt[order], selection.per_prompt)
         candidates, skipped["per_prompt"] = candidates[within], candidates[~within]
     if selection.near_duplicates is not None:
         # Imported here, since only this rule needs datasketch and scipy.
@@ -151,8 +149,3 @@ def within_cap(keys_in_order: npt.NDArray, cap: int) -> npt.NDArray[np.bool_]:
     occurrence = np.empty(len(keys), np.int64)
     occurrence[order] = np.arange(len(keys)) - np.repeat(starts, np.diff(np.append(starts, len(keys))))
     return occurrence < cap
-
-
-def _one_key(keys: npt.NDArray[np.uint64]) -> I64:
-    """(N, 2) keys as small integers that are equal if the keys are."""
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)

@@ -123,12 +123,6 @@ def _inside(offsets: I64, record: I64, chosen: I64, rejected: I64) -> CandidateP
     return CandidatePairs(record, chosen - offsets[record], rejected - offsets[record])
 
 
-def values_at(values: npt.NDArray, offsets: I64, index: I64, record: I64 | None = None) -> F64:
-    """values[offsets[record] + index] as float64, shape (P,); without `record`, there is one index per record."""
-    starts = offsets[:-1] if record is None else offsets[record]
-    return values[starts + index].astype(np.float64)
-
-
 @dataclass(frozen=True)
 class Completions:
     """The scored completions of a unit's records.
@@ -147,9 +141,6 @@ class Completions:
         record = np.arange(len(self.offsets) - 1)
         return CandidatePairs(record, np.zeros_like(record), np.ones_like(record))
 
-    def best_worst(self) -> CandidatePairs:
-        return CandidatePairs(np.arange(len(self.offsets) - 1), *best_worst(self.columns["reward"], self.offsets))
-
     def by_pairing(self, selection: Selection, scale: Scale | None) -> CandidatePairs:
         """The pairs that selection.pairing makes of candidates. scale: that of pairing map, of the best_worst pairs."""
         c, max_pairs = self.columns, selection.pairs_per_record
@@ -164,16 +155,16 @@ class Completions:
                 is_simpo = selection.implicit == "simpo"
                 implicit = c["logps"] / c["num_tokens"] if is_simpo else c["logps"] - c["ref_logps"]
                 return best_by_map(c["reward"], implicit, self.offsets, scale, selection.alpha, max_pairs)
-        return self.best_worst()
+        return CandidatePairs(np.arange(len(self.offsets) - 1), *best_worst(c["reward"], self.offsets))
 
     def columns_of(self, pairs: CandidatePairs) -> dict[str, F64]:
         """Both sides' columns of each pair, float64: chosen_logps, ref_chosen_logps, …; and its edit_distance."""
-        columns = {}
+        columns, first = {}, self.offsets[pairs.record]
         for name, values in self.columns.items():
             # TRL's names for the reference.
             prefix, name = ("ref_", name.removeprefix("ref_")) if name.startswith("ref_") else ("", name)
-            columns[f"{prefix}chosen_{name}"] = values_at(values, self.offsets, pairs.chosen, pairs.record)
-            columns[f"{prefix}rejected_{name}"] = values_at(values, self.offsets, pairs.rejected, pairs.record)
+            columns[f"{prefix}chosen_{name}"] = values[first + pairs.chosen].astype(np.float64)
+            columns[f"{prefix}rejected_{name}"] = values[first + pairs.rejected].astype(np.float64)
         if self.edit_distance is not None:
             columns["edit_distance"] = self.edit_distance[self._index_in_all_pairs(pairs)].astype(np.float64)
         return columns

@@ -1,7 +1,9 @@
 """Scored pairs with all their columns, unit by unit; and what ranking needs of the pairs of the whole corpus."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +41,7 @@ class Pairs:
     def take(self, index: npt.NDArray) -> "Pairs":
         """The pairs at an index array, or for which a mask is True."""
         index = np.flatnonzero(index) if index.dtype == bool else index
-        names = ("position", "pair_in_row", "content_key", "prompt_key", "chosen", "rejected")
-        arrays = {name: getattr(self, name)[index] for name in names}
-        columns = {name: column[index] for name, column in self.columns.items()}
-        group = None if self.group is None else self.group.take(pa.array(index))
-        signature = None if self.signature is None else self.signature[index]
-        pair_id = self.pair_id.take(pa.array(index))
-        return Pairs(**arrays, pair_id=pair_id, columns=columns, group=group, signature=signature)
+        return Pairs(**{field.name: _take(getattr(self, field.name), index) for field in fields(self)})
 
     def swap(self, where: npt.NDArray[np.bool_]) -> "Pairs":
         """The pairs with chosen and rejected exchanged if the mask is True."""
@@ -63,11 +59,8 @@ class Pairs:
 
 def other_side(name: str) -> str:
     """The column of the pair's other side: rejected_logps for chosen_logps; a column of the pair itself is its own."""
-    for one, other in (("chosen_", "rejected_"), ("rejected_", "chosen_")):
-        for prefix in ("", "ref_"):
-            if name.startswith(prefix + one):
-                return prefix + other + name.removeprefix(prefix + one)
-    return name
+    other = {"chosen": "rejected", "rejected": "chosen"}
+    return re.sub("^(ref_)?(chosen|rejected)(?=_)", lambda match: (match[1] or "") + other[match[2]], name)
 
 
 @dataclass(frozen=True)
@@ -90,10 +83,17 @@ class RankedPairs:
 
     def take(self, index: npt.NDArray) -> "RankedPairs":
         """The pairs at an index array, or for which a mask is True."""
-        optional = {name: getattr(self, name) for name in ("pair_in_row", "prompt_key", "group", "signature")}
-        taken = {name: None if array is None else array[index] for name, array in optional.items()}
-        columns = {name: column[index] for name, column in self.columns.items()}
-        return replace(self, position=self.position[index], columns=columns, **taken)
+        names = ("position", "columns", "pair_in_row", "prompt_key", "group", "signature")
+        return replace(self, **{name: _take(getattr(self, name), index) for name in names})
+
+
+def _take(values: Any, index: npt.NDArray) -> Any:
+    """The rows at an index of an array, or of every array in a dict; None stays None."""
+    if isinstance(values, dict):
+        return {name: column[index] for name, column in values.items()}
+    if isinstance(values, pa.Array):
+        return values.take(pa.array(index))
+    return None if values is None else values[index]
 
 
 MARGIN = {"reward_margin": reward_margin, "simpo_margin": simpo_margin, "dpo_margin": dpo_margin}

@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from mapjob.arrays import F64, I64
 from mapjob.config import Selection
-from mapjob.errors import ConfigError, Reason
+from mapjob.errors import ConfigError
 from mapjob.metrics.columns import REWARD
-from mapjob.metrics.map import Scale, map_score
+from mapjob.metrics.map import Scale, log_odds_slope, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import compute_signal
 from mapjob.metrics.statistics import Moments
@@ -49,11 +49,6 @@ class Ranking:
     def kept_rank(self) -> I64:
         """The rank of each of `kept`, 1 = best; it rises by more than 1 if the selection skips pairs."""
         return self.cut.kept_at + 1
-
-    @property
-    def dropped(self) -> dict[Reason, I64]:
-        """Positions in the corpus of the rows whose pairs all fell by a rule."""
-        return self.pairs.dropped
 
     @property
     def cut_off(self) -> float | None:
@@ -137,8 +132,9 @@ def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str,
             "use implicit: simpo, or the reference that the policy was trained from",
         )
     moments = {"reward": Moments.of(np.abs(reward)), "implicit": Moments.of(np.abs(implicit))}
-    if selection.scale == "raw":
-        return Scale.raw(selection.beta), moments
-    if selection.scale == "calibrated":
-        return Scale.calibrated(reward, implicit), moments
+    if selection.scale == "raw":  # the paper's formula as written: beta is inside the implicit margin
+        return Scale(1.0, selection.beta), moments
+    if selection.scale == "calibrated":  # log-odds of the labels, so that alpha = 1 compares like with like
+        slopes = log_odds_slope(reward, "reward margin"), log_odds_slope(implicit, "implicit margin")
+        return Scale(*slopes), moments
     return Scale.zscore(moments["reward"], moments["implicit"]), moments

@@ -104,7 +104,7 @@ def test_repeats_count_once(alpha, ratio):
     ranking, plain = ours(with_repeats, alpha, ratio), ours(pairs, alpha, ratio)
     assert selected(ranking) == selected(plain)
     assert ranking.pairs.position.max() < 2_000
-    assert len(ranking.dropped[Reason.DUPLICATE]) == 500
+    assert len(ranking.pairs.dropped[Reason.DUPLICATE]) == 500
     assert ranking.map_score.tolist() == plain.map_score.tolist()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mapjob.config import Keep, Selection
 from mapjob.ranking.gather import gather, is_repeat
 from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order, within_cap
-from mapjob.ranking.pairing import Completions, best_worst, values_at
+from mapjob.ranking.pairing import Completions, best_worst
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 
@@ -216,8 +216,8 @@ def test_best_worst(records):
     assert best.tolist() == [rewards.index(max(rewards)) for rewards in records]
     assert worst.tolist() == [len(rewards) - 1 - rewards[::-1].index(min(rewards)) for rewards in records]
     assert (best != worst).all()
-    assert values_at(flat, offsets, best).tolist() == [max(rewards) for rewards in records]
-    assert values_at(flat, offsets, worst).tolist() == [min(rewards) for rewards in records]
+    assert flat[offsets[:-1] + best].tolist() == [max(rewards) for rewards in records]
+    assert flat[offsets[:-1] + worst].tolist() == [min(rewards) for rewards in records]
 
 
 def test_labelled_pairs_are_the_first_two_completions():
