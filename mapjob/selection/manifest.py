@@ -64,7 +64,7 @@ def manifest(
             "cut_off": ranking.cut_off,
         },
         **measured,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "versions": read_versions(),
     }
 
 
@@ -107,3 +107,8 @@ def count_reasons(refused: dict[Reason, I64]) -> dict[Reason, int]:
     """Rows by reason, the most frequent first, then by the first row of each. refused: positions by reason."""
     seen = [(-len(positions), positions[0], reason) for reason, positions in refused.items() if len(positions)]
     return {reason: -number for number, _, reason in sorted(seen)}
+
+
+def read_versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that decide numbers."""
+    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}

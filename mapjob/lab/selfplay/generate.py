@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import mapjob
@@ -17,13 +15,12 @@ from mapjob.lab.selfplay.folder import GeneratedFolder, Kind
 from mapjob.lab.selfplay.prompts import Prompt, count_text, read_prompts
 from mapjob.lab.selfplay.tasks import TaskSpec, task_spec
 from mapjob.pipeline.progress import Events
+from mapjob.selection.manifest import read_versions
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
 
 Units = list[tuple[Unit, list[Prompt]]]
-
-VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
 def generate(config: GenerateConfig, limit: int | None = None) -> dict[str, Any]:
@@ -83,7 +80,7 @@ def make_corpus(config: GenerateConfig, limit: int | None = None, evolution: Evo
         "units": len(units),
         "counts": folder.count([unit.id for unit, _ in units]),
         "spent": {"seconds": round(time.monotonic() - start, 3), "tokens": tokens, "units": len(todo)},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "versions": read_versions(),
     }
     return folder.finish(manifest)
 

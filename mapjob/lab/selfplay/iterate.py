@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.selfplay.generate import make_corpus, read_from
 from mapjob.lab.training.losses import all_parameters, needs_reference
 from mapjob.scoring.spec import scorer_files
-from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, path_of
+from mapjob.store.run_folder import FinishedRun, Manifest, path_of
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
@@ -87,7 +87,9 @@ def _iteration(
             log.info(f"no rewrite can be a prompt: {rewrites['left_out']}")
     paths = [corpus["path"] for corpus in candidates]
     manifest = run(run_config(config, policy, paths, config.selection.keep))
-    selected = set(_prompt_ids(FinishedRun.of(manifest).folder))
+    folder = FinishedRun.of(manifest).folder
+    tables = [folder.read_table(name, ["prompt_id"]) for name in folder.tables("selected")]
+    selected = {prompt_id for table in tables for prompt_id in table["prompt_id"].to_pylist()}
     training = _train(config, manifest, number)
     statistics = manifest["statistics"]
     return {
@@ -135,8 +137,8 @@ def _train(config: SelfPlayConfig, manifest: Manifest, number: int) -> dict[str,
     if not output.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         result = train(FinishedRun.of(manifest), config.training, unfinished / "model")
-        kept = {key: result[key] for key in ("pairs", "dropped", "steps", "first_loss", "last_loss")}
-        (unfinished / "model" / "training.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        facts = {key: result[key] for key in ("pairs", "dropped", "steps", "first_loss", "last_loss")}
+        (unfinished / "model" / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         output.parent.mkdir(exist_ok=True)
         os.rename(unfinished / "model", output)
         shutil.rmtree(unfinished)
@@ -144,11 +146,6 @@ def _train(config: SelfPlayConfig, manifest: Manifest, number: int) -> dict[str,
     else:
         log.info(f"trained already: {output}")
     return {"trained": str(output), "training": json.loads((output / "training.json").read_text(encoding="utf-8"))}
-
-
-def _prompt_ids(folder: RunFolder) -> Iterator[str]:
-    for name in folder.tables("selected"):
-        yield from folder.read_table(name, ["prompt_id"])["prompt_id"].to_pylist()
 
 
 def _mean_rewards(config: SelfPlayConfig, manifest: Manifest) -> dict[str, float]:

@@ -56,8 +56,8 @@ def flips_line(plan: Plan, ranking: Ranking) -> str:
     )
 
 
-def extremes_table(rows: list[dict[str, Any]], metric: str) -> Table:
-    """A rich table of rows of a selection: the first half is the best pairs, the other half the worst."""
+def print_extremes(rows: list[dict[str, Any]], metric: str) -> None:
+    """Print rows of a selection as a table: the first half is the best pairs, the other half the worst."""
     table = Table(title=f"best and worst pairs by {metric}", show_lines=True)
     for name in ("rank", metric, "reward\nmargin", "implicit\nmargin"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -67,13 +67,9 @@ def extremes_table(rows: list[dict[str, Any]], metric: str) -> Table:
         numbers = (row["map_score" if metric == "map" else metric], row["reward_margin"], row["implicit_margin"])
         cells = [f"{row['rank']:,}", *(f"{value:+.2f}" for value in numbers), *(_short(row[name]) for name in TEXTS)]
         table.add_row(*cells, end_section=index == len(rows) // 2 - 1)
-    return table
-
-
-def print_extremes(rows: list[dict[str, Any]], metric: str) -> None:
-    # Without a terminal to ask, 120 columns keep the texts readable in logs.
+    # Without a terminal, 120 columns keep the texts readable in logs.
     console = Console() if Console().is_terminal else Console(width=120)
-    console.print(extremes_table(rows, metric))
+    console.print(table)
 
 
 def _short(text: Text) -> str:
