@@ -77,7 +77,7 @@ def _exit_code() -> int | str | None:
     except MapjobError as error:
         if is_verbose():
             _print_exception(type(error), error, error.__traceback__)
-        print(_printable(f"error: {error}"), file=sys.stderr)
+        print(for_terminal(redact(f"error: {error}")), file=sys.stderr)
         code = error.exit_code
     finally:
         sys.excepthook = _print_exception  # only now: typer sets a hook of its own
@@ -88,8 +88,5 @@ def _exit_code() -> int | str | None:
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Drivers put whole URLs, with what is secret in them, into what they raise."""
-    print(_printable("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
-
-
-def _printable(text: str) -> str:
-    return for_terminal(redact(text))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(for_terminal(redact(text)), file=sys.stderr, end="")

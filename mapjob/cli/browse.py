@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import Run
 from mapjob.report.browse import page_html
@@ -20,8 +20,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
 
 def browse(
     run: Run,
-    against: Annotated[str | None, typer.Option(metavar="RUN", help="Another run, to compare ranks with.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
+    against: Annotated[str | None, Option(metavar="RUN", help="Another run, to compare ranks with.")] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="0: any free port.")] = 0,
 ) -> None:
     """Page through a selection by rank, group or disagreement, and search it. Ctrl-C ends it.
 

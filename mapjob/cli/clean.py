@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, confirm
 
 from mapjob.escaping import one_line
 from mapjob.store.output import Output
 
 
 def clean(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
-    days: Annotated[float, typer.Option("--days", min=0, help="Only files unchanged for this many days.")] = 30.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")],
+    days: Annotated[float, Option(min=0, help="Only files unchanged for this many days.")] = 30.0,
+    yes: Annotated[bool, Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
     """List old files that no finished run refers to, and delete them after you confirm.
 
@@ -29,7 +29,7 @@ def clean(
         print(f"nothing to clean: no unreferenced file is older than {days:g} days")
         return
     total = sum(orphan.num_bytes for orphan in orphans) / 1e6
-    if yes or typer.confirm(f"delete these {len(orphans)} ({total:,.1f} MB)?"):
+    if yes or confirm(f"delete these {len(orphans)} ({total:,.1f} MB)?"):
         for orphan in orphans:
             folder.remove(orphan)
         print(f"deleted {len(orphans)}")

@@ -3,8 +3,8 @@
 import json
 from typing import Annotated
 
-import typer
 import yaml
+from typer import Option, Typer
 
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config import Config, parse_config, read_tree
@@ -15,9 +15,9 @@ from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}
-Command = Annotated[str, typer.Option("--command", help="The command: run, generate, selfplay or validate.")]
+Command = Annotated[str, Option(help="The command: run, generate, selfplay or validate.")]
 
-config_app = typer.Typer(help="Check a run file, or list every key.", no_args_is_help=True)
+config_app = Typer(help="Check a run file, or list every key.", no_args_is_help=True)
 
 
 @config_app.command()

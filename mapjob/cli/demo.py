@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
+from typer import Option
 
 from mapjob.cli.options import Result, print_run
 from mapjob.config import load_config
@@ -18,9 +18,7 @@ log = logging.getLogger(__name__)
 EXTREMES = 6  # pairs shown of each end of the ranking
 
 
-def demo(
-    folder: Annotated[Path, typer.Option(help="Where the demo's world, scores and runs go.")] = Path("demo"),
-) -> Result:
+def demo(folder: Annotated[Path, Option(help="Where the demo's world, scores and runs go.")] = Path("demo")) -> Result:
     """Make a small preference world, train a policy and a reward model on it, and run the whole job. Needs no network.
 
     Example: mapjob demo

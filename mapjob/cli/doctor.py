@@ -2,7 +2,7 @@
 
 import json
 
-import typer
+from typer import Exit
 
 from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode
 from mapjob.config import load_config
@@ -12,10 +12,7 @@ UNHEALTHY = 2
 
 
 def doctor(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    config: ConfigFile, overrides: Overrides = None, trust_remote_code: TrustRemoteCode = False, as_json: Json = False
 ) -> None:
     """Check that this machine, cluster, storage and models can run a run file. Exit code 2: they cannot.
 
@@ -28,11 +25,11 @@ def doctor(
     findings = []
     for finding in examine(load_config(config, overrides or ()), trust_remote_code):
         findings.append(finding)
-        print(f"{'ok ' if finding.is_good else 'BAD'} {finding.subject}: {one_line(finding.says)}", flush=True)
-        if finding.error is not None:
+        print(f"{'BAD' if finding.error else 'ok '} {finding.subject}: {one_line(finding.says)}", flush=True)
+        if finding.error:
             print("\n".join(f"    {line.strip()}" for line in str(finding.error).splitlines()[1:]))
     if as_json:
-        found = [{"subject": f.subject, "good": f.is_good, "says": f.says} for f in findings]
+        found = [{"subject": f.subject, "good": f.error is None, "says": f.says} for f in findings]
         print(json.dumps({"findings": found}))
-    if not all(finding.is_good for finding in findings):
-        raise typer.Exit(UNHEALTHY)
+    if any(finding.error for finding in findings):
+        raise Exit(UNHEALTHY)

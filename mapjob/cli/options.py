@@ -8,29 +8,29 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import Manifest, path_of
 
 Result = dict[str, Any]  # of a command: the object that --json prints
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="The run file (YAML).")]
+Run = Annotated[str, Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
+ConfigFile = Annotated[str, Argument(metavar="CONFIG", help="The run file (YAML).")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),
+    Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows of the input.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Limit = Annotated[int | None, Option(min=1, metavar="N", help="Only the first N rows of the input.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--trust-remote-code",
         help="Run the code that comes with a model, if the run file allows it too (models.*.trust_remote_code).",
     ),
 ]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
+Verbose = Annotated[bool, Option("-v", "--verbose", help="Workers' output, and tracebacks of errors.")]
 
 
 class _Terminal(logging.Handler):

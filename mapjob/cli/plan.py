@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode
 from mapjob.config import load_config
@@ -10,17 +10,15 @@ from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, find_warnings, prepare
 
-Seconds = Annotated[
-    float, typer.Option("--sample-s", min=0, help="Seconds for reading and encoding a sample; 0: no sample.")
-]
+Seconds = Annotated[float, Option(min=0, help="Seconds for reading and encoding a sample; 0: no sample.")]
 Measure = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         help="Load the models and time them for a few seconds. Default: only if they are small and the run is local."
     ),
 ]
-Gpu = Annotated[str, typer.Option(help="The GPU to count hours of: l4, a10g, l40s, a100, h100, h200 or b200.")]
-Price = Annotated[float, typer.Option(min=0, help="Price of one GPU hour.")]
+Gpu = Annotated[str, Option(help="The GPU to count hours of: l4, a10g, l40s, a100, h100, h200 or b200.")]
+Price = Annotated[float, Option(min=0, help="Price of one GPU hour.")]
 
 SMALL = 500e6  # parameters of a model that loads in seconds
 MEASURE_S = 2.0

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
@@ -14,8 +14,8 @@ from mapjob.store.run_folder import open_run
 
 def push(
     run: Run,
-    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset's name on the hub.")],
-    public: Annotated[bool, typer.Option("--public", help="Everyone may read it. Default: private.")] = False,
+    name: Annotated[str, Argument(metavar="ORG/NAME", help="The dataset's name on the hub.")],
+    public: Annotated[bool, Option("--public", help="Everyone may read it. Default: private.")] = False,
 ) -> None:
     """Upload a finished run folder to the hub as a dataset, every file of it. Private by default.
 
@@ -41,8 +41,6 @@ def push(
                 repo_id=name, repo_type="dataset", folder_path=copy, commit_message=f"mapjob run {folder.run_id}"
             )
     except (HTTPError, OSError, ValueError) as error:
-        what = first_line(error)
-        raise ConfigError(
-            f"the hub rejected the upload: {what}", name, "log in (`hf auth login`) with a token that may write to it"
-        ) from error
+        do = "log in (`hf auth login`) with a token that may write to it"
+        raise ConfigError(f"the hub rejected the upload: {first_line(error)}", name, do) from error
     print(f"pushed {one_line(folder.run_id)} to {url}")

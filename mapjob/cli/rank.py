@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
 from mapjob.config import load_config
@@ -18,12 +18,12 @@ def explain(asked: bool) -> None:
             print(f"selection.{key}:\n")
             for name, method in methods.items():
                 print(name, *method.about.split("\n"), sep="\n    ", end="\n\n")
-        raise typer.Exit
+        raise Exit
 
 
 List = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--list", callback=explain, is_eager=True, help="Explain every metric, signal and pairing, and do nothing else."
     ),
 ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
@@ -15,10 +15,9 @@ from mapjob.store.run_folder import open_run
 def report(
     run: Run,
     examples: Annotated[
-        int,
-        typer.Option("--examples", min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted."),
+        int, Option(min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted.")
     ] = 0,
-    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A local file.")] = Path("report.html"),
+    output: Annotated[Path, Option(metavar="FILE", help="A local file.")] = Path("report.html"),
 ) -> None:
     """Rebuild the report of a finished run; optionally with example texts.
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
 from mapjob.config import load_config
@@ -11,15 +11,14 @@ from mapjob.report.tracked import Tracker, check_tracker, log_run
 from mapjob.store.run_folder import path_of
 
 Events = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
+    str | None, Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
 ]
 
 LogTo = Annotated[
     Tracker | None,
-    typer.Option(
-        "--log-to",
+    Option(
         help="Log the numbers and the report of the committed run there, to the project of WANDB_PROJECT or "
-        "TRACKIO_PROJECT (default: mapjob). A failure to log is a warning.",
+        "TRACKIO_PROJECT (default: mapjob). A failure to log is a warning."
     ),
 ]
 

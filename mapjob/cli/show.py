@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
@@ -12,8 +12,7 @@ from mapjob.store.run_folder import open_run
 
 
 def show(
-    run: Run,
-    which: Annotated[str, typer.Argument(metavar="RANK|PAIR_ID", help="A rank (1 = best) or a pair_id.")],
+    run: Run, which: Annotated[str, Argument(metavar="RANK|PAIR_ID", help="A rank (1 = best) or a pair_id.")]
 ) -> None:
     """Print a pair of a finished run: prompt, both completions, margins, and why it has its rank.
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 from mapjob.cli.options import Result
 from mapjob.config import parse_config
@@ -13,9 +13,7 @@ from mapjob.store.output import Output
 from mapjob.store.run_folder import Manifest
 
 
-def status(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output.path of a run file.")],
-) -> Result:
+def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
     """List the finished and unfinished runs of an output folder, and what has changed since the newest.
 
     Example: mapjob status runs/demo

@@ -3,7 +3,7 @@
 import logging
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, is_verbose
 from mapjob.config import load_config
@@ -14,16 +14,13 @@ log = logging.getLogger(__name__)
 
 def submit(
     config: ConfigFile,
-    address: Annotated[
-        str,
-        typer.Option("--address", metavar="URL", help="The cluster's dashboard, e.g. http://127.0.0.1:8265"),
-    ],
+    address: Annotated[str, Option(metavar="URL", help="The cluster's dashboard, e.g. http://127.0.0.1:8265")],
     overrides: Overrides = None,
     limit: Limit = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job.")] = False,
+    no_wait: Annotated[bool, Option("--no-wait", help="Do not follow the job.")] = False,
     num_cpus: Annotated[
         float,
-        typer.Option(
+        Option(
             "--entrypoint-num-cpus",
             min=0.0,
             metavar="N",
@@ -66,5 +63,5 @@ def submit(
     except KeyboardInterrupt:
         log.info(f"stopped following the log; the job keeps running. Follow it: {submit.command('logs', client, name)}")
         log.info(f"stop it: {submit.command('stop', client, name)}")
-        raise typer.Exit(130)
-    raise typer.Exit(exit_code)
+        raise Exit(130)
+    raise Exit(exit_code)

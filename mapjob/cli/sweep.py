@@ -2,20 +2,20 @@
 
 from typing import Annotated, get_args
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
 from mapjob.config import Metric, load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.rank import sweep_job
-from mapjob.ranking.sweep import CALIBRATED, choices
+from mapjob.ranking.sweep import CALIBRATED, Choice, choices
 from mapjob.report.sweep import as_json as swept_json
 from mapjob.report.sweep import sweep_text
 
-Alphas = Annotated[str, typer.Option("--alpha", help="Numbers, or `calibrated` for margins in log-odds.")]
-Ratios = Annotated[str, typer.Option("--ratio", help="Shares of the pairs to keep.")]
-Metrics = Annotated[str, typer.Option("--metric", help="Names of `mapjob rank --list`.")]
+Alphas = Annotated[str, Option(help="Numbers, or `calibrated` for margins in log-odds.")]
+Ratios = Annotated[str, Option(help="Shares of the pairs to keep.")]
+Metrics = Annotated[str, Option(help="Names of `mapjob rank --list`.")]
 
 
 def sweep(
@@ -30,30 +30,23 @@ def sweep(
 
     Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
     """
-    wanted = choices(_metrics(metric), [_alpha(part) for part in alpha.split(",")], _ratios(ratio))
+    wanted = _choices(metric, alpha, ratio)
     swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit)
     print(sweep_text(swept))
     print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
     return {"sweep_path": url, **swept_json(swept)}
 
 
-def _metrics(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
+def _choices(metric: str, alpha: str, ratio: str) -> list[Choice]:
+    metrics = [name.strip() for name in metric.split(",")]
+    for name in metrics:
         if name not in get_args(Metric):
             raise ConfigError(f"no metric is called {name!r}", "--metric", "`mapjob rank --list` names them all")
-    return names
-
-
-def _alpha(text: str) -> float | str:
-    return CALIBRATED if text.strip() == CALIBRATED else _number(text, "--alpha")
-
-
-def _ratios(text: str) -> list[float]:
-    ratios = [_number(part, "--ratio") for part in text.split(",")]
-    if not all(0 < ratio <= 1 for ratio in ratios):
-        raise ConfigError(f"a share is above 0 and at most 1: {text}", "--ratio", "write e.g. --ratio 0.1,0.4")
-    return ratios
+    alphas = [CALIBRATED if a.strip() == CALIBRATED else _number(a, "--alpha") for a in alpha.split(",")]
+    ratios = [_number(part, "--ratio") for part in ratio.split(",")]
+    if not all(0 < share <= 1 for share in ratios):
+        raise ConfigError(f"a share is above 0 and at most 1: {ratio}", "--ratio", "write e.g. --ratio 0.1,0.4")
+    return choices(metrics, alphas, ratios)
 
 
 def _number(text: str, where: str) -> float:

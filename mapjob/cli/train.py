@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from mapjob.cli.options import Result, Run
 from mapjob.config import Model, parse_config
@@ -17,36 +17,28 @@ def train(
     run: Run,
     objective: Annotated[
         Objective,
-        typer.Option(
-            "--objective",
-            help="simpo, repo, amapo and gamma_po work with any run; dpo, madpo, bpo and mmpo need a scored reference.",
+        Option(
+            help="simpo, repo, amapo and gamma_po work with any run; dpo, madpo, bpo and mmpo need a scored reference."
         ),
     ],
     model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="PATH", help="Folder, or name on the hub. Default: the run's policy."),
+        str | None, Option(metavar="PATH", help="Folder, or name on the hub. Default: the run's policy.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="A new folder. Default: trained/<objective>-<run id>."),
+        Path | None, Option(metavar="DIR", help="A new folder. Default: trained/<objective>-<run id>.")
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, above 0: --set beta=2.5"),
+        Option("--set", metavar="NAME=VALUE", help="A parameter of the objective, above 0: --set beta=2.5"),
     ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Train an adapter of rank 16, and merge it at the end.")] = False,
-    epochs: Annotated[float, typer.Option("--epochs", min=0.001)] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs per forward pass.")] = 8,
-    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Forward passes per step.")] = 16,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=0.0, help="Default: 1e-6, with --lora 1e-5.")
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Instead of --epochs.")] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", min=2, help="Longer pairs are dropped. Default: that of the run."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    lora: Annotated[bool, Option("--lora", help="Train an adapter of rank 16, and merge it at the end.")] = False,
+    epochs: Annotated[float, Option(min=0.001)] = 1.0,
+    batch_size: Annotated[int, Option(min=1, help="Pairs per forward pass.")] = 8,
+    accumulate: Annotated[int, Option(min=1, help="Forward passes per step.")] = 16,
+    learning_rate: Annotated[float | None, Option(min=0.0, help="Default: 1e-6, with --lora 1e-5.")] = None,
+    max_steps: Annotated[int | None, Option(min=1, help="Instead of --epochs.")] = None,
+    max_length: Annotated[int | None, Option(min=2, help="Longer pairs are dropped. Default: that of the run.")] = None,
+    seed: Annotated[int, Option(min=0)] = 0,
 ) -> Result:
     """Train a model on the selection of a finished run. No reference model is loaded.
 

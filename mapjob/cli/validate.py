@@ -3,7 +3,7 @@
 import json
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mapjob.cli.options import Overrides
 from mapjob.errors import check_extra
@@ -11,12 +11,12 @@ from mapjob.escaping import one_line
 
 
 def validate(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The validation file (YAML).")],
+    config: Annotated[str, Argument(metavar="CONFIG", help="The validation file (YAML).")],
     overrides: Overrides = None,
     development: Annotated[
-        bool, typer.Option("--development", help="Test on the prompts set aside for choosing a recipe.")
+        bool, Option("--development", help="Test on the prompts set aside for choosing a recipe.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per row of the table, last.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object per row of the table, last.")] = False,
 ) -> None:
     """Train one recipe on each selection, on all pairs and on random subsets, and compare on held-out prompts.
 

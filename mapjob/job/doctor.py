@@ -29,10 +29,6 @@ class Finding:
     says: str
     error: MapjobError | None = None
 
-    @property
-    def is_good(self) -> bool:
-        return self.error is None
-
 
 def examine(config: Config, code_allowed: bool = False) -> Iterator[Finding]:
     """Every finding as it is made; a check that depends on one that failed is left out."""

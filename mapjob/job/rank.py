@@ -35,24 +35,9 @@ def rank_scored(job: Job) -> tuple[Scored, Ranking]:
 
 
 def _load(job: Job) -> Scored:
-    """The scored corpus, with lengths and groups for the report."""
+    """The scored corpus, with lengths and groups for the report. Raises InputError if too many rows are broken."""
     selection = job.config.selection
     scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, PROFILE_COLUMNS)
-    _check_error_rate(job, scored)
-    return scored
-
-
-def check_scored(job: Job) -> None:
-    """Raises IncompleteError if the score store lacks a unit of any column family."""
-    lacking = {name: number for name, number in job.lacking().items() if number}
-    if lacking:
-        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
-        path = job.config.output.path
-        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
-
-
-def _check_error_rate(job: Job, scored: Scored) -> None:
-    """Raises InputError if more rows are broken than the run file allows."""
     broken = {reason: positions for reason, positions in scored.refused.items() if not reason.is_dropped}
     share = sum(map(len, broken.values())) / job.plan.num_rows
     if share > job.config.max_error_rate:
@@ -65,6 +50,16 @@ def _check_error_rate(job: Job, scored: Scored) -> None:
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
             "fix the corpus, check input.layout, or raise max_error_rate",
         )
+    return scored
+
+
+def check_scored(job: Job) -> None:
+    """Raises IncompleteError if the score store lacks a unit of any column family."""
+    lacking = {name: number for name, number in job.lacking().items() if number}
+    if lacking:
+        missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
+        path = job.config.output.path
+        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
 
 
 def prepare_again(manifest: Manifest, do: str) -> Job:

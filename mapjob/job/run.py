@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mapjob.arrays import I64
 from mapjob.config import Config, load_config, parse_config
-from mapjob.errors import ConfigError, Reason
+from mapjob.errors import ConfigError
 from mapjob.job.prepare import Job, describe, find_warnings, prepare
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
 from mapjob.pipeline.progress import Events, Spent
@@ -158,7 +157,10 @@ def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
     with spent.on("rank"):
         scored, ranking = rank_scored(job)
         refused = scored.refused | ranking.pairs.dropped
-        _check_complete(job, ranking, refused)
+        positions = np.concatenate([ranking.pairs.position, ranking.held_out.position])
+        if job.config.selection.pairs_per_record > 1:
+            positions = np.unique(positions)
+        check_complete(job.plan, positions, list(refused.values()))
     for warning in ranking.warnings:
         log.warning(warning)
     with spent.on("publish"):
@@ -180,13 +182,6 @@ def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
     folder.put_text(CARD, card(body))
     _put_report(folder, body, job, scored, ranking)
     return folder.commit(body)
-
-
-def _check_complete(job: Job, ranking: Ranking, refused: dict[Reason, I64]) -> None:
-    positions = np.concatenate([ranking.pairs.position, ranking.held_out.position])
-    if job.config.selection.pairs_per_record > 1:
-        positions = np.unique(positions)
-    check_complete(job.plan, positions, list(refused.values()))
 
 
 def _put_rows(folder: RunFolder, job: Job, scored: Scored, ranking: Ranking) -> None:

@@ -61,13 +61,11 @@ def pack(config: Config, folder: Path) -> None:
     Raises ConfigError for a run file that holds a secret.
     """
     text = yaml.safe_dump(portable(config).model_dump(mode="json"), sort_keys=False)
-    if redact(text) != text:
-        secret = next((redact(line.strip()) for line in text.splitlines() if redact(line) != line), "the run file")
-        raise ConfigError(
-            "a URL of the run file holds a password, key or token, which would reach the cluster's dashboard and logs",
-            secret,
-            "put credentials into the environment of the cluster's machines, or give them a role",
-        )
+    secrets = [redact(line.strip()) for line in text.splitlines() if redact(line) != line]
+    if secrets:
+        what = "a URL of the run file holds a password, key or token"
+        do = "put credentials into the environment of the cluster's machines, or give them a role"
+        raise ConfigError(f"{what}, which would reach the cluster's dashboard and logs", secrets[0], do)
     (folder / RUN_FILE).write_text(text, encoding="utf-8")
     shutil.copytree(
         Path(mapjob.__file__).parent, folder / "mapjob", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -82,36 +80,25 @@ def connect(address: str) -> JobSubmissionClient:
     url = address if "://" in address else f"http://{address}"
     if redact(url) != url:
         raise ConfigError("this URL holds a password", f"--address {redact(url)}", "give the cluster's token to Ray")
+    where = f"--address {address}"
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(
-            "jobs are submitted to a cluster's dashboard", f"--address {address}", "give http://<head>:8265"
-        )
+        raise ConfigError("jobs are submitted to a cluster's dashboard", where, "give http://<head>:8265")
     os.environ["RAY_API_SERVER_ADDRESS"] = url  # else that of the environment, or RAY_ADDRESS, would go before ours
     try:
         client = JobSubmissionClient(url)
         client.list_jobs()  # the version, which the client asks for, is told without a token
     except AuthenticationError as error:
-        raise ConfigError(
-            "the Ray cluster asks for a token, and got none or a wrong one",
-            f"--address {address}",
-            "set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: RAY_AUTH_TOKEN, "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
-        ) from error
+        ways = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+        do = f"set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: {ways}"
+        raise ConfigError("the Ray cluster asks for a token, and got none or a wrong one", where, do) from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"no Ray dashboard answers: {first_line(error)}",
-            f"--address {address}",
-            "give the dashboard's address, port 8265 of the head; on clusters with a closed port, forward it first",
-        ) from error
+        do = "give the dashboard's address, port 8265 of the head; on clusters with a closed port, forward it first"
+        raise ConfigError(f"no Ray dashboard answers: {first_line(error)}", where, do) from error
     return client
 
 
 def submit(
-    client: JobSubmissionClient,
-    config: Config,
-    limit: int | None = None,
-    options: tuple[str, ...] = (),
-    num_cpus: float = 0,
+    client: JobSubmissionClient, config: Config, limit: int | None, options: tuple[str, ...], num_cpus: float
 ) -> str:
     """Ship the run file and this package, start the job; returns the submission's id.
 
@@ -139,11 +126,8 @@ def submit(
         except RuntimeError as error:
             if "already exists" in str(error):  # somebody else's submission of the same moment
                 raise _already_running(client, numbered) from error
-            raise ConfigError(
-                f"the cluster refused the job: {first_line(error)}",
-                client.get_address(),
-                "fix what it names, and submit again",
-            ) from error
+            what = f"the cluster refused the job: {first_line(error)}"
+            raise ConfigError(what, client.get_address(), "fix what it names, and submit again") from error
 
 
 def follow(client: JobSubmissionClient, name: str, show: Callable[[str], Any]) -> int:
