@@ -10,16 +10,6 @@ from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, find_warnings, prepare
 
-Seconds = Annotated[float, Option(min=0, help="Seconds for reading and encoding a sample; 0: no sample.")]
-Measure = Annotated[
-    bool | None,
-    Option(
-        help="Load the models and time them for a few seconds. Default: only if they are small and the run is local."
-    ),
-]
-Gpu = Annotated[str, Option(help="The GPU to count hours of: l4, a10g, l40s, a100, h100, h200 or b200.")]
-Price = Annotated[float, Option(min=0, help="Price of one GPU hour.")]
-
 SMALL = 500e6  # parameters of a model that loads in seconds
 MEASURE_S = 2.0
 
@@ -28,10 +18,16 @@ def plan(
     config: ConfigFile,
     overrides: Overrides = None,
     limit: Limit = None,
-    sample_s: Seconds = 12.0,
-    measure: Measure = None,
-    gpu: Gpu = "h100",
-    price: Price = 0.0,
+    sample_s: Annotated[float, Option(min=0, help="Seconds for reading and encoding a sample; 0: no sample.")] = 12.0,
+    measure: Annotated[
+        bool | None,
+        Option(
+            help="Load the models and time them for a few seconds. "
+            "Default: only if they are small and the run is local."
+        ),
+    ] = None,
+    gpu: Annotated[str, Option(help="The GPU to count hours of: l4, a10g, l40s, a100, h100, h200 or b200.")] = "h100",
+    price: Annotated[float, Option(min=0, help="Price of one GPU hour.")] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
 ) -> Result:
     """Dry run on a sample: expected drops, tokens, memory, GPU hours and cost. Writes nothing.

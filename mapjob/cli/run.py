@@ -10,26 +10,22 @@ from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, check_tracker, log_run
 from mapjob.store.run_folder import path_of
 
-Events = Annotated[
-    str | None, Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
-]
-
-LogTo = Annotated[
-    Tracker | None,
-    Option(
-        help="Log the numbers and the report of the committed run there, to the project of WANDB_PROJECT or "
-        "TRACKIO_PROJECT (default: mapjob). A failure to log is a warning."
-    ),
-]
-
 
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
     limit: Limit = None,
     trust_remote_code: TrustRemoteCode = False,
-    events: Events = None,
-    log_to: LogTo = None,
+    events: Annotated[
+        str | None, Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
+    ] = None,
+    log_to: Annotated[
+        Tracker | None,
+        Option(
+            help="Log the numbers and the report of the committed run there, to the project of WANDB_PROJECT or "
+            "TRACKIO_PROJECT (default: mapjob). A failure to log is a warning."
+        ),
+    ] = None,
 ) -> Result:
     """Score the units that lack scores, rank the whole corpus, publish the selection.
 

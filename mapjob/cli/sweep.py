@@ -13,16 +13,14 @@ from mapjob.ranking.sweep import CALIBRATED, Choice, choices
 from mapjob.report.sweep import as_json as swept_json
 from mapjob.report.sweep import sweep_text
 
-Alphas = Annotated[str, Option(help="Numbers, or `calibrated` for margins in log-odds.")]
-Ratios = Annotated[str, Option(help="Shares of the pairs to keep.")]
-Metrics = Annotated[str, Option(help="Names of `mapjob rank --list`.")]
-
 
 def sweep(
     config: ConfigFile,
-    alpha: Alphas = "0.25,0.5,1,2.5,calibrated",
-    ratio: Ratios = "0.1,0.25,0.4",
-    metric: Metrics = "map,map_signed,explicit,implicit_small",
+    alpha: Annotated[
+        str, Option(help="Numbers, or `calibrated` for margins in log-odds.")
+    ] = "0.25,0.5,1,2.5,calibrated",
+    ratio: Annotated[str, Option(help="Shares of the pairs to keep.")] = "0.1,0.25,0.4",
+    metric: Annotated[str, Option(help="Names of `mapjob rank --list`.")] = "map,map_signed,explicit,implicit_small",
     overrides: Overrides = None,
     limit: Limit = None,
 ) -> Result:

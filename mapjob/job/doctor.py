@@ -67,10 +67,8 @@ def _check_cluster(config: Config) -> str:
 
     cpus, gpus = connect(config.execution.address)
     where = config.execution.address or os.environ.get("RAY_ADDRESS") or "a local Ray"
-    if os.environ.get("RAY_AUTH_MODE") == "token":
-        token = "with a token"
-    else:
-        token = "a token of its own" if config.execution.address is None else "no token is asked for"
+    otherwise = "a token of its own" if config.execution.address is None else "no token is asked for"
+    token = "with a token" if os.environ.get("RAY_AUTH_MODE") == "token" else otherwise
     return f"{where}: {cpus:g} CPUs, {gpus:g} GPUs, {token}"
 
 

@@ -65,7 +65,6 @@ class ScorerLoad:
 
     @property
     def quantiles(self) -> list[int]:
-        """Of `lengths`."""
         return [int(value) for value in np.quantile(self.lengths, QUANTILES)] if self.lengths else []
 
     @property

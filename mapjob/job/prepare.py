@@ -40,7 +40,6 @@ class Job:
 
     @property
     def run_folder(self) -> RunFolder:
-        """Where this run is or will be."""
         return RunFolder(self.config.output.path, self.run_id)
 
     @property
@@ -65,11 +64,8 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     code_allowed: the command line lets models run their own code, if the run file does too.
     """
     if code_allowed and not config.models.with_own_code:
-        raise ConfigError(
-            "--trust-remote-code is given, but the run file trusts no model",
-            "models",
-            "add trust_remote_code: true to the model whose code is to run, or drop the flag",
-        )
+        do = "add trust_remote_code: true to the model whose code is to run, or drop the flag"
+        raise ConfigError("--trust-remote-code is given, but the run file trusts no model", "models", do)
     files = scorer_files(config, code_allowed)
     check_output_is_apart(config)
     plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
@@ -85,11 +81,8 @@ def check_output_is_apart(config: Config) -> None:
     output = Storage(config.output.path).root
     for path in [config.input.path] if isinstance(config.input.path, str) else config.input.path:
         if f"{output}/".startswith(Storage(path).root + "/"):
-            raise ConfigError(
-                "the output lies inside the input, so the next run would read it as corpus",
-                f"output.path: {config.output.path}",
-                f"put it outside of {path}",
-            )
+            what = "the output lies inside the input, so the next run would read it as corpus"
+            raise ConfigError(what, f"output.path: {config.output.path}", f"put it outside of {path}")
 
 
 def check_selection(config: Config, plan: Plan) -> None:

@@ -48,11 +48,9 @@ def run_job(
     """
     config = _read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
-        raise ConfigError(
-            "the run file lets a model run its own code, the command line does not",
-            ", ".join(f"models.{name}.trust_remote_code" for name in trusted),
-            "read that code, then add --trust-remote-code; or take the key out of the run file",
-        )
+        keys = ", ".join(f"models.{name}.trust_remote_code" for name in trusted)
+        do = "read that code, then add --trust-remote-code; or take the key out of the run file"
+        raise ConfigError("the run file lets a model run its own code, the command line does not", keys, do)
     spent = Spent()
     job = prepare(config, limit, code_allowed)
     for line in describe(job):
