@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.models import make_models
 from mapjob.cli.options import log_to_stderr
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import rank_scored

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.config import Input
+from mapjob.config.run import Input
 from mapjob.corpus.plan import Plan, make_plan, read_unit
 from mapjob.corpus.reader import python_rows, read_records
 from mapjob.corpus.records import Record

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config import Selection
+from mapjob.config.run import Selection
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import rank_pairs

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.hash_scorer import WORDS, HashScorer, make_nothing_models
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import run_job
 from mapjob.pipeline import graph
 

@@ -28,7 +28,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.hash_scorer import SENTENCE, make_nothing_models
 from benchmarks.sleeper import LOG, SECONDS, Sleeper
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import run_job
 from mapjob.pipeline import graph
 

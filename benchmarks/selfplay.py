@@ -15,7 +15,8 @@ import numpy as np
 
 from mapjob.cli.options import log_to_stderr
 from mapjob.cli.selfplay import print_iterations
-from mapjob.config import Model, parse_config, read_tree
+from mapjob.config.load import parse_config, read_tree
+from mapjob.config.run import Model
 from mapjob.job.run import run_job
 from mapjob.lab.selfplay.config import Generation, SelfPlayConfig
 from mapjob.lab.selfplay.iterate import play

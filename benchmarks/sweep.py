@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.job.prepare import Job, prepare

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig
 
-from mapjob.config import Columns, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import make_scorer

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config import Selection
+from mapjob.config.run import Selection
 from mapjob.corpus.plan import Plan
 from mapjob.selection.scored import ScoredUnits
 from mapjob.store.score_store import ScoreStore

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mapjob.config import Config
+from mapjob.config.run import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.job.prepare import Job, prepare
 from mapjob.job.run import run_job

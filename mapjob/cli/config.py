@@ -7,8 +7,8 @@ import yaml
 from typer import Option, Typer
 
 from mapjob.cli.options import ConfigFile, Overrides
-from mapjob.config import Config, parse_config, read_tree
-from mapjob.config.models import Section
+from mapjob.config.load import parse_config, read_tree
+from mapjob.config.run import Config, Section
 from mapjob.errors import ConfigError
 from mapjob.escaping import redact
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig

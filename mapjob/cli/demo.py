@@ -8,7 +8,7 @@ import numpy as np
 from typer import Option
 
 from mapjob.cli.options import Result, print_run
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.job.run import run_job

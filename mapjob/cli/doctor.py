@@ -5,7 +5,7 @@ import json
 from typer import Exit
 
 from mapjob.cli.options import ConfigFile, Json, Overrides, TrustRemoteCode
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.escaping import one_line
 
 UNHEALTHY = 2

@@ -1,7 +1,7 @@
 """`mapjob generate`: responses to prompts, as a corpus of candidates."""
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.escaping import one_line
 from mapjob.lab.selfplay.config import GenerateConfig
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, find_warnings, prepare

@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS

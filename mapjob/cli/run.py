@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, check_tracker, log_run
 from mapjob.store.run_folder import path_of

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mapjob.cli.options import ConfigFile, Overrides, Result
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.errors import check_extra
 from mapjob.escaping import one_line
 from mapjob.job.run import run_job

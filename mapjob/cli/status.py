@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Argument
 
 from mapjob.cli.options import Result
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare

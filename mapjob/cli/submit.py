@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, is_verbose
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.escaping import for_terminal, redact
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,12 @@ from typing import Annotated, get_args
 from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
-from mapjob.config import Metric, load_config
+from mapjob.config.load import load_config
+from mapjob.config.run import Metric
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.rank import sweep_job
-from mapjob.ranking.sweep import CALIBRATED, Choice, choices
+from mapjob.ranking.compare import CALIBRATED, Choice, choices
 from mapjob.report.sweep import as_json as swept_json
 from mapjob.report.sweep import sweep_text
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from typer import Option
 
 from mapjob.cli.options import Result, Run
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.errors import ConfigError, check_extra
 from mapjob.escaping import one_line
 from mapjob.lab.training.config import Objective, Training

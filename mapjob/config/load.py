@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from mapjob.config.models import ONE, SEVERAL, Section
-from mapjob.config.run import Config
+from mapjob.config.run import ONE, SEVERAL, Config, Section
 from mapjob.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
@@ -47,19 +46,14 @@ def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Co
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        faults = [f"{_key(e['loc']) or 'run file'}: {_plain(e)}" for e in error.errors()]
+        faults = []
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"] if part not in (ONE, SEVERAL))
+            unknown = fault["type"] == "extra_forbidden"
+            what = "unknown key" if unknown else fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{key or 'run file'}: {what}")
         do = f"`{kind.explained_by}` lists every key and its values"
         raise ConfigError("; ".join(faults), where, do) from None
-
-
-def _key(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part not in (ONE, SEVERAL))
-
-
-def _plain(fault: dict[str, Any]) -> str:
-    if fault["type"] == "extra_forbidden":
-        return "unknown key"
-    return fault["msg"].removeprefix("Value error, ")
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -1,11 +1,173 @@
 """The run file of `mapjob run`: frozen pydantic models that mirror its YAML key for key."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
-from mapjob.config.models import Model, Models, Section
-from mapjob.config.selection import Selection
+from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
+from mapjob.metrics.signals import SIGNALS, Signal, keyword_parameters
+from mapjob.metrics.table import METRICS, PAIRINGS
+
+
+class Section(BaseModel):
+    """What every part of the run file is: a frozen mapping in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    explained_by: ClassVar[str] = "mapjob config schema"  # the command that lists the keys
+
+
+class Model(Section):
+    path: str = Field(description="folder, or the name of a model on the hub")
+    revision: str | None = Field(None, description="of a model on the hub: commit, tag or branch; null: the newest")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16",
+        description="of the weights. A CPU computes float16 in float32, and bfloat16 too if it cannot multiply it",
+    )
+    adapter: str | None = Field(None, description="LoRA adapter on top of path: folder, or the name of one on the hub")
+    trust_remote_code: bool = Field(
+        False,
+        description="run the code that comes with the model: with --trust-remote-code on the command line too, and for "
+        "a model of the hub with the 40 digits of a commit as revision",
+    )
+
+
+ONE, SEVERAL = "one model", "several models"
+
+
+def _how_many(value: Any) -> str:
+    several = isinstance(value, dict) and value and all(isinstance(part, dict | Model) for part in value.values())
+    return SEVERAL if several else ONE
+
+
+class Models(Section):
+    policy: Model
+    reference: Model | None = Field(None, description="what the policy was trained from; null: it without its adapter")
+    reward: Annotated[
+        Annotated[Model, Tag(ONE)] | Annotated[dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Model], Tag(SEVERAL)],
+        Discriminator(_how_many),
+    ] = Field(description="a model, or several by name; of several the margin is their mean in standard deviations")
+
+    @property
+    def by_scorer(self) -> dict[str, Model | None]:
+        """As scorers are called: several reward models are reward.<name> each."""
+        rewards = {"reward": self.reward}
+        if isinstance(self.reward, dict):
+            rewards = {f"reward.{name}": model for name, model in self.reward.items()}
+        return {"policy": self.policy, "reference": self.reference, **rewards}
+
+    @property
+    def with_own_code(self) -> list[str]:
+        """The scorers whose models may run code of their own, as far as the run file goes."""
+        return [name for name, model in self.by_scorer.items() if model is not None and model.trust_remote_code]
+
+
+# The selection: by what pairs are ranked, which of them are kept, and with which further columns.
+
+
+def _parameters_of(name: str, signal: Signal) -> type[Section]:
+    """The keys of a signal: the keyword-only parameters of its function, with their types, bounds and defaults."""
+    return create_model(name, __base__=Section, __doc__=signal.about, **keyword_parameters(signal.function))
+
+
+# Each signal is a column (or two) of the selection if it is given: `amapo_margin: {}` takes the defaults.
+Signals = create_model(
+    "Signals",
+    __base__=Section,
+    **{name: (_parameters_of(name, signal) | None, None) for name, signal in SIGNALS.items()},
+)
+
+Metric = Literal[*METRICS]
+WITH_ALPHA = ("map", "map_signed")
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Keep(Section):
+    """How much of the ranking is kept: exactly one of the four."""
+
+    ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
+    count: int | None = Field(None, ge=0)
+    threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
+    tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Keep":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+
+class Selection(Section):
+    metric: Metric = Field("map", description="`mapjob rank --list` explains each")
+    metrics: tuple[Metric, ...] = Field((), description="further metrics, each a column of the selection")
+    signals: Signals = Field(Signals(), description="training signals, each a column of the selection")
+    implicit: Literal["simpo", "dpo"] = "simpo"
+    scale: Literal["zscore", "raw", "calibrated"] = "zscore"
+    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
+    seed: int = Field(0, ge=0, description="of the metric random and of the held-out prompts")
+    keep: Keep = Keep(ratio=0.4)
+    on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
+    per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
+    quotas: dict[str, Share] | None = Field(
+        None, description="group -> its share of what is kept; other groups share what is left, best first"
+    )
+    near_duplicates: Share | None = Field(
+        None, description="skip pairs whose words overlap this much (Jaccard) with a better one that is kept"
+    )
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the prompts that go to held_out/ and are not ranked")
+    pairing: Literal[*PAIRINGS] = Field("best_worst", description="candidates only: which two responses pair up")
+    pairs_per_record: int = Field(1, ge=1, description="candidates only: at most this many pairs per record")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Selection":
+        if self.quotas is not None and sum(self.quotas.values()) > 1 + 1e-9:
+            raise ValueError(f"selection.quotas add up to {sum(self.quotas.values()):g}, more than the whole")
+        if self.quotas is not None and self.keep.threshold is not None:
+            raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
+        if self.pairing == "best_worst" and self.pairs_per_record > 1:
+            raise ValueError(
+                "selection.pairing best_worst gives one pair per record: take ranked, dcrm or map for more"
+            )
+        if self.signals.reward_goals is not None and len(self.signal_names) > 1:
+            raise ValueError(
+                "selection.signals.reward_goals changes the prompts, so it takes no other signal beside it"
+            )
+        return self
+
+    @property
+    def signal_names(self) -> list[str]:
+        return [name for name, parameters in self.signals if parameters is not None]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Every column that ranking goes by, scored ones and margins (see metrics/table.py)."""
+        methods = [METRICS[name] for name in (self.metric, *self.metrics)]
+        methods += [SIGNALS[name] for name in self.signal_names]
+        columns = {"reward_margin", f"{self.implicit}_margin"} | {name for method in methods for name in method.columns}
+        columns |= {"chosen_num_tokens", "rejected_num_tokens"} if self.keep.tokens is not None else set()
+        return frozenset(columns - {"implicit_margin"})
+
+    @property
+    def scored_columns(self) -> frozenset[str]:
+        """Every column of a pair that has to be scored for it, pairing included."""
+        columns = self.columns | {name for name in PAIRINGS[self.pairing].columns if name != "implicit_margin"}
+        made = {part for name in columns for part in MARGINS.get(name, (name,))}
+        return frozenset(made - {EACH_MODEL})
+
+    @property
+    def of_reference(self) -> list[str]:
+        """What in it compares the policy with a reference, by name."""
+        methods = {name: METRICS[name] for name in (self.metric, *self.metrics)}
+        methods |= {name: SIGNALS[name] for name in self.signal_names}
+        implicit = ["implicit: dpo"] if self.implicit == "dpo" else []
+        needed = {"dpo_margin", *REFERENCE}
+        return implicit + [name for name, method in methods.items() if needed & set(method.columns)]
+
+
+# The corpus, what is done with it, and the whole.
 
 Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
 OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.records import Message, Record, Text, as_chat, messages
 from mapjob.errors import ConfigError, InputError, Reason, RowError
 

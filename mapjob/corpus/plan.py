@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.config import Columns, Input
+from mapjob.config.run import Columns, Input
 from mapjob.corpus.files import SourceFile, file_identity, find_files
 from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
 from mapjob.corpus.reader import read_records, read_rows, rename_rows

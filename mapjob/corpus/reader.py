@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.files import read_footer, read_parquet, without_views
 from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, check_record

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from mapjob.config import Config
+from mapjob.config.run import Config
 from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.errors import MapjobError

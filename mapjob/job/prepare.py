@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapjob.config import WITH_ALPHA, Config
+from mapjob.config.run import WITH_ALPHA, Config
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from mapjob.arrays import I64
-from mapjob.config import Config, fingerprint, parse_config
-from mapjob.config.selection import Signals
+from mapjob.config.load import fingerprint, parse_config
+from mapjob.config.run import Config, Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.job.prepare import Job, prepare
-from mapjob.ranking.compare import PROFILE_COLUMNS
+from mapjob.ranking.compare import PROFILE_COLUMNS, Choice, Sweep
+from mapjob.ranking.compare import sweep as compare_choices
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
-from mapjob.ranking.sweep import Choice, Sweep
-from mapjob.ranking.sweep import sweep as compare_choices
 from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit

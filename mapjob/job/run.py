@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config import Config, load_config, parse_config
+from mapjob.config.load import load_config, parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import Job, describe, find_warnings, prepare
 from mapjob.job.rank import check_scored, prepare_again, rank_scored

@@ -15,7 +15,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import mapjob
-from mapjob.config import Config, fingerprint, parse_config
+from mapjob.config.load import fingerprint, parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
 

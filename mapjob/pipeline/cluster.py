@@ -11,7 +11,7 @@ import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
 from ray.exceptions import AuthenticationError
 
-from mapjob.config import Execution
+from mapjob.config.run import Execution
 from mapjob.errors import ConfigError
 from mapjob.escaping import first_line
 

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from mapjob.config import Config
+from mapjob.config.run import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import IncompleteError, MapjobError
 from mapjob.escaping import first_line

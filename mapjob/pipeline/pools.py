@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from mapjob.config import Pool
+from mapjob.config.run import Pool
 from mapjob.errors import ConfigError
 
 # Shares of the cluster's CPUs that reading, encoding and committing keep for themselves.

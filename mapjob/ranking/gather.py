@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from mapjob.arrays import I64
-from mapjob.config import Selection
+from mapjob.config.run import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns

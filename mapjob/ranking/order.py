@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapjob.arrays import F64, I64
-from mapjob.config import Selection
+from mapjob.config.run import Selection
 from mapjob.ranking.pairs import RankedPairs
 
 PairIds = Callable[[I64], pa.Array | pa.ChunkedArray]  # ids of the pairs at ascending indices, fetched when asked for

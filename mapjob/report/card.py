@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mapjob.config import OutputFormat
+from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Style
 from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapjob.arrays import F64
-from mapjob.config import Config
+from mapjob.config.run import Config
 from mapjob.metrics.map import Scale
 from mapjob.report import svg
 from mapjob.report.markup import Html, note, section

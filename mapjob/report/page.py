@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.errors import Reason
 from mapjob.escaping import html_text
 from mapjob.metrics.table import METRICS

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mapjob.arrays import I64
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.selection.formats import read_pair
 from mapjob.store.run_folder import FinishedRun, Manifest

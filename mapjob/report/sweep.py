@@ -3,8 +3,7 @@
 from typing import Any
 
 from mapjob.escaping import one_line
-from mapjob.ranking.compare import QUANTILES, Profile
-from mapjob.ranking.sweep import Sweep
+from mapjob.ranking.compare import QUANTILES, Profile, Sweep
 from mapjob.report import svg
 
 WIDTHS = {"keep": 6, "pairs": 9, "against": 9, "tokens": 12, "groups": 8, "h": 9, "implicit": 10, "same": 7}

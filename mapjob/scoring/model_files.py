@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mapjob.config import Model
+from mapjob.config.run import Model
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_importable

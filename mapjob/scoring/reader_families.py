@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.config import Columns, Selection, fingerprint
+from mapjob.config.load import fingerprint
+from mapjob.config.run import Columns, Selection
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import python_rows
 from mapjob.corpus.records import Record, plain_text
@@ -48,7 +49,7 @@ def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) ->
         identity = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.identity}
         specs.append(DerivedColumns(EDIT_DISTANCE, identity, policy.encoding))
     if selection.near_duplicates is not None:
-        from mapjob.metrics.minhash import COVERS  # with datasketch and scipy, which few runs need
+        from mapjob.ranking.near_duplicates import COVERS  # with datasketch and scipy, which few runs need
 
         specs.append(DerivedColumns(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
     return specs
@@ -62,7 +63,7 @@ def distance_table(encoded: "Sequence[Encoded | RowError]") -> pa.Table:
 
 def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
     """One row per record: the MinHash signature of its prompt and completions; reason, detail."""
-    from mapjob.metrics.minhash import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
+    from mapjob.ranking.near_duplicates import NUM_HASHES, signature  # with datasketch and scipy, which few runs need
 
     good = [record for record in records if isinstance(record, Record)]
     texts = ("\n".join(plain_text(text) for text in (record.prompt, *record.completions)) for record in good)

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mapjob.config import Config, Scoring, fingerprint
+from mapjob.config.load import fingerprint
+from mapjob.config.run import Config, Scoring
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
 from mapjob.metrics.columns import COLLISION, UNCONDITIONAL

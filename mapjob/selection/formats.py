@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mapjob.config import Columns, OutputFormat
+from mapjob.config.run import Columns, OutputFormat
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.corpus.reader import read_records

@@ -8,7 +8,8 @@ import numpy as np
 
 import mapjob
 from mapjob.arrays import I64
-from mapjob.config import Config, fingerprint
+from mapjob.config.load import fingerprint
+from mapjob.config.run import Config
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.arrays import I64
-from mapjob.config import OutputFormat
+from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record, sanitize

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.arrays import F64, I64
-from mapjob.config import Selection
+from mapjob.config.run import Selection
 from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import map_score
 from mapjob.ranking.pairs import Pairs, RankedPairs

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapjob.arrays import F64, I64
-from mapjob.config import Selection
-from mapjob.config.selection import Signals
+from mapjob.config.run import Selection, Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.map import Scale

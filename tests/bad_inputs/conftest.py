@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_policy, make_reward

@@ -5,7 +5,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from mapjob.config import Input
+from mapjob.config.run import Input
 from mapjob.corpus.plan import make_plan
 from mapjob.errors import InputError
 from tests.bad_inputs.conftest import Run, pairs, write

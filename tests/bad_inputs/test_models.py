@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import InputError, ModelError
 from mapjob.job.run import run_job
 from tests.bad_inputs.conftest import Run, pairs, write

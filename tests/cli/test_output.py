@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.cli import app as program
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.errors import IncompleteError
 from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob

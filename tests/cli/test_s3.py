@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from datasets import load_dataset
 
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.run import rank_job
 from mapjob.store.remote import filesystem
 from mapjob.store.run_folder import path_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from tests.cli.conftest import Mapjob
 from tests.cli.test_errors import refused
 from tests.conftest import SmallDisk

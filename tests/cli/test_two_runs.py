@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.store.run_folder import path_of
 from tests.without_ray import run
 

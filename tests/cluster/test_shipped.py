@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mapjob.config import Config, load_config, parse_config
+from mapjob.config.load import load_config, parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError
 from mapjob.job.submit import RUN_FILE, connect, pack, portable, submission_id
 from tests.cluster.nodes import free_ports

@@ -12,7 +12,7 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import mapjob as package
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.submit import submission_id
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json

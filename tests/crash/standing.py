@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from mapjob.config import Config
+from mapjob.config.run import Config
 from mapjob.store.storage import SCRATCH, Storage
 
 COST = re.compile(r'<section id="cost">.*?</section>', re.DOTALL)  # of a report: times

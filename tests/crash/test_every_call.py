@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.errors import MapjobError
 from tests.crash.interrupted import PUTS, Calls, Mode, killed
 from tests.crash.standing import standing

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.store.storage import SCRATCH
 from tests.crash.standing import COST
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

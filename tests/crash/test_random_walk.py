@@ -22,7 +22,7 @@ import yaml
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from tests.crash.test_kill_driver import num_files, published
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run

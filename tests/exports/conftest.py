@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mapjob.scoring.models
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.rank import rank_scored
 from mapjob.ranking.pairs import Pairs
 from tests.fakes import config_tree, write_corpus

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapjob.config import Columns, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.corpus.records import Record, check_record

@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from mapjob.config import Columns, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
 from mapjob.pipeline.stages import by_base

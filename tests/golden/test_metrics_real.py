@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.rank import rank_scored
 from tests.fakes import config_tree, write_corpus
 from tests.golden.columns import whole

@@ -5,7 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mapjob.config import Columns, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoder

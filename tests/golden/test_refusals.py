@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapjob.config import Columns, Selection, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Columns, Selection
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
 from mapjob.scoring.spec import scorer_files, scorer_specs

@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_policy, make_reward, write_corpus

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, as_chat

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ModelError
 from mapjob.lab.selfplay.config import GenerateConfig
 from mapjob.lab.selfplay.generate import generate

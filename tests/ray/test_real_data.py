@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.store.run_folder import open_run, path_of
 from tests.without_ray import run
 

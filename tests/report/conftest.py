@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
 from mapjob.store.run_folder import path_of

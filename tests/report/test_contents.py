@@ -5,7 +5,7 @@ from pathlib import Path
 import html5lib
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import Reason
 from mapjob.job.run import rank_job, render_report
 from mapjob.report.page import refused, warnings

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import rank_scored
 from mapjob.job.run import rank_job

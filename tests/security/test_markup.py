@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.escaping import for_terminal, markdown_code, one_line
 from mapjob.job.run import rank_job
 from mapjob.report.card import card

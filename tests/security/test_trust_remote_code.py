@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.errors import ModelError
 from mapjob.job.prepare import prepare
 from mapjob.job.run import rank_job

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import mapjob
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.cli.browse import server
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.report.browse import ROWS_PER_PAGE, page_html
 from mapjob.report.pages import DISAGREEING, Filter, Pages

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import find_pair

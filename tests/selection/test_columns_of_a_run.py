@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import IncompleteError
 from mapjob.job.run import rank_job
 from mapjob.report.pair import pair_text, selected_pair

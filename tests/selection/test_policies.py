@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjob.config import Keep, Selection, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Keep, Selection
 from mapjob.errors import ConfigError
-from mapjob.metrics.minhash import NUM_HASHES, signature
 from mapjob.ranking.gather import gather, is_held_out
-from mapjob.ranking.near_duplicates import unlike_better
+from mapjob.ranking.near_duplicates import NUM_HASHES, signature, unlike_better
 from mapjob.ranking.order import split
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking, rank_pairs

@@ -12,11 +12,11 @@ import yaml
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.job.rank import sweep_job
 from mapjob.job.run import rank_job
-from mapjob.ranking.sweep import CALIBRATED, choices
+from mapjob.ranking.compare import CALIBRATED, choices
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run

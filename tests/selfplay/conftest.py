@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.lab.selfplay.config import GenerateConfig
 from mapjob.lab.selfplay.generate import generate
 from mapjob.scoring.model_files import ModelFiles, model_files

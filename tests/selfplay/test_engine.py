@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mapjob.config import Model, Scoring
+from mapjob.config.run import Model, Scoring
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.local import LocalEngine

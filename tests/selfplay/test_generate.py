@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError, InputError, ModelError
 from mapjob.lab.selfplay.config import GenerateConfig
 from mapjob.lab.selfplay.folder import GeneratedFolder

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from transformers.utils import logging
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import SelfPlayConfig
 from mapjob.lab.selfplay.iterate import play

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import mapjob.store.remote as remote
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.errors import MapjobError
 from mapjob.store.remote import filesystem
 from tests.conftest import forget_filesystems

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import mapjob.store.storage as disk_puts
-from mapjob.config import Config, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.store.storage import SCRATCH, Storage
 from tests.conftest import SmallDisk, forget_filesystems

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.store.run_folder import FinishedRun, open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.without_ray import run

@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import DPOTrainer
 
-from mapjob.config import Model
+from mapjob.config.run import Model
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.losses import COLUMNS, Batch

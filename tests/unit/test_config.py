@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mapjob.config import Config, fingerprint, load_config, parse_config
+from mapjob.config.load import fingerprint, load_config, parse_config
+from mapjob.config.run import Config
 from mapjob.errors import ConfigError
 
 LEAST = {

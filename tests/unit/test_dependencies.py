@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"
 EXTRAS = {
     "train": ("lab/training/*.py",),
     "s3": ("store/remote.py",),
-    "dedup": ("metrics/minhash.py", "ranking/near_duplicates.py"),
+    "dedup": ("ranking/near_duplicates.py",),
 }
 PACKAGES = {"yaml": "pyyaml"}  # where a package is not called as its module
 SLOW = {"torch", "transformers", "ray", "huggingface_hub"}
@@ -58,7 +58,7 @@ def test_every_import_is_declared(tmp_path):
 USES = {
     "s3": "from mapjob.store.remote import filesystem; filesystem('s3://bucket/corpus')",
     "train": "from mapjob.cli.train import train; train('run', 'simpo')",
-    "dedup": "from mapjob.job.prepare import check_selection as check; from mapjob.config import *; "
+    "dedup": "from mapjob.job.prepare import check_selection as check; from mapjob.config.run import *; "
     "from types import SimpleNamespace as N; "
     "check(N(selection=Selection(near_duplicates=0.8)), N(corpus=N(layout='trl')))",
 }

@@ -19,7 +19,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertLMHeadMo
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, ModelError
 from mapjob.escaping import first_line
 from mapjob.job.prepare import prepare

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.errors import ConfigError
 from mapjob.job.forecast import forecast, spread
 from mapjob.job.prepare import prepare

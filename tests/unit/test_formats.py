@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
 from mapjob.selection.formats import Pair, extra_files, pair_columns, read_pair

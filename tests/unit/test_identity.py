@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
 from mapjob.ranking.order import rank_order

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjob.config import Input
+from mapjob.config.run import Input
 from mapjob.corpus.files import SourceFile, find_files
 from mapjob.corpus.plan import Plan, cut, make_plan
 from mapjob.corpus.reader import read_rows

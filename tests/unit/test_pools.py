@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.config import Model, Pool
+from mapjob.config.run import Model, Pool
 from mapjob.errors import ConfigError
 from mapjob.pipeline.pools import commit_pool, encode_pool, gpu_shares, scorer_pools
 from mapjob.scoring.costs import model_cost, token_cost

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import Columns, Input, Keep, Selection
+from mapjob.config.run import Columns, Input, Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern

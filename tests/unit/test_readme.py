@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mapjob
 from mapjob.cli.app import app
-from mapjob.config import load_config
+from mapjob.config.load import load_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.lab.world.corpus import FLIPPED

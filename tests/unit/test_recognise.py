@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import Columns, Input
+from mapjob.config.run import Columns, Input
 from mapjob.corpus.layouts import recognise
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import ConfigError, InputError

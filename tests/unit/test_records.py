@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from mapjob.config import Columns
+from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record, as_chat, check_record, messages

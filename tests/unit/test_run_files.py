@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mapjob.config import Config, load_config, parse_config
-from mapjob.config.models import Section
+from mapjob.config.load import load_config, parse_config
+from mapjob.config.run import Config, Section
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.training.config import Training

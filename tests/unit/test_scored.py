@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config import Input, Selection
+from mapjob.config.run import Input, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
 from mapjob.selection.scored import ScoredUnits, load_scored

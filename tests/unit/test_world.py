@@ -16,7 +16,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError
 from mapjob.lab.world.build import KnownWorld, World, build_world
 from mapjob.lab.world.corpus import describe, draw_pair, make_rows, write_shards

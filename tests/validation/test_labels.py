@@ -5,7 +5,7 @@ import pytest
 
 from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.selections import Corpus, Selections
-from mapjob.ranking.sweep import Choice
+from mapjob.ranking.compare import Choice
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mapjob.cli.app import app
-from mapjob.config import parse_config
+from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.lab.validation.arms import Evaluation
 from mapjob.lab.validation.config import parse_validation
@@ -18,7 +18,7 @@ from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.validate import validate
 from mapjob.lab.world.corpus import tasks_of
 from mapjob.lab.world.tasks import grade
-from mapjob.ranking.sweep import Choice
+from mapjob.ranking.compare import Choice
 from mapjob.store.run_folder import open_run, path_of
 from tests.validation.conftest import arms_in
 

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mapjob.config import Execution, Keep, Model, Models, Output, Scoring, Selection
-from mapjob.config.models import Section
+from mapjob.config.run import Execution, Keep, Model, Models, Output, Scoring, Section, Selection
 from mapjob.lab.training.config import Training
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mapjob
-from mapjob.config import fingerprint
+from mapjob.config.load import fingerprint
 from mapjob.corpus.plan import Unit
 from mapjob.errors import InputError
 from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Prompts

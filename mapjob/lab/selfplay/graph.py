@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config import Execution
+from mapjob.config.run import Execution
 from mapjob.corpus.plan import Unit
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.folder import GeneratedFolder

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from mapjob.config import Config, Keep, Model, fingerprint, parse_config
+from mapjob.config.load import fingerprint, parse_config
+from mapjob.config.run import Config, Keep, Model
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.selfplay.generate import make_corpus, read_from

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mapjob.config.models import Section
+from mapjob.config.run import Section
 
 Objective = Literal["dpo", "simpo", "repo", "amapo", "gamma_po", "madpo", "bpo", "mmpo"]
 

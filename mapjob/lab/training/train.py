@@ -22,7 +22,8 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import DPOConfig
 
-from mapjob.config import Model, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import Model
 from mapjob.corpus.plan import Style
 from mapjob.errors import ConfigError, MapjobError, ModelError
 from mapjob.lab.training.config import Objective, Training

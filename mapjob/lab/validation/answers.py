@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.config import Config, Model, Scoring
+from mapjob.config.run import Config, Model, Scoring
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Style
 from mapjob.corpus.records import Record, Text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mapjob.arrays import I64
-from mapjob.config import Model
+from mapjob.config.run import Model
 from mapjob.corpus.plan import Style
 from mapjob.lab.training.config import Training
 from mapjob.lab.training.losses import needs_reference
@@ -18,7 +18,7 @@ from mapjob.lab.training.train import train
 from mapjob.lab.validation.answers import Scores, answers_of, gold_rewards, implicit_margins, rewards_of
 from mapjob.lab.validation.config import Validation
 from mapjob.lab.validation.held_out import HeldOut
-from mapjob.ranking.sweep import Choice
+from mapjob.ranking.compare import Choice
 from mapjob.store.run_folder import FinishedRun
 
 RANDOM = "random"

@@ -4,15 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mapjob.config import WITH_ALPHA, Config, Metric, parse_config, read_tree
-from mapjob.config.models import Section
-from mapjob.config.selection import Share, Signals
+from mapjob.config.load import parse_config, read_tree
+from mapjob.config.run import WITH_ALPHA, Config, Metric, Section, Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.world.build import KnownWorld
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
-from mapjob.ranking.sweep import Choice, choices
+from mapjob.ranking.compare import Choice, choices
 
 Positive = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["calibrated"]

@@ -15,10 +15,9 @@ from mapjob.lab.validation.statistics import auroc
 from mapjob.lab.world.corpus import FLIPPED
 from mapjob.metrics.columns import NUM_TOKENS, REWARD
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.compare import jaccard, pack
+from mapjob.ranking.compare import Choice, jaccard, pack
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking
-from mapjob.ranking.sweep import Choice
 
 
 def label_noise(validation: Validation, selections: Selections) -> list[dict[str, Any]]:

@@ -8,17 +8,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.arrays import I64
-from mapjob.config import Config, Selection
+from mapjob.config.run import Config, Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.job.rank import rank_scored
 from mapjob.lab.validation.config import Validation
-from mapjob.ranking.compare import PROFILE_COLUMNS
+from mapjob.ranking.compare import PROFILE_COLUMNS, Choice
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
-from mapjob.ranking.sweep import Choice
 from mapjob.selection.scored import Scored
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import mapjob
-from mapjob.config import Model, fingerprint, parse_config
+from mapjob.config.load import fingerprint, parse_config
+from mapjob.config.run import Model
 from mapjob.errors import ConfigError
 from mapjob.job.run import run_job
 from mapjob.lab.training.config import Training
@@ -25,7 +26,7 @@ from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.table import START, Table
 from mapjob.lab.world.build import build_world
 from mapjob.lab.world.models import few_threads
-from mapjob.ranking.sweep import Choice
+from mapjob.ranking.compare import Choice
 from mapjob.store.run_folder import FinishedRun
 from mapjob.store.storage import Storage
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from mapjob.config import fingerprint
-from mapjob.config.models import Section
+from mapjob.config.load import fingerprint
+from mapjob.config.run import Section
 from mapjob.errors import ConfigError
 from mapjob.lab.world.corpus import describe, make_rows, write_shards
 
