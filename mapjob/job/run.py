@@ -3,7 +3,8 @@
 import gc
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from mapjob.ranking.compare import agreement
 from mapjob.ranking.rank import Ranking
 from mapjob.report.card import card
 from mapjob.report.page import page
-from mapjob.report.pair import Example, examples_of
+from mapjob.report.pages import Row
+from mapjob.report.pair import examples_of
 from mapjob.report.summary import Summary, summary
 from mapjob.selection.formats import extra_files
 from mapjob.selection.manifest import count_reasons, count_rows, manifest
@@ -92,7 +94,7 @@ def render_report(run: FinishedRun, num_examples: int = 0) -> str:
     return _page(run.folder, examples_of(run, num_examples))
 
 
-def _page(folder: RunFolder, examples: Sequence[Example] = ()) -> str:
+def _page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None) -> str:
     drawn_from = json.loads(folder.read(REPORT_DATA))
     return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples)
 
@@ -200,7 +202,7 @@ def _put_report(folder: RunFolder, body: Manifest, job: Job, scored: Scored, ran
     selection = job.config.selection
     overlaps = agreement(ranking, selection, scored.units.pair_ids)
     drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
-    drawn_from["summary"] = summary(ranking, selection.metric, overlaps).as_json
+    drawn_from["summary"] = asdict(summary(ranking, selection.metric, overlaps))
     folder.put_text(REPORT_DATA, json.dumps(drawn_from) + "\n")
     folder.put_text(REPORT, _page(folder))
 

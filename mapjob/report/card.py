@@ -2,10 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
-from mapjob.config.run import OutputFormat
+from mapjob.config.run import OutputFormat, parse_config
 from mapjob.corpus.plan import Style
 from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS
@@ -28,10 +26,6 @@ HELD_OUT = """- config_name: held_out
   - split: test
     path: held_out/*.parquet
 """
-
-HELD_OUT_LOADING = (
-    'The pairs of the held-out prompts, none of which is in `selected/`: `load_dataset("this folder", "held_out")`.'
-)
 
 CONTENTS = {
     "trl": "prompt, chosen and rejected as TRL reads them, then the corpus's own columns, then the scores",
@@ -67,37 +61,31 @@ def formula(metric: str) -> str:
     return re.sub(r"\b(h|implicit|g)\b", lambda match: names[match[0]], METRICS[metric].about.split(": ")[0])
 
 
-def _models(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, model in config["models"].items():
-        if model and "path" in model:
-            yield name, model
-        elif model:
-            yield from ((f"{name}.{part}", member) for part, member in model.items())
-
-
 def card(manifest: Manifest) -> str:
     """README.md of a run folder. Made of the manifest's results alone, so that a repeated run writes the same bytes."""
-    config, counts, statistics = manifest["config"], manifest["counts"], manifest["statistics"]
-    selection = config["selection"]
-    scale = statistics["scale"]
-    output_format, style = config["output_format"], manifest["corpus"]["style"]
-    models = "\n".join(f"| {name} | {markdown_code(m['path'])} | {m['dtype']} |" for name, m in _models(config))
+    config, counts, style = parse_config(manifest["config"]), manifest["counts"], manifest["corpus"]["style"]
+    selection, output_format = config.selection, config.output_format
+    scale, cut_off = manifest["statistics"]["scale"], manifest["statistics"]["cut_off"]
+    models = "\n".join(
+        f"| {name} | {markdown_code(model.path)} | {model.dtype} |"
+        for name, model in config.models.by_scorer.items()
+        if model is not None
+    )
     reasons = "\n".join(f"| {reason} | {number:,} |" for reason, number in (counts["by_reason"] or {"none": 0}).items())
     blocks = [f"```{language}\n{code}\n```" for language, code in training_code(output_format, style)]
-    if selection["held_out"]:
-        blocks.append(HELD_OUT_LOADING)
+    if selection.held_out:
+        reading = '`load_dataset("this folder", "held_out")`'
+        blocks.append(f"The pairs of the held-out prompts, none of which is in `selected/`: {reading}.")
     loading = "\n\n".join(blocks)
-    cut_off = statistics["cut_off"]
-    keep = json.dumps({rule: value for rule, value in selection["keep"].items() if value is not None})
-    return f"""{FRONT_MATTER.format(held_out=HELD_OUT if selection["held_out"] else "")}
-# {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection["metric"]}`
+    return f"""{FRONT_MATTER.format(held_out=HELD_OUT if selection.held_out else "")}
+# {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection.metric}`
 
 `selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
 
-score = {formula(selection["metric"])}
+score = {formula(selection.metric)}
 
-alpha = {selection["alpha"]:g}, S_r = {scale["reward"]:.6g}, S_i = {scale["implicit"]:.6g} ({selection["scale"]}),
-implicit margin = {selection["implicit"]}, keep = {keep};
+alpha = {selection.alpha:g}, S_r = {scale["reward"]:.6g}, S_i = {scale["implicit"]:.6g} ({selection.scale}),
+implicit margin = {selection.implicit}, keep = {json.dumps(selection.keep.model_dump(exclude_none=True))};
 the last kept pair scores {"none" if cut_off is None else f"{cut_off:.6g}"}.
 
 | model | path | dtype |

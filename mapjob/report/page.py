@@ -12,7 +12,8 @@ from mapjob.ranking.compare import QUANTILES, Profile
 from mapjob.report.card import formula, training_code
 from mapjob.report.figures import distributions, picture
 from mapjob.report.markup import Html, code, document, facts, list_lines, name_and_about, note, section, table, text
-from mapjob.report.pair import Example, examples
+from mapjob.report.pages import Row
+from mapjob.report.pair import examples
 from mapjob.report.summary import Group, Summary
 from mapjob.store.run_folder import Manifest
 
@@ -26,10 +27,10 @@ STAGES = {
 }
 
 
-def page(manifest: Manifest, summary: Summary, rows: Sequence[Example] = ()) -> str:
+def page(manifest: Manifest, summary: Summary, by_kind: Mapping[str, Sequence[Row]] | None = None) -> str:
     """The report of a run; the same arguments give the same bytes.
 
-    manifest: as it is committed, without what only the commit knows; rows: examples, its only texts of the corpus.
+    manifest: as it is committed, without what only the commit knows; by_kind: examples, its only texts of the corpus.
     """
     config = parse_config(manifest["config"])
     counts, metric = manifest["counts"], config.selection.metric
@@ -55,7 +56,7 @@ def page(manifest: Manifest, summary: Summary, rows: Sequence[Example] = ()) -> 
         cost(manifest),
         warnings(manifest),
         training(manifest),
-        examples(rows) if rows else "",
+        examples(by_kind) if by_kind else "",
         "</main>",
     ]
     return document(f"mapjob: {counts['selected']:,} pairs by {metric}", "\n".join(body))

@@ -77,7 +77,15 @@ class Pages:
     def matching(self, by: Filter) -> I64:
         """Indices of the rows that a filter lets through, ascending. Those of the newest filter are remembered."""
         if by not in self._matches:
-            self._matches = {by: np.flatnonzero(self._passes(by))}
+            passes = np.ones(int(self.starts[-1]), bool)
+            if by.group is not None and self.group_column is not None:
+                groups = self.column(self.group_column).cast(pa.string())
+                passes &= pc.equal(groups, by.group).fill_null(False).to_numpy()
+            if by.labels == DISAGREEING:
+                passes &= ~self.column("label_agrees").to_numpy()
+            if by.text:
+                passes &= self._contains(by.text)
+            self._matches = {by: np.flatnonzero(passes)}
         return self._matches[by]
 
     def rows(self, indices: I64) -> list[Row]:
@@ -105,16 +113,6 @@ class Pages:
             with self._open(name) as file:
                 groups += [(name, i, file.metadata.row_group(i).num_rows) for i in range(file.num_row_groups)]
         return groups
-
-    def _passes(self, by: Filter) -> Bools:
-        passes = np.ones(int(self.starts[-1]), bool)
-        if by.group is not None and self.group_column is not None:
-            passes &= pc.equal(self.column(self.group_column).cast(pa.string()), by.group).fill_null(False).to_numpy()
-        if by.labels == DISAGREEING:
-            passes &= ~self.column("label_agrees").to_numpy()
-        if by.text:
-            passes &= self._contains(by.text)
-        return passes
 
     def _contains(self, text: str) -> Bools:
         """Row group by row group, so that memory never holds more than one of them."""

@@ -1,7 +1,7 @@
 """One pair of a run, for a person: its texts, its margins, and the sum that gives its rank."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -82,17 +82,10 @@ def _position(value: float, described: dict[str, Any]) -> str:
     return f"|margin| is {abs(z):.1f} sd {'above' if z >= 0 else 'below'} the corpus mean"
 
 
-class Example(NamedTuple):
-    """A row as a selection would hold it, and what it is an example of."""
-
-    kind: str
-    row: Row
-
-
-def examples_of(run: FinishedRun, num: int) -> list[Example]:
-    """So many selected pairs of each kind, best first, with their texts."""
+def examples_of(run: FinishedRun, num: int) -> dict[str, list[Row]]:
+    """So many selected pairs of each kind, best first, with their texts; no kind of which there are none."""
     if num == 0:
-        return []
+        return {}
     pages = Pages(run)
     every = np.arange(pages.starts[-1])
     contradicted = np.flatnonzero(pages.column("reward_margin").to_numpy() < 0)
@@ -101,15 +94,14 @@ def examples_of(run: FinishedRun, num: int) -> list[Example]:
         "Last selected": every[max(0, len(every) - num) :],
         "Best whose label the reward model disagrees with": contradicted[:num],
     }
-    return [Example(kind, row) for kind, indices in kinds.items() for row in pages.rows(indices)]
+    return {kind: pages.rows(indices) for kind, indices in kinds.items() if len(indices)}
 
 
-def examples(rows: Sequence[Example]) -> Html:
+def examples(by_kind: Mapping[str, Sequence[Row]]) -> Html:
     """The section of a report that was asked for texts."""
     parts = [note(f"Texts of the corpus, at most {CHARACTERS} characters of each.")]
-    for kind in dict.fromkeys(example.kind for example in rows):
-        parts.append(f"<h3>{kind}</h3>")
-        parts += [pair_article(example.row, at_most=CHARACTERS) for example in rows if example.kind == kind]
+    for kind, rows in by_kind.items():
+        parts += [f"<h3>{kind}</h3>", *(pair_article(row, at_most=CHARACTERS) for row in rows)]
     return section("examples", "Examples", *parts)
 
 

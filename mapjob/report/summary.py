@@ -1,7 +1,7 @@
 """What the figures and tables of a report say of all ranked pairs: counted once, stored with the run, some 100 kB."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,9 @@ class Summary:
     other_groups: Group  # all others together
     agreement: dict[str, float]  # Jaccard overlap with the selections of the same size by other metrics
 
-    @property
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Summary":
-        """What `as_json` gave, also by way of a file."""
+        """What `asdict` gave, also by way of a file."""
         return TypeAdapter(cls).validate_python(values)
 
 

@@ -17,12 +17,11 @@ from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Message, Record
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, MapjobError, RowError
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
 SHAREGPT_NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
-DATASET = "selected"  # what LLaMA-Factory calls it: --dataset selected
 
 
 class Pair(NamedTuple):
@@ -94,19 +93,24 @@ READ_AS = {"openrlhf": "openrlhf", "llama_factory": "sharegpt"}  # names of our 
 
 def read_pair(row: pa.Table, output_format: OutputFormat, corpus: Corpus) -> Pair:
     """The texts of one selected row, in whatever format it was written."""
-    sides = 0, 1
     if output_format == "columns":
-        columns = corpus.columns.model_copy(update={"id": None, "group": None})
-        (record,) = read_records(row, corpus.spec, columns)
-        if isinstance(record, Record) and corpus.style == "chat":
-            record = corpus.spec.to_chat(record)
-        sides = row["chosen_index"][0].as_py(), row["rejected_index"][0].as_py()
-    elif output_format == "trl" or corpus.style == "raw":
+        (record,) = read_records(row, corpus.spec, corpus.columns.model_copy(update={"id": None, "group": None}))
+        return pair_of(record, corpus, row["chosen_index"][0].as_py(), row["rejected_index"][0].as_py())
+    if output_format == "trl" or corpus.style == "raw":
         return Pair(*(row[name][0].as_py() for name in Pair._fields))
-    else:
-        (record,) = read_records(row, LAYOUTS[READ_AS[output_format]], Columns())
+    (record,) = read_records(row, LAYOUTS[READ_AS[output_format]], Columns())
     assert isinstance(record, Record), "what was selected was read before"
-    return Pair(record.prompt, *(record.completions[side] for side in sides))
+    return Pair(record.prompt, *record.completions)
+
+
+def pair_of(record: Record | RowError, corpus: Corpus, chosen: int, rejected: int) -> Pair:
+    """Two completions of a row as they were scored. Raises MapjobError for a row that can no longer be read."""
+    if isinstance(record, RowError):
+        what = f"a row that was scored can no longer be read: {record}"
+        raise MapjobError(what, "the corpus", "the files changed; run again")
+    if corpus.style == "chat":
+        record = corpus.spec.to_chat(record)
+    return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 
 def extra_files(output_format: OutputFormat, style: Style) -> dict[str, bytes]:
@@ -123,4 +127,4 @@ def extra_files(output_format: OutputFormat, style: Style) -> dict[str, bytes]:
         "ranking": True,
         "columns": {**prompt, "chosen": "chosen", "rejected": "rejected"},
     }
-    return {"dataset_info.json": (json.dumps({DATASET: entry}, indent=2) + "\n").encode()}
+    return {"dataset_info.json": (json.dumps({"selected": entry}, indent=2) + "\n").encode()}

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +14,10 @@ from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Record, sanitize
+from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
-from mapjob.selection.formats import Pair, pair_columns
+from mapjob.selection.formats import Pair, pair_columns, pair_of
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
 from mapjob.store.remote import as_mapjob_error
@@ -96,7 +95,7 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         ours |= {"chosen_index": pa.array(pairs.chosen), "rejected_index": pa.array(pairs.rejected)}
         return pa.table(_user_columns(plan, table, set(ours), replaced=()) | ours)
     records = read_records(table, plan.corpus.spec, plan.corpus.columns)
-    written = [_pair_texts(plan, *row) for row in zip(records, pairs.chosen, pairs.rejected)]
+    written = [pair_of(record, plan.corpus, *sides) for record, *sides in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
         written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
     if rows.goal is not None:
@@ -112,16 +111,6 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     )
     users = _user_columns(plan, table, {*columns, *ours}, plan.corpus.text_columns)
     return pa.table({**columns, **users, **ours})
-
-
-def _pair_texts(plan: Plan, record: Any, chosen: int, rejected: int) -> Pair:
-    if not isinstance(record, Record):
-        raise MapjobError(
-            f"a row that was scored can no longer be read: {record}", "the corpus", "the files changed; run again"
-        )
-    if plan.corpus.style == "chat":
-        record = plan.corpus.spec.to_chat(record)
-    return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 
 def _user_columns(
@@ -158,20 +147,15 @@ def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolde
     for unit in units.read(np.flatnonzero(np.diff(edges))):
         here = slice(edges[unit.index], edges[unit.index + 1])
         names = [list(refused)[reason].value for reason in reasons[here]]
-        waiting = pa.concat_tables([waiting, error_rows(units.plan, unit, positions[here] - unit.first_row, names)])
+        rows, source = positions[here] - unit.first_row, units.plan.units[unit.index]
+        stored = unit.rows.take(pa.array(rows))
+        columns = [stored["pair_id"], [source.file] * len(rows), source.start + rows, names, stored["detail"]]
+        waiting = pa.concat_tables([waiting, pa.table(columns, schema=ERRORS)])
         while waiting.num_rows >= ROWS_PER_FILE:
             run.put_table(f"errors/part-{number:05}.parquet", waiting.slice(0, ROWS_PER_FILE).combine_chunks())
             number, waiting = number + 1, waiting.slice(ROWS_PER_FILE)
     if waiting.num_rows or not number:
         run.put_table(f"errors/part-{number:05}.parquet", waiting.combine_chunks())
-
-
-def error_rows(plan: Plan, unit: ScoredUnit, rows: I64, reasons: list[str]) -> pa.Table:
-    """The refused rows of a unit: pair_id, file, row, reason, detail. rows: their numbers in the unit."""
-    source = plan.units[unit.index]
-    refused = unit.rows.take(pa.array(rows))
-    columns = [refused["pair_id"], [source.file] * len(rows), source.start + rows, reasons, refused["detail"]]
-    return pa.table(columns, schema=ERRORS)
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:

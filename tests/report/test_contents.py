@@ -9,7 +9,7 @@ from mapjob.config.load import parse_config
 from mapjob.errors import Reason
 from mapjob.job.run import rank_job, render_report
 from mapjob.report.page import refused, warnings
-from mapjob.report.pair import Example, examples
+from mapjob.report.pair import examples
 from mapjob.store.run_folder import FinishedRun, open_run, path_of
 from tests.report.conftest import EVIL, PLANTED
 from tests.report.parsed import Parsed, loaded
@@ -142,7 +142,7 @@ def test_long_texts_are_cut_and_counted():
     row = {"rank": 1, "pair_id": "a", "map_score": 0.0, "reward_margin": 1.0, "label_agrees": True}
     row |= {"chosen_reward": 1.0, "rejected_reward": 0.0}
     row |= {"prompt": "<" * 301, "chosen": [{"role": "assistant", "content": "x" * 300}], "rejected": "y" * 300}
-    words = Parsed(examples([Example("Best", row)])).words["examples"]
+    words = Parsed(examples({"Best": [row]})).words["examples"]
     assert f"{'<' * 300}… (301 characters)" in words
     assert f"[assistant] {'x' * 288}… (312 characters)" in words
     assert f"{'y' * 300}\n" in words
