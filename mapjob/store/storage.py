@@ -14,67 +14,7 @@ from mapjob.store.remote import STORAGE_ERRORS, answer, as_mapjob_error, filesys
 
 T = TypeVar("T")
 
-# Puts on a local disk: a file is written and synced in a scratch folder, and only then gets its name.
-
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
-
-
-class NoHardLinks(OSError):
-    """This disk cannot create a file exclusively."""
-
-
-def create_file(path: PurePosixPath, data: bytes, scratch: str) -> bool:
-    """Write a temporary file in the folder `scratch`, and give it its name by an exclusive hard link.
-
-    Returns False if the name is taken. Raises NoHardLinks, and OSError as the disk does.
-    """
-    temporary = _write_scratch(path, data, scratch)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            raise NoHardLinks(error.errno, error.strerror) from error
-        raise
-    finally:
-        os.unlink(temporary)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return True
-
-
-def replace_file(path: PurePosixPath, data: bytes, scratch: str) -> None:
-    """Write a temporary file in the folder `scratch`, and rename it over whatever has the name. Raises OSError."""
-    temporary = _write_scratch(path, data, scratch)
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(FileNotFoundError):  # renamed, and only the answer was lost
-            os.unlink(temporary)
-        raise
-
-
-def _write_scratch(path: PurePosixPath, data: bytes, scratch: str) -> str:
-    """Write and sync a file in the scratch folder; create the folder of `path`."""
-    os.makedirs(path.parent, exist_ok=True)
-    os.makedirs(scratch, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=scratch)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # temporary files are private; a shared store is read by others
-    except OSError:  # a full disk, say
-        os.unlink(temporary)
-        raise
-    return temporary
-
-
 SCRATCH = ".writing"
 ELSE = "use a store with create-only puts (AWS S3, GCS, R2, Ceph, MinIO, Swift) or a disk with hard links"
 
@@ -128,10 +68,41 @@ class Storage:
         return bool(self._retry("written", name, lambda: create(name, data)))
 
     def _create_file(self, name: str, data: bytes) -> bool:
+        """Write a temporary file, and give it its name by an exclusive hard link."""
+        path, temporary = self._write_scratch(name, data)
         try:
-            return create_file(PurePosixPath(self.path(name)), data, self._scratch)
-        except NoHardLinks as error:
-            raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error
+            raise
+        finally:
+            os.unlink(temporary)
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return True
+
+    def _write_scratch(self, name: str, data: bytes) -> tuple[str, str]:
+        """(path of the name, path of a temporary file that is written and synced); the folders of both are created."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.makedirs(self._scratch, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self._scratch)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # temporary files are private; a shared store is read by others
+        except OSError:  # a full disk, say
+            os.unlink(temporary)
+            raise
+        return path, temporary
 
     def _put_if_absent(self, name: str, data: bytes) -> bool:
         # A put that is retried after a lost answer may meet its own first try. The name then looks taken, and the
@@ -165,7 +136,13 @@ class Storage:
         self._retry("written", name, lambda: replace(name, data))
 
     def _replace_file(self, name: str, data: bytes) -> None:
-        replace_file(PurePosixPath(self.path(name)), data, self._scratch)
+        path, temporary = self._write_scratch(name, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(FileNotFoundError):  # renamed, and only the answer was lost
+                os.unlink(temporary)
+            raise
 
     def read(self, name: str) -> bytes | None:
         """The whole object, or None if there is none."""
