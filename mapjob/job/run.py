@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from mapjob.config.load import load_config, parse_config
 from mapjob.config.run import Config
@@ -29,7 +30,7 @@ from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.selection.scored import Scored
-from mapjob.store.run_folder import CARD, REPORT, REPORT_DATA, FinishedRun, Manifest, RunFolder, open_run, path_of
+from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,8 @@ def render_report(run: FinishedRun, num_examples: int = 0) -> str:
 
 
 def _page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None) -> str:
-    drawn_from = json.loads(folder.read(REPORT_DATA))
-    return page(drawn_from, Summary.from_json(drawn_from["summary"]), examples)
+    drawn_from = json.loads(folder.read("report.json"))
+    return page(drawn_from, TypeAdapter(Summary).validate_python(drawn_from["summary"]), examples)
 
 
 def _score(job: Job, spent: Spent, events: Events) -> None:
@@ -180,7 +181,7 @@ def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
         warnings=ranking.warnings,
         spent=spent.as_json,
     )
-    folder.put_text(CARD, card(body))
+    folder.put_text("README.md", card(body))
     _put_report(folder, body, job, scored, ranking)
     return folder.commit(body)
 
@@ -203,8 +204,8 @@ def _put_report(folder: RunFolder, body: Manifest, job: Job, scored: Scored, ran
     overlaps = agreement(ranking, selection, scored.units.pair_ids)
     drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
     drawn_from["summary"] = asdict(summary(ranking, selection.metric, overlaps))
-    folder.put_text(REPORT_DATA, json.dumps(drawn_from) + "\n")
-    folder.put_text(REPORT, _page(folder))
+    folder.put_text("report.json", json.dumps(drawn_from) + "\n")
+    folder.put_text("report.html", _page(folder))
 
 
 def load_scores(path: str) -> pa.Table:

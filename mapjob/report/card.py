@@ -3,7 +3,8 @@
 import json
 import re
 
-from mapjob.config.run import OutputFormat, parse_config
+from mapjob.config.load import parse_config
+from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Style
 from mapjob.escaping import markdown_code
 from mapjob.metrics.table import METRICS

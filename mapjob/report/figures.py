@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mapjob.arrays import F64
+from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Config
 from mapjob.metrics.map import Scale
 from mapjob.report import svg
@@ -21,7 +21,6 @@ MAX_CELLS = 48  # of the density, each way; fewer for few pairs
 BINS = 40
 PIECE = 2**17  # pairs that are counted at once
 WITHIN = 0.995  # share of the pairs that the axes reach, or more
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _bars(axes: Axes, edges: list[float], counts: list[int], colour: str, opacit
     return svg.area("".join(axes.box((low, high), (0, count)) for low, high, count in bars if count), colour, opacity)
 
 
-def _runs(cells: Bools) -> npt.NDArray[np.int64]:
+def _runs(cells: Bools) -> I64:
     """(runs, 2): the first index of each run of true cells, and the one behind its last."""
     return np.flatnonzero(np.diff(cells, prepend=False, append=False)).reshape(-1, 2)
 
@@ -161,9 +160,8 @@ def picture(manifest: Manifest, config: Config, bins: Density) -> Html:
         words.append(f"The selection goes by {selection.metric}, so its edge need not be a line here.")
     elif cut_off is not None:
         line = Scale(**statistics["scale"]), selection.alpha, cut_off
-        skipped = ", except those that the rules of the selection skip" * any(
-            manifest["counts"]["passed_over"].values()
-        )
+        skips = any(manifest["counts"]["passed_over"].values())
+        skipped = ", except those that the rules of the selection skip" if skips else ""
         words.append(f"Pairs to the right of the line score above the cut-off {cut_off:.3g} and are selected{skipped}.")
     words.append(_outliers(bins.num_beyond))
     drawing = draw_density(bins, line, "nats per token" if selection.implicit == "simpo" else "nats")

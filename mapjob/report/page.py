@@ -168,14 +168,10 @@ def _repeats(counts: dict[str, Any]) -> Iterator[tuple[object, ...]]:
 
 def others(agreement: Mapping[str, float], metric: str) -> Html:
     """agreement: Jaccard overlap with the selections of the same size by other metrics."""
-    rows = [
-        (
-            name_and_about(name, METRICS[name].about.split("\n")[0]),
-            Html(f'<span class="bar"><span style="width:{100 * share:.1f}%"></span></span>'),
-            f"{share:.3f}",
-        )
-        for name, share in agreement.items()
-    ]
+    rows = []
+    for name, share in agreement.items():
+        bar = Html(f'<span class="bar"><span style="width:{100 * share:.1f}%"></span></span>')
+        rows.append((name_and_about(name, METRICS[name].about.split("\n")[0]), bar, f"{share:.3f}"))
     chance = " <b>random</b> is what two selections of this size share by chance." if "random" in agreement else ""
     words = (
         f"Pairs that are both in the selection by {metric} and in one of the same size by another metric, over pairs "
@@ -190,10 +186,8 @@ def refused(counts: dict[str, Any]) -> Html:
     rows = []
     for name, number in counts["by_reason"].items():
         reason = Reason(name)
-        kind = "dropped" if reason.is_dropped else "broken"
-        rows.append(
-            (name_and_about(name, f"{kind}: {reason.explanation}"), f"{number:,}", f"{number / counts['rows']:.2%}")
-        )
+        meaning = f"{'dropped' if reason.is_dropped else 'broken'}: {reason.explanation}"
+        rows.append((name_and_about(name, meaning), f"{number:,}", f"{number / counts['rows']:.2%}"))
     words = "Each is in <code>errors/</code> with its file and row. Broken rows count towards max_error_rate."
     parts = [note(words), table("Reasons", ["reason", "rows", "share"], rows)] if rows else [note("None.")]
     return section("refused", "Rows that were not ranked", *parts)
@@ -229,8 +223,8 @@ def _tokens_by_model(spent: dict[str, Any]) -> Iterator[tuple[object, ...]]:
 
 
 def warnings(manifest: Manifest) -> Html:
-    lines = [*manifest["warnings"]]
-    lines += [f"{flag}: {number:,} rows" for flag, number in manifest["flags"].items() if number]
+    flags = [f"{flag}: {number:,} rows" for flag, number in manifest["flags"].items() if number]
+    lines = [*manifest["warnings"], *flags]
     return section("warnings", "Warnings", note(list_lines(lines, MAX_WARNINGS) if lines else "None."))
 
 

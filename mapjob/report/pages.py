@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mapjob.arrays import I64
+from mapjob.arrays import I64, Bools
 from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.selection.formats import read_pair
@@ -23,7 +22,6 @@ from mapjob.store.run_folder import FinishedRun, Manifest
 DISAGREEING = "against"
 TEXTS = ("prompt", "chosen", "rejected", "conversations")
 Row = dict[str, Any]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """What the figures and tables of a report say of all ranked pairs: counted once, stored with the run, some 100 kB."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from mapjob.ranking.compare import Profile, profile
 from mapjob.ranking.rank import Ranking
@@ -36,11 +33,6 @@ class Summary:
     other_groups: Group  # all others together
     agreement: dict[str, float]  # Jaccard overlap with the selections of the same size by other metrics
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Summary":
-        """What `asdict` gave, also by way of a file."""
-        return TypeAdapter(cls).validate_python(values)
-
 
 def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
     """ranking: with PROFILE_COLUMNS; metric: of the run; agreement: see `ranking.compare`."""
@@ -56,12 +48,11 @@ def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summa
         "tokens of the rejected side": rejected,
         "tokens, chosen less rejected": chosen - rejected,
     }
-    everything, selected = profile(ranking, np.arange(len(ranking.pairs))), profile(ranking, ranking.kept)
     return Summary(
         density(ranking.reward_margin, ranking.implicit_margin, is_selected),
         {name: histogram(values, is_selected) for name, values in numbers.items()},
-        replace(everything, groups={}),
-        replace(selected, groups={}),
+        replace(profile(ranking, np.arange(len(ranking.pairs))), groups={}),
+        replace(profile(ranking, ranking.kept), groups={}),
         *_groups(ranking),
         agreement,
     )

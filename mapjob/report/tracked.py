@@ -19,7 +19,6 @@ from mapjob.store.run_folder import FinishedRun, Manifest, open_run
 log = logging.getLogger(__name__)
 
 Tracker = Literal["wandb", "trackio"]
-TIMEOUT_S = 300.0
 
 
 def check_tracker(tracker: Tracker) -> None:
@@ -27,7 +26,7 @@ def check_tracker(tracker: Tracker) -> None:
     check_extra(tracker, tracker, "logging", f"--log-to {tracker}")
 
 
-def log_run(run_path: str, tracker: Tracker, timeout_s: float = TIMEOUT_S) -> None:
+def log_run(run_path: str, tracker: Tracker, timeout_s: float = 300.0) -> None:
     """Log a finished run. If that fails, a warning is all that comes of it."""
     command = [sys.executable, "-m", "mapjob.report.tracked", tracker, run_path]
     try:
@@ -45,8 +44,7 @@ def log_run(run_path: str, tracker: Tracker, timeout_s: float = TIMEOUT_S) -> No
 
 def numbers(manifest: Manifest) -> dict[str, float]:
     """Every number of a manifest, `counts/ranked` and so on: counts, statistics, seconds and tokens."""
-    parts = {name: manifest[name] for name in ("counts", "flags", "statistics", "spent")}
-    return dict(_flat("", parts))
+    return dict(_flat("", {name: manifest[name] for name in ("counts", "flags", "statistics", "spent")}))
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:

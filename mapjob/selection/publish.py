@@ -98,10 +98,10 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     written = [pair_of(record, plan.corpus, *sides) for record, *sides in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
         written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
-    if rows.goal is not None:
+    if "reward_goal" in rows.after:
         written = [
             pair._replace(prompt=prompt_with_goal(pair.prompt, goal, system_role=texts.system_role))
-            for pair, goal in zip(written, rows.goal)
+            for pair, goal in zip(written, rows.after["reward_goal"])
         ]
     columns = pair_columns(
         texts.output_format,
@@ -115,20 +115,16 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
 
 def _user_columns(
     plan: Plan, table: pa.Table, taken: set[str], replaced: Collection[str]
-) -> dict[str, pa.ChunkedArray]:
+) -> dict[str, pa.Array | pa.ChunkedArray]:
     """The user's columns except those replaced, in the common type of all files; `input_<name>` if a name is taken."""
     columns = {}
     for field in plan.schema:
         if field.name in replaced:
             continue
-        if field.name in table.column_names:
-            column = table[field.name].cast(field.type)
-        else:
-            column = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
-        name = field.name
+        is_here, name = field.name in table.column_names, field.name
         while name in taken or (name != field.name and name in plan.schema.names):
             name = f"input_{name}"
-        columns[name] = column
+        columns[name] = table[field.name].cast(field.type) if is_here else pa.nulls(table.num_rows, field.type)
     return columns
 
 
@@ -161,8 +157,8 @@ def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolde
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:
     """Raises MapjobError unless each row of each unit is ranked (or held out) or refused, exactly once."""
     seen = np.bincount(np.concatenate([ranked, *refused]), minlength=plan.num_rows)
-    if len(seen) != plan.num_rows or (seen != 1).any():
-        wrong = [*np.flatnonzero(seen[: plan.num_rows] != 1), *range(plan.num_rows, len(seen))]
+    wrong = np.flatnonzero(seen != (np.arange(len(seen)) < plan.num_rows))
+    if len(wrong):
         raise MapjobError(
             f"{len(wrong)} rows are not accounted for exactly once",
             f"row {wrong[0]} of the corpus, in reading order",

@@ -18,16 +18,14 @@ from mapjob.ranking.rank import Ranking
 class Rows:
     """Rows to publish, in their order; arrays of shape (M,).
 
-    goal: of reward-augmented rows, stated in the prompt; `swapped` is True if it is the rejected side's, so that the
-    sides are exchanged.
+    Reward-augmented rows have the columns `reward_goal`, which is stated in the prompt, and `goal_swapped`: True if the
+    goal is the rejected side's, so that the sides are exchanged.
     """
 
     pairs: RankedPairs
     index: I64  # in `pairs`
     before: dict[str, npt.NDArray]  # columns before those of the scorers
     after: dict[str, npt.NDArray]
-    goal: F64 | None = None
-    swapped: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -38,18 +36,16 @@ class Rows:
         return self.pairs.position[self.index]
 
     def take(self, rows: I64) -> "Rows":
-        goal = None if self.goal is None else self.goal[rows]
-        swapped = None if self.swapped is None else self.swapped[rows]
         before, after = (
             {name: values[rows] for name, values in columns.items()} for columns in (self.before, self.after)
         )
-        return Rows(self.pairs, self.index[rows], before, after, goal, swapped)
+        return Rows(self.pairs, self.index[rows], before, after)
 
     def pairs_of(self, unit: Pairs) -> Pairs:
         """The scored pairs of these rows, which all are of this unit."""
         pair_in_row = 0 if self.pairs.pair_in_row is None else self.pairs.pair_in_row[self.index]
         pairs = unit.take(np.searchsorted(unit.position, self.position) + pair_in_row)
-        return pairs if self.swapped is None else pairs.swap(self.swapped)
+        return pairs.swap(self.after["goal_swapped"]) if "goal_swapped" in self.after else pairs
 
     def our_columns(self, pairs: Pairs) -> dict[str, pa.Array]:
         """Every column of mapjob's, of rows with these pairs (see `pairs_of`)."""
@@ -57,7 +53,7 @@ class Rows:
             name: values.astype(np.int64) if name.endswith(("num_tokens", "edit_distance")) else values
             for name, values in pairs.columns.items()
             # A goal is part of the prompt, and with another prompt no log-probability holds.
-            if self.goal is None or name.partition(".")[0] in REWARD
+            if "reward_goal" not in self.after or name.partition(".")[0] in REWARD
         }
         columns = self.before | scored | self.after
         return {"pair_id": pairs.pair_id, **{name: pa.array(values) for name, values in columns.items()}}
@@ -88,7 +84,7 @@ def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
     swapped = goals.swapped[goal_rows]
     h = np.where(swapped, -1, 1) * rows.after["reward_margin"]
     after = {"reward_margin": h, "label_agrees": h > 0, "reward_goal": goals.goal[goal_rows], "goal_swapped": swapped}
-    return Rows(rows.pairs, rows.index, rows.before, after, goals.goal[goal_rows], swapped)
+    return Rows(rows.pairs, rows.index, rows.before, after)
 
 
 def held_out_rows(ranking: Ranking, selection: Selection) -> Rows:

@@ -144,8 +144,7 @@ class ScoredUnits:
 
     def read(self, indices: Sequence[int] | I64 | None = None) -> Iterator[ScoredUnit]:
         """The units at these indices of the plan, in this order; by default all."""
-        indices = range(len(self.plan.units)) if indices is None else indices
-        for index, families in self._read_families(indices):
+        for index, families in self._read_families(range(len(self.plan.units)) if indices is None else indices):
             yield self._unit(index, families)
 
     def _read_families(self, indices: Sequence[int] | I64) -> Iterator[tuple[int, dict[str, pa.Table]]]:

@@ -9,8 +9,6 @@ from mapjob.store.run_folder import FinishedRun, RunFolder
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
-DAY_S = 86_400.0
-
 
 @dataclass(frozen=True)
 class Orphan:
@@ -64,4 +62,4 @@ class Output:
         files = self._storage.files(name)
         if files:
             newest = max(modified for _, modified in files)
-            yield Orphan(name, why, sum(size for size, _ in files), (time.time() - newest) / DAY_S)
+            yield Orphan(name, why, sum(size for size, _ in files), (time.time() - newest) / 86_400)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import count
 from typing import TypeVar
 
 import fsspec
@@ -31,7 +32,6 @@ try:
 except ImportError:  # without the extra `s3`
     BOTOCORE_ERRORS = ()
 STORAGE_ERRORS = (OSError, *BOTOCORE_ERRORS)  # botocore's: no credentials, a connection that never came up
-ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
@@ -52,7 +52,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             "put credentials in the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
         )
     is_s3 = url.startswith(("s3://", "s3a://"))
-    endpoints = {name: os.environ.get(name, "") for name in ENDPOINTS}
+    endpoints = {name: os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")}
     if is_s3 and (named := [name for name, endpoint in endpoints.items() if redact(endpoint) != endpoint]):
         raise ConfigError(
             "the endpoint's URL holds a password, which S3 has no use for and logs would repeat",
@@ -83,14 +83,13 @@ def retry(work: Callable[[], T]) -> T:
 
     Waits grow from half a second with jitter. What retrying cannot fix (403, 404, a full disk) is raised at once.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in count():
         try:
             return work()
         except Exception as error:
             if not is_transient(error) or attempt == ATTEMPTS - 1:
                 raise
         time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt))
-    raise AssertionError("the last attempt returns or raises")
 
 
 def answer(error: BaseException | None) -> tuple[int, str]:

@@ -14,9 +14,6 @@ from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 
 MANIFEST = "manifest.json"
-CARD = "README.md"
-REPORT = "report.html"
-REPORT_DATA = "report.json"  # what the report is drawn from
 RESTORE = "restore it, or remove the run folder and run again"
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mapjob.errors import ConfigError
 from mapjob.store.remote import STORAGE_ERRORS, answer, as_mapjob_error, filesystem, retry
@@ -161,13 +161,9 @@ class Storage:
         self.fs.invalidate_cache()
         infos = self._retry("listed", name, lambda: self.fs.find(self.path(name), detail=True), (FileNotFoundError,))
         times = [(info["size"], info.get("mtime") or info.get("LastModified")) for info in (infos or {}).values()]
-        return [(size, _timestamp(changed)) for size, changed in times]
+        # Drivers give a datetime, or seconds since 1970.
+        return [(size, at.timestamp() if hasattr(at, "timestamp") else float(at or 0.0)) for size, at in times]
 
     def remove(self, name: str) -> None:
         """Remove an object, or a folder with everything below it. Only for what no manifest refers to."""
         self._retry("removed", name, lambda: self.fs.rm(self.path(name), recursive=True), (FileNotFoundError,))
-
-
-def _timestamp(modified: Any) -> float:
-    """Seconds since 1970, of the time of change as a driver gives it."""
-    return modified.timestamp() if hasattr(modified, "timestamp") else float(modified or 0.0)
