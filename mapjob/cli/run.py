@@ -6,8 +6,9 @@ from typer import Option
 
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
 from mapjob.config.load import load_config
+from mapjob.errors import check_extra
 from mapjob.job.run import run_job
-from mapjob.report.tracked import Tracker, check_tracker, log_run
+from mapjob.report.tracked import Tracker, log_run
 from mapjob.store.run_folder import path_of
 
 
@@ -34,7 +35,7 @@ def run(
     Example: mapjob run configs/single_gpu.yaml --set selection.keep.ratio=0.25
     """
     if log_to is not None:
-        check_tracker(log_to)
+        check_extra(log_to, log_to, "logging", f"--log-to {log_to}")  # before the run, not after it
     manifest = run_job(load_config(config, overrides or ()), limit, trust_remote_code, events)
     if log_to is not None:
         log_run(path_of(manifest), log_to)

@@ -12,18 +12,12 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
-from mapjob.errors import check_extra
 from mapjob.escaping import redact
 from mapjob.store.run_folder import FinishedRun, Manifest, open_run
 
 log = logging.getLogger(__name__)
 
 Tracker = Literal["wandb", "trackio"]
-
-
-def check_tracker(tracker: Tracker) -> None:
-    """Raises ConfigError if it is not installed: before the run, not after it."""
-    check_extra(tracker, tracker, "logging", f"--log-to {tracker}")
 
 
 def log_run(run_path: str, tracker: Tracker, timeout_s: float = 300.0) -> None:

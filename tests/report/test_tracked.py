@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mapjob.cli.app import app
 from mapjob.errors import ConfigError
-from mapjob.report.tracked import check_tracker, log_run, numbers
+from mapjob.report.tracked import log_run, numbers
 from mapjob.store.run_folder import path_of
 
 
@@ -58,11 +58,13 @@ def test_a_tracker_that_fails_changes_nothing(caplog, manifest, tmp_path, monkey
     assert why in line
 
 
-def test_a_tracker_that_is_not_installed_is_told_before_the_run():
-    with pytest.raises(ConfigError, match="is not installed") as caught:
-        check_tracker("no_such_tracker")
-    assert "--log-to" in caught.value.where
-    assert "pip install" in caught.value.do
+def test_a_tracker_that_is_not_installed_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setattr("mapjob.errors.find_spec", lambda package: None)
+    refused = CliRunner().invoke(app, ["run", "no such run.yaml", "--log-to", "wandb"]).exception
+    assert isinstance(refused, ConfigError)
+    assert "wandb, which is not installed" in refused.what
+    assert "--log-to" in refused.where
+    assert "pip install" in refused.do
 
 
 def test_the_command_line_knows_two():
