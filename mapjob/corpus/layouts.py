@@ -189,11 +189,8 @@ def recognise(schema: pa.Schema, head: list[Row], columns: Columns, where: str) 
         return "openrlhf", "chosen and rejected are whole dialogues"
     if {"chosen", "rejected"} <= has and str(first.get("chosen", "")).startswith(HH_OPENING):
         return "hh", 'chosen and rejected are dialogues of "Human:" and "Assistant:"; the prompt is their common start'
-    raise InputError(
-        f"no known layout has these columns: {', '.join(schema.names)}",
-        where,
-        "name the columns in input.columns (prompt: ..., chosen: ..., rejected: ...), or set input.layout",
-    )
+    do = "name the columns in input.columns (prompt: ..., chosen: ..., rejected: ...), or set input.layout"
+    raise InputError(f"no known layout has these columns: {', '.join(schema.names)}", where, do)
 
 
 def check_columns(layout: str, schema: pa.Schema, columns: Columns, where: str) -> None:

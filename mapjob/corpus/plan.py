@@ -183,11 +183,8 @@ def _common_schema(files: list[SourceFile]) -> pa.Schema:
         try:
             schema = pa.unify_schemas([schema, file.schema.remove_metadata()], promote_options="permissive")
         except pa.ArrowException as error:
-            raise InputError(
-                f"the files of the corpus differ in a column's type: {error}",
-                file.path,
-                "give files of one kind, or run them separately",
-            ) from None
+            do = "give files of one kind, or run them separately"
+            raise InputError(f"the files of the corpus differ in a column's type: {error}", file.path, do) from None
     return schema
 
 

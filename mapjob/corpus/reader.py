@@ -90,3 +90,12 @@ def _record(row: dict[str, Any], layout: Layout) -> Record | RowError:
         return check_record(layout.read(row))
     except RowError as error:
         return error
+
+
+def reason_columns(rows: Sequence[object]) -> dict[str, pa.Array]:
+    """The columns `reason` and `detail` of rows among which the unusable ones are RowErrors; null for all others."""
+    bad = [row if isinstance(row, RowError) else None for row in rows]
+    return {
+        "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
+        "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
+    }

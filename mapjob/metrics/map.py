@@ -25,11 +25,8 @@ def log_odds_slope(margin: F64, name: str) -> float:
             "check that chosen and rejected are not swapped, or use scale: zscore",
         )
     if not (margin < 0).any():
-        raise ConfigError(
-            f"no label contradicts the {name}, so the fit has no finite slope",
-            where,
-            "calibration needs labels that were not made by the same model; use scale: zscore",
-        )
+        do = "calibration needs labels that were not made by the same model; use scale: zscore"
+        raise ConfigError(f"no label contradicts the {name}, so the fit has no finite slope", where, do)
     unit = float(np.abs(margin).max())
     x = margin / unit  # the fit is invariant to units; this keeps Newton away from overflow
     low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high

@@ -121,11 +121,8 @@ class Inputs:
     def margins_of_models(self, metric: str) -> dict[str, F64]:
         """Each of several reward models' margins. Raises ConfigError if there is only one."""
         if not self.rewards:
-            raise ConfigError(
-                f"{metric} compares several reward models, and there is one",
-                "models.reward",
-                "give it as a mapping of name -> model, or take another metric",
-            )
+            do = "give it as a mapping of name -> model, or take another metric"
+            raise ConfigError(f"{metric} compares several reward models, and there is one", "models.reward", do)
         return {model: self[f"reward_margin.{model}"] for model in self.rewards}
 
     def over_models(self, metric: str, statistic: Callable[..., F64]) -> Column:

@@ -70,11 +70,8 @@ def receive(
             raise cause from error
         if isinstance(error, RayTaskError) and not isinstance(cause, RayError):
             raise  # a bug of mapjob: the whole trace is what helps
-        raise IncompleteError(
-            f"the cluster failed: {first_line(error)}",
-            "the graph",
-            "run the same command again: it resumes from the units that are committed",
-        ) from error
+        do = "run the same command again: it resumes from the units that are committed"
+        raise IncompleteError(f"the cluster failed: {first_line(error)}", "the graph", do) from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
         raise watchdog.ended or error from None
 

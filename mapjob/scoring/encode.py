@@ -14,6 +14,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from mapjob.corpus.layouts import Layout
+from mapjob.corpus.reader import reason_columns
 from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitize
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
@@ -162,7 +163,6 @@ def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
     `tokens` holds the prompt and then each completion, `lengths` how many tokens each of them has.
     """
     good = [item if isinstance(item, Encoded) else None for item in encoded]
-    bad = [item if isinstance(item, RowError) else None for item in encoded]
     parts = [[e.prompt, *e.completions] if e else [] for e in good]
     lengths = [[len(part) for part in row] for row in parts]
     flat = [part for row in parts for part in row]
@@ -174,8 +174,7 @@ def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
             "lengths": pa.array(lengths, pa.list_(pa.int32())),
             "truncated": pa.array([e.truncated if e else None for e in good], pa.bool_()),
             "boundary_moved": pa.array([e.boundary_moved if e else None for e in good], pa.bool_()),
-            "reason": pa.array([e.reason.value if e else None for e in bad], pa.string()),
-            "detail": pa.array([e.detail if e else None for e in bad], pa.string()),
+            **reason_columns(encoded),
         }
     )
 

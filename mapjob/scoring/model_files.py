@@ -158,11 +158,8 @@ def _check_weights(folder: Path, where: str) -> None:
     if any(folder.glob("*.safetensors")):
         return
     if any(file for pattern in PICKLED for file in folder.glob(pattern)):
-        raise ModelError(
-            "the weights are pickled, and loading a pickle can run code",
-            where,
-            "save the model again with save_pretrained, which writes safetensors",
-        )
+        do = "save the model again with save_pretrained, which writes safetensors"
+        raise ModelError("the weights are pickled, and loading a pickle can run code", where, do)
     raise ModelError("no weights here: no .safetensors file", where, "give a folder written by save_pretrained")
 
 

@@ -48,11 +48,8 @@ def classes_of(folder: Path, where: str) -> dict[str, list[str]]:
         for auto_class, references in _auto_map(folder / name).items():
             for reference in filter(None, references if isinstance(references, list) else [references]):
                 if not isinstance(reference, str) or not _BESIDE.fullmatch(reference):
-                    raise ModelError(
-                        f"{name} names code outside of the model's own folder: {reference}",
-                        where,
-                        "copy that code beside config.json, and name it there as module.Class",
-                    )
+                    do = "copy that code beside config.json, and name it there as module.Class"
+                    raise ModelError(f"{name} names code outside of the model's own folder: {reference}", where, do)
                 classes.setdefault(auto_class, []).append(reference)
     return classes
 

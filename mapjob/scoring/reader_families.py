@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from mapjob.config.load import fingerprint
 from mapjob.config.run import Columns, Selection
 from mapjob.corpus.plan import Corpus
-from mapjob.corpus.reader import python_rows
+from mapjob.corpus.reader import python_rows, reason_columns
 from mapjob.corpus.records import Record, plain_text
 from mapjob.errors import RowError
 from mapjob.metrics.columns import DISTANCE
@@ -58,7 +58,7 @@ def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) ->
 def distance_table(encoded: "Sequence[Encoded | RowError]") -> pa.Table:
     """One row per record: edit distances of every two completions, in tokens (see `edit_distances`); reason, detail."""
     distances = [None if isinstance(item, RowError) else edit_distances(item.completions) for item in encoded]
-    return pa.table({"edit_distances": pa.array(distances, pa.list_(pa.int32())), **_reasons(encoded)})
+    return pa.table({"edit_distances": pa.array(distances, pa.list_(pa.int32())), **reason_columns(encoded)})
 
 
 def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
@@ -70,15 +70,7 @@ def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
     values = np.concatenate([np.zeros(0, np.uint32), *map(signature, texts)])
     offsets = np.cumsum([0] + [NUM_HASHES * isinstance(record, Record) for record in records]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-    return pa.table({"signature": lists, **_reasons(records)})
-
-
-def _reasons(rows: Sequence[object]) -> dict[str, pa.Array]:
-    bad = [row if isinstance(row, RowError) else None for row in rows]
-    return {
-        "reason": pa.array([error.reason.value if error else None for error in bad], pa.string()),
-        "detail": pa.array([error.detail if error else None for error in bad], pa.string()),
-    }
+    return pa.table({"signature": lists, **reason_columns(records)})
 
 
 def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
@@ -99,7 +91,7 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
             "prompt_key": pa.array([r.prompt_key if r else None for r in good], KEY),
             "group": groups,
             "num_completions": pa.array([len(r.completions) if r else None for r in good], pa.int32()),
-            **_reasons(records),
+            **reason_columns(records),
         }
     )
 

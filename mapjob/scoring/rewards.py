@@ -30,11 +30,8 @@ class LinearHead:
     def __init__(self, model: nn.Module, spec: ScorerSpec):
         head = getattr(model, "score", None)
         if not isinstance(head, nn.Linear) or head.out_features != 1:
-            raise ModelError(
-                "the reward model has no linear `score` head with one label",
-                spec.where,
-                "give a decoder-only sequence classification model with num_labels=1",
-            )
+            do = "give a decoder-only sequence classification model with num_labels=1"
+            raise ModelError("the reward model has no linear `score` head with one label", spec.where, do)
         self._weight_H = head.weight[0].double()
         self._bias = 0.0 if head.bias is None else head.bias.double()
         self._pad = model.config.get_text_config().pad_token_id
@@ -71,11 +68,8 @@ class GatedObjectivesHead:
         self._weights = {k: v.float().to(model.device) for k, v in _tensors(spec, names).items()}
         self._depth = sum(name.startswith("gating.layers.") and name.endswith(".weight") for name in self._weights)
         if self._depth == 0 or "regression_layer.weight" not in self._weights:
-            raise ModelError(
-                "the reward model lacks the weights of its gate",
-                spec.where,
-                "give the folder as its authors published it",
-            )
+            do = "give the folder as its authors published it"
+            raise ModelError("the reward model lacks the weights of its gate", spec.where, do)
         self._temperature = spec.files.config.get("gating_temperature", 10)
         self._pad = spec.files.config.get("pad_token_id")
         tokenizer = load_tokenizer(spec.files)

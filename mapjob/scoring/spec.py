@@ -132,11 +132,8 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
     for name, model in files.items():
         style = scorer_style(name, model, corpus.style)
         if style == "chat" and not model.has_chat_template:
-            raise ModelError(
-                f"the corpus is read as chat, but the {name} has no chat template",
-                model.where(name),
-                "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw",
-            )
+            do = "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw"
+            raise ModelError(f"the corpus is read as chat, but the {name} has no chat template", model.where(name), do)
         encoding = EncodingSpec(model, style, config.scoring, markers)
         specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.reading))
     policy, wanted = specs[0], config.selection.scored_columns

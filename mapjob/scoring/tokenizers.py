@@ -24,11 +24,8 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         if "trust_remote_code" in str(error):
             raise needs_code("the tokenizer", files.path) from None
-        raise ModelError(
-            f"the tokenizer cannot be loaded: {first_line(error)}",
-            files.path,
-            "give a folder whose tokenizer transformers knows, saved with save_pretrained",
-        ) from None
+        do = "give a folder whose tokenizer transformers knows, saved with save_pretrained"
+        raise ModelError(f"the tokenizer cannot be loaded: {first_line(error)}", files.path, do) from None
 
 
 def check_vocabulary(name: str, files: ModelFiles) -> None:

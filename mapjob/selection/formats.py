@@ -41,11 +41,8 @@ def pair_columns(
     """
     for index, pair in enumerate(pairs):
         if (why := _misread(output_format, pair)) is not None:
-            raise ConfigError(
-                f"output_format {output_format} cannot hold a selected pair: {why}",
-                locate(index),
-                "set output_format: trl (`mapjob rank` publishes the same scores so), or remove the row",
-            )
+            do = "set output_format: trl (`mapjob rank` publishes the same scores so), or remove the row"
+            raise ConfigError(f"output_format {output_format} cannot hold a selected pair: {why}", locate(index), do)
     schema, written = RAW if style == "raw" else CHAT[output_format]
     table = pa.Table.from_pylist([written(pair) for pair in pairs], schema)
     return {name: table[name] for name in schema.names}

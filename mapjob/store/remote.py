@@ -60,11 +60,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             "take it out of the URL; credentials are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
     if "::" in url:
-        raise ConfigError(
-            "this URL chains several storages (::), which is not supported",
-            url,
-            "give the URL of one storage; a file with such a name has to be renamed",
-        )
+        do = "give the URL of one storage; a file with such a name has to be renamed"
+        raise ConfigError("this URL chains several storages (::), which is not supported", url, do)
     if url.startswith("hf://") and not url.startswith("hf://datasets/"):
         url = "hf://datasets/" + url.removeprefix("hf://")
     if is_s3:

@@ -146,11 +146,8 @@ def open_run(path: str) -> FinishedRun:
     folder = RunFolder(output, run_id) if output else None
     manifest = folder and folder.read_manifest()
     if folder is None or manifest is None:
-        raise ConfigError(
-            "there is no finished run here (a run folder holds manifest.json)",
-            path,
-            "give the run folder that `mapjob run` printed, or the output folder for its newest run",
-        )
+        do = "give the run folder that `mapjob run` printed, or the output folder for its newest run"
+        raise ConfigError("there is no finished run here (a run folder holds manifest.json)", path, do)
     return FinishedRun(folder, manifest)
 
 

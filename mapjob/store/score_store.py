@@ -40,11 +40,8 @@ class ScoreStore:
         if self._storage.create(name, to_parquet(table)):
             return True
         if self.read(fingerprint, unit_id).num_rows != table.num_rows:
-            raise MapjobError(
-                "two writers disagree about the rows of one unit",
-                f"{self._storage.url}/{name}",
-                "the corpus changed while it was scored; remove this file and run again",
-            )
+            do = "the corpus changed while it was scored; remove this file and run again"
+            raise MapjobError("two writers disagree about the rows of one unit", f"{self._storage.url}/{name}", do)
         return False
 
     def read(self, fingerprint: str, unit_id: str) -> pa.Table:
