@@ -150,7 +150,8 @@ def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: E
                         log.info(receipt.costs[name].engine)
                     progress.add(receipt)
                     spent.total.add(receipt)
-                gc.collect()  # a finished graph holds itself in reference cycles
+                if len(part) == UNITS_PER_PASS:
+                    gc.collect()  # a finished graph holds itself in reference cycles
 
 
 def _rank_and_publish(job: Job, spent: Spent) -> Manifest:

@@ -66,7 +66,7 @@ def test_no_secret_is_shipped(config: Config, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "shipped").mkdir()
     pack(config, tmp_path / "shipped")
     shipped = [file for file in (tmp_path / "shipped").rglob("*") if file.is_file()]
-    assert {file.suffix for file in shipped} == {".py", ".yaml"}
+    assert {file.suffix for file in shipped} == {".py", ".css", ".yaml"}
     assert not [file for file in shipped if secret in file.read_text()]
     for url in (f"https://me:{secret}@host/pairs", f"s3://corpus/pairs?token={secret}"):
         tree = yaml.safe_load(yaml.safe_dump(TREE)) | {"input": {"path": url}}

@@ -35,6 +35,7 @@ def test_two_actors_write_the_files_of_one_process(world: World, tmp_path: Path)
     assert files(Path(on_ray["path"])) == files(Path(here["path"]))
 
 
+@pytest.mark.slow
 def test_a_server(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with OpenAIServer(world.policy).running() as server:

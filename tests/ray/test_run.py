@@ -27,8 +27,11 @@ def selected(manifest: dict) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    output = tmp_path_factory.mktemp("finished")
-    return output, run_job(world.config(output, **SMALL_UNITS))
+    """A run in slices of three units, and its events beside it."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mapjob.job.run.UNITS_PER_PASS", 3)
+        return output, run_job(world.config(output, **SMALL_UNITS), events=str(output.parent / "events.jsonl"))
 
 
 def column_files(output: Path) -> dict[str, int]:
@@ -121,13 +124,11 @@ def test_numbers_do_not_depend_on_actors_batches_units_or_schedule(
 
 
 def test_many_units_are_scored_in_slices_with_one_progress(
-    world: World, finished: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, finished: tuple[Path, dict], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mapjob.job.run.UNITS_PER_PASS", 3)
-    events = tmp_path / "events.jsonl"
-    manifest = run_job(world.config(tmp_path / "out", **SMALL_UNITS), events=str(events))
-    assert selected(manifest).equals(selected(finished[1]))
-    log = [json.loads(line) for line in events.read_text().splitlines()]
+    output, manifest = finished
+    assert selected(manifest).equals(selected(run_in_process(world.config(tmp_path, **SMALL_UNITS))))
+    log = [json.loads(line) for line in (output.parent / "events.jsonl").read_text().splitlines()]
     (scoring,) = (event for event in log if event["event"] == "pass")
     assert scoring["units"] == sum(event["event"] == "unit" for event in log) > 3
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,7 +156,7 @@ def test_pairs_beyond_repos_margin_have_no_gradient():
 def test_bpo_moves_the_binding_side_alone():
     pairs = batch(PLAIN[:5], requires_grad=True)
     LOSSES["bpo"](pairs).sum().backward()
-    columns = {name: [row[name] for row in PLAIN[:5]] for name in NAMES[:2] + NAMES[4:6]}
+    columns = {name: np.array([row[name] for row in PLAIN[:5]]) for name in NAMES[:2] + NAMES[4:6]}
     _, chosen_binds = bpo_margin(**columns)
     assert [value != 0 for value in pairs.chosen_logps.grad.tolist()] == chosen_binds.tolist()
     assert [value == 0 for value in pairs.rejected_logps.grad.tolist()] == chosen_binds.tolist()
@@ -163,8 +164,8 @@ def test_bpo_moves_the_binding_side_alone():
 
 def test_a_batch_that_is_the_corpus_has_the_margins_of_the_columns():
     """What `mapjob` computes over a corpus is what is trained with when one batch holds it all."""
-    ds = [d(row) for row in PLAIN]
-    margins = amapo_margin(ds, Moments.of(torch.tensor(ds, dtype=torch.float64).numpy())).values
+    ds = np.array([d(row) for row in PLAIN])
+    margins = amapo_margin(ds, Moments.of(ds)).values
     assert LOSSES["amapo"](batch(PLAIN)).tolist() == pytest.approx(
         [minus_log_sigma(2.0 * x - margin) for x, margin in zip(ds, margins)], abs=1e-5
     )
