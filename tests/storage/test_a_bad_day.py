@@ -57,6 +57,7 @@ def into(tree: dict[str, Any], bucket: str, name: str) -> Config:
     return parse_config({**tree, "output": {"path": f"{bucket}/{name}"}})
 
 
+@pytest.mark.slow  # tests/storage/test_faults.py has each fault by itself
 def test_a_storm(tree: dict[str, Any], swift_bucket: str, proxy: FaultProxy) -> None:
     run(into(tree, swift_bucket, "calm"))
     calm = proxy.num_requests
