@@ -56,6 +56,7 @@ def test_a_cluster_that_asks_for_a_token(mapjob: Mapjob, cluster: RunningCluster
         assert "RAY_AUTH_TOKEN" in do
 
 
+@pytest.mark.slow  # test_left_refused_stopped_and_resumed sends the package too
 def test_the_package_of_this_machine_runs_and_selects_what_it_does_locally(
     mapjob: Mapjob, cluster: RunningCluster, files: dict[str, Path], run_file: RunFile, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def undisturbed(cluster: Cluster, run_file: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow  # test_every_call.py kills and breaks at each storage call
 def test_nothing_is_lost_and_nothing_doubled(
     cluster: Cluster, run_file: Path, undisturbed: Path, tmp_path: Path, seed: int
 ) -> None:
