@@ -100,7 +100,7 @@ def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
     tables = [read_rows(u.file, u.start, u.stop, corpus.own_columns) for u in prepared.plan.units]
     units = [read_records(table, corpus.spec, corpus.columns) for table in tables]
     for spec in prepared.scorers:
-        encoder, scorer = Encoder(spec.encoding, corpus.spec), make_scorer(spec)
+        encoder, scorer = Encoder(spec.encoding, corpus), make_scorer(spec)
         encoded = [encoder.encode(records) for records in units]
         good = [record for records in encoded for record in records if isinstance(record, Encoded)]
         one_by_one += sum(len(record.prompt) + len(ids) for record in good for ids in record.completions)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -112,7 +112,8 @@ def _hh_turns(text: str) -> list[Message]:
 def _hh_to_chat(record: Record) -> Record:
     assert isinstance(record.prompt, str)
     prompt = _hh_turns(record.prompt)[:-1]
-    return Record(prompt, [_hh_turns("\n\nAssistant:" + completion) for completion in record.completions])
+    completions: list[Text] = [_hh_turns("\n\nAssistant:" + completion) for completion in record.completions]
+    return replace(record, prompt=prompt, completions=completions)
 
 
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}

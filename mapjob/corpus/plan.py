@@ -18,6 +18,7 @@ from mapjob.corpus.records import Record
 from mapjob.errors import IncompleteError, InputError
 
 HEAD_ROWS = 20
+NO_FIELDS = pa.schema([])
 
 Style = Literal["chat", "raw"]
 
@@ -39,11 +40,19 @@ class Unit:
 
 @dataclass(frozen=True)
 class Corpus:
-    """How the files of a corpus are read. Plain values, so that it travels to workers and into fingerprints."""
+    """How the files of a corpus are read. Plain values, so that it travels to workers and into fingerprints.
+
+    message_keys: further keys of messages that are in use (such as reasoning_content), sorted. template_columns: those
+    of the columns tools and chat_template_kwargs that the chat template is given. ignored: columns that a trainer
+    would give to the template and that are knowingly left out.
+    """
 
     layout: str
     columns: Columns
     style: Style  # what a model sees: messages through its chat template, or plain strings
+    message_keys: tuple[str, ...] = ()
+    template_columns: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -65,16 +74,24 @@ class Corpus:
     def spec(self) -> Layout:
         return LAYOUTS[self.layout]
 
+    def to_chat(self, record: Record) -> Record:
+        """The record as messages."""
+        return self.spec.to_chat(record)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run reads: the corpus, why it is read so (for people), and its units in file and row order."""
+    """What a run reads: the corpus, why it is read so (for people), and its units in file and row order.
+
+    message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
+    """
 
     corpus: Corpus
     why: tuple[str, str]  # of the layout, of the style
     schema: pa.Schema
     units: tuple[Unit, ...]
     num_files: int
+    message_fields: pa.Schema = NO_FIELDS
 
     @property
     def num_rows(self) -> int:

@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mapjob.errors import Reason, RowError
 
-Message = dict[str, str]
+Message = dict[str, Any]  # role, content (None only beside tool calls), and further keys that are not null
 Text = str | list[Message]
 
 ROLES = {"system", "user", "assistant"}
@@ -19,18 +19,22 @@ OTHER_ROLES = {"human", "gpt", "bot", "model", "tool", "function", "developer", 
 
 @dataclass(frozen=True)
 class Record:
-    """A prompt and its completions, all strings or all lists of `{role, content}` messages.
+    """A prompt and its completions, all strings or all lists of messages.
 
-    A preference pair has completion 0 chosen and completion 1 rejected.
+    A preference pair has completion 0 chosen and completion 1 rejected. template: what the row gives to the chat
+    template beside its messages, `{"tools": [...], **chat_template_kwargs}`. order: each completion's position among
+    the row's own sides, since a verdict may turn them round; empty if they stand as in the row.
     """
 
     prompt: Text
     completions: list[Text]
+    template: dict[str, Any] | None = None
+    order: tuple[int, ...] = ()
 
     @property
     def content_key(self) -> bytes:
         """16 bytes: a hash of the prompt and the completions in their order; equal for exact repeats."""
-        return _hash([self.prompt, *self.completions])
+        return self._key(*self.completions)
 
     @property
     def completion_keys(self) -> list[int]:
@@ -39,12 +43,15 @@ class Record:
         Two pairs are confused only if both keys collide, or one if they share the other side: among a million pairs of
         one prompt that is less likely than 1 in 10**7.
         """
-        return [int.from_bytes(_hash([self.prompt, completion])[:8], "little") for completion in self.completions]
+        return [int.from_bytes(self._key(completion)[:8], "little") for completion in self.completions]
 
     @property
     def prompt_key(self) -> bytes:
         """16 bytes: equal for records of one prompt."""
-        return _hash(self.prompt)
+        return _hash(self.prompt) if self.template is None else self._key()
+
+    def _key(self, *completions: Text) -> bytes:
+        return _hash([self.prompt, *completions, *([] if self.template is None else [self.template])])
 
 
 def _hash(value: Any) -> bytes:
@@ -98,9 +105,10 @@ def as_chat(record: Record) -> Record:
     """Plain strings as one user turn and one assistant turn each; a record of messages is returned as it is."""
     if not isinstance(record.prompt, str):
         return record
-    return Record(
-        [{"role": "user", "content": record.prompt}],
-        [[{"role": "assistant", "content": completion}] for completion in record.completions],
+    return replace(
+        record,
+        prompt=[{"role": "user", "content": record.prompt}],
+        completions=[[{"role": "assistant", "content": completion}] for completion in record.completions],
     )
 
 

@@ -90,7 +90,7 @@ def _compare_batches(spec: ScorerSpec, job: Job) -> str:
     """Load the model, and score a few rows of the corpus one by one and as one batch."""
     corpus, unit = job.plan.corpus, job.plan.units[0]
     table = read_unit(unit, corpus.own_columns).slice(0, 64)
-    encoded = Encoder(spec.encoding, corpus.spec).encode(read_records(table, corpus.spec, corpus.columns))
+    encoded = Encoder(spec.encoding, corpus).encode(read_records(table, corpus.spec, corpus.columns))
     rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
     scorer = make_scorer(spec, job.config.execution.tokens_per_batch)
     together = scorer.score(rows).table[spec.kind].to_pylist()

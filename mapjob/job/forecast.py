@@ -178,7 +178,7 @@ def forecast(job: Job, seconds: float) -> Forecast:
     """Read and encode units for about so many seconds, spread over the corpus; at least one, and each of them whole."""
     start = time.monotonic()
     corpus, plan = job.plan.corpus, job.plan
-    encoders = {s.encoding.key: Encoder(s.encoding, corpus.spec) for s in job.scorers}
+    encoders = {s.encoding.key: Encoder(s.encoding, corpus) for s in job.scorers}
     loads = {s.name: ScorerLoad(s, model_cost(s.files, head=s.kind != "rewards")) for s in job.scorers}
     budgets = {s.name: _budget(s, job.config.execution.tokens_per_batch) for s in job.scorers}
     result = Forecast(plan.num_rows, len(plan.units), loads)

@@ -40,7 +40,7 @@ class ReadAndEncode:
         self._corpus, self._derived, self._scorers, self._attempts = corpus, derived, scorers, attempts
         encodings = (spec.encoding for spec in (*derived, *scorers) if spec.encoding is not None)
         specs = {encoding.key: encoding for encoding in encodings}
-        self._encoders = defer_error(lambda: {key: Encoder(spec, corpus.spec) for key, spec in specs.items()})
+        self._encoders = defer_error(lambda: {key: Encoder(spec, corpus) for key, spec in specs.items()})
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from mapjob.corpus.layouts import Layout
+from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import reason_columns
 from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitize
 from mapjob.errors import ModelError, Reason, RowError
@@ -40,8 +40,8 @@ class Encoded:
 class Encoder:
     """Encodes records for every scorer that shares this encoding spec. Pure: same records in, same ids out."""
 
-    def __init__(self, spec: EncodingSpec, layout: Layout):
-        self.spec, self._layout = spec, layout
+    def __init__(self, spec: EncodingSpec, corpus: Corpus):
+        self.spec, self._corpus = spec, corpus
         self._tokenizer = load_tokenizer(spec.files)
         if spec.style == "raw" and self._tokenizer.eos_token is None:
             raise ModelError("the tokenizer has no EOS token to end plain text", spec.files.path, "set its eos_token")
@@ -83,7 +83,7 @@ class Encoder:
         return texts
 
     def _chat_texts(self, record: Record) -> list[str]:
-        chat = self._layout.to_chat(record)
+        chat = self._corpus.to_chat(record)
         prompt = self._check(chat.prompt)
         dialogues = [prompt + self._check(completion) for completion in chat.completions]
         try:

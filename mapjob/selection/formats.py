@@ -106,7 +106,7 @@ def pair_of(record: Record | RowError, corpus: Corpus, chosen: int, rejected: in
         what = f"a row that was scored can no longer be read: {record}"
         raise MapjobError(what, "the corpus", "the files changed; run again")
     if corpus.style == "chat":
-        record = corpus.spec.to_chat(record)
+        record = corpus.to_chat(record)
     return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 

@@ -30,7 +30,7 @@ def read(rows: Iterable[dict[str, Any]], layout: str = "trl") -> list[Record]:
 
 def encode(spec: ScorerSpec, records: Sequence[Record]) -> list[Encoded]:
     """Encoded records; a record that cannot be encoded fails the test."""
-    encoded = Encoder(spec.encoding, LAYOUTS["trl"]).encode(records)
+    encoded = Encoder(spec.encoding, Corpus("trl", Columns(), spec.encoding.style)).encode(records)
     assert not [item for item in encoded if isinstance(item, RowError)]
     return encoded
 

@@ -7,7 +7,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mapjob.config.load import parse_config
 from mapjob.config.run import Columns
-from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.scorers import make_scorer
@@ -17,6 +16,7 @@ from tests.golden.in_process import columns, encode, read
 from tests.golden.reference import assert_logps_close, flat, in_float64, summed_logps
 
 ALL = {"metrics": ["ifd_margin"], "signals": {"wpo_weight": {}}}
+CORPUS = Corpus("trl", Columns(), "chat")
 EMPTY_PROMPT = {"prompt": "", "chosen": "def add(a, b):", "rejected": "\nnaive"}
 
 
@@ -67,9 +67,9 @@ def test_without_a_bos_a_text_begins_with_eos(specs, tmp_path):
     policy = make_policy(tmp_path / "policy", "llama", tokenizer)
     tree = config_tree(tmp_path, tmp_path / "out", policy, make_reward(tmp_path / "reward", "llama", make_tokenizer()))
     config = parse_config({**tree, "selection": ALL})
-    made = scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))
+    made = scorer_specs(config, CORPUS, scorer_files(config))
     (spec,) = [spec for spec in made if spec.name == "unconditional"]
-    (encoded,) = Encoder(spec.encoding, LAYOUTS["trl"]).encode(read([{"prompt": "p", "chosen": "c", "rejected": "r"}]))
+    (encoded,) = Encoder(spec.encoding, CORPUS).encode(read([{"prompt": "p", "chosen": "c", "rejected": "r"}]))
     assert encoded.prompt.tolist() == [tokenizer.eos_token_id]
 
 
