@@ -31,6 +31,19 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+# As Qwen3's: tools first, names, thoughts, calls of tools, and a flag of the caller.
+THINKING_TEMPLATE = (
+    "{% if tools %}{{ '<|system|>\n' }}{% for tool in tools %}{{ (tool | tojson) + '\n' }}{% endfor %}"
+    "{{ '<|end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% if m.name %}{{ ' ' + m.name }}{% endif %}{{ '\n' }}"
+    "{% if m.reasoning_content is string %}{{ '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}{% endif %}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% endif %}"
+    "{% for call in m.tool_calls or [] %}{{ '<tool_call>' + (call.function | tojson) + '</tool_call>' }}{% endfor %}"
+    "{{ '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
 SPECIAL = ["<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 TEXT = [
     "The quick brown fox jumps over the lazy dog. What is 12 + 30? It is 42, of course!",
@@ -71,6 +84,13 @@ def make_tokenizer(
     )
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE.replace("{% if bos %}", "{% if true %}" if bos else "{% if false %}")
+    return tokenizer
+
+
+def make_thinking_tokenizer() -> PreTrainedTokenizerFast:
+    """One whose template takes further keys of messages, tools, and enable_thinking."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = THINKING_TEMPLATE
     return tokenizer
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from mapjob.errors import Reason, RowError
 Message = dict[str, Any]  # role, content (None only beside tool calls), and further keys that are not null
 Text = str | list[Message]
 
-ROLES = {"system", "user", "assistant"}
+ROLES = {"system", "user", "assistant", "tool"}
+# Keys of a message whose value is something said; others (name, weight, timestamp) say nothing by themselves.
+SAYING = ("content", "reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 # Other roles in the field, which an error may quote; anything else could be a text of the corpus.
-OTHER_ROLES = {"human", "gpt", "bot", "model", "tool", "function", "developer", "ipython"}
+OTHER_ROLES = {"human", "gpt", "bot", "model", "function", "developer", "ipython"}
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,40 @@ class Record:
     @property
     def prompt_key(self) -> bytes:
         """16 bytes: equal for records of one prompt."""
-        return _hash(self.prompt) if self.template is None else self._key()
+        return _hash(_ordered(self.prompt)) if self.template is None else self._key()
 
     def _key(self, *completions: Text) -> bytes:
-        return _hash([self.prompt, *completions, *([] if self.template is None else [self.template])])
+        template = [] if self.template is None else [filled(self.template)]
+        return _hash([*map(_ordered, (self.prompt, *completions)), *template])
 
 
 def _hash(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _ordered(text: Text) -> Text:
+    """Messages with role and content, then all other keys by name: how a file orders or fills them is no difference."""
+    if isinstance(text, str):
+        return text
+    return [
+        message if len(message) == 2 else {"role": message["role"], "content": message["content"], **filled(message)}
+        for message in text
+    ]
+
+
+def filled(value: Any) -> Any:
+    """The value without null or empty entries of mappings at any depth, which files add for rows that lack a key."""
+    if isinstance(value, dict):
+        return {key: filled(value[key]) for key in sorted(value) if not is_empty(value[key])}
+    return [filled(item) for item in value] if isinstance(value, list) else value
+
+
+def is_empty(value: Any) -> bool:
+    """Whether it is null, or holds nothing but nulls. An empty string is not empty."""
+    if isinstance(value, dict | list):
+        return all(map(is_empty, value.values() if isinstance(value, dict) else value))
+    return value is None
 
 
 def check_record(record: Record) -> Record:
@@ -64,18 +91,36 @@ def check_record(record: Record) -> Record:
     if len(record.completions) < 2:
         raise RowError(Reason.TOO_FEW_COMPLETIONS, f"{len(record.completions)} completions")
     for index, completion in enumerate(record.completions):
-        if not plain_text(completion).strip():
+        if not _says_something(completion):
             raise RowError(Reason.EMPTY_COMPLETION, f"completion {index} has no text")
-    if all(completion == record.completions[0] for completion in record.completions[1:]):
+    first, *others = map(_ordered, record.completions)
+    if all(other == first for other in others):
         raise RowError(Reason.IDENTICAL_COMPLETIONS)
     return record
 
 
+def _says_something(text: Text) -> bool:
+    said = [text] if isinstance(text, str) else [turn.get(key) for turn in text for key in SAYING]
+    return any(value.strip() if isinstance(value, str) else not is_empty(value) for value in said)
+
+
 def plain_text(text: Text, with_roles: bool = False) -> str:
-    """A text as one string: the messages' contents, one per line, with_roles behind "[role] "."""
+    """A text as one string: of each message its content and then its further keys, one per line.
+
+    with_roles: behind "[role] ", or "[role, key] ". What is no string is written as JSON.
+    """
     if isinstance(text, str):
         return text
-    return "\n".join(f"[{turn['role']}] {turn['content']}" if with_roles else turn["content"] for turn in text)
+    return "\n".join(line for turn in text for line in _lines(turn, with_roles))
+
+
+def _lines(turn: Message, with_roles: bool) -> Iterator[str]:
+    for key, value in turn.items():
+        if key == "role" or is_empty(value):
+            continue
+        words = value if isinstance(value, str) else json.dumps(filled(value), ensure_ascii=False, default=str)
+        name = turn["role"] if key == "content" else f"{turn['role']}, {key}"
+        yield f"[{name}] {words}" if with_roles else words
 
 
 def messages(value: Any, what: str) -> list[Message]:
@@ -119,8 +164,32 @@ def control_pattern(markers: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(markers, key=len, reverse=True))) or r"(?!)")
 
 
-def sanitize(text: Text, control: re.Pattern[str]) -> Text:
-    """The text with a space put behind the first character of each control token, so that it is read as plain text."""
-    if isinstance(text, list):
-        return [{**message, "content": sanitize(message["content"], control)} for message in text]
-    return control.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", text)
+def strings(text: Any) -> Iterator[str]:
+    """Every string of a text or of what is given to a template, at any depth: values, and names of entries.
+
+    The role of a message is none: it is one of ROLES.
+    """
+    if isinstance(text, str):
+        yield text
+    elif isinstance(text, dict):
+        for key, value in text.items():
+            if not _is_role(key, value):
+                yield from (key, *strings(value))
+    elif isinstance(text, list):
+        for item in text:
+            yield from strings(item)
+
+
+def sanitize(text: Any, control: re.Pattern[str]) -> Any:
+    """The same with a space put behind the first character of each control token in its strings at any depth, so that
+    they are read as plain text. The names of entries stay.
+    """
+    if isinstance(text, str):
+        return control.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", text)
+    if isinstance(text, dict):
+        return {k: value if _is_role(k, value) else sanitize(value, control) for k, value in text.items()}
+    return [sanitize(item, control) for item in text] if isinstance(text, list) else text
+
+
+def _is_role(key: str, value: Any) -> bool:
+    return key == "role" and isinstance(value, str) and value in ROLES

@@ -5,7 +5,7 @@ rejected side's, the rejected one is: the policy learns from both, and at the en
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,8 @@ SystemRole = Annotated[bool, Field(description="false: the goal is put before th
 
 
 def prompt_with_goal(
-    prompt: str | list[dict[str, str]], goal: float, *, system_role: SystemRole = True
-) -> str | list[dict[str, str]]:
+    prompt: str | list[dict[str, Any]], goal: float, *, system_role: SystemRole = True
+) -> str | list[dict[str, Any]]:
     """Two rows for a pair, each side's reward as the goal in the prompt; for the rejected one's the sides swap.
     A larger corpus, not a column. Reward-augmented data, Zhang et al. 2024, arXiv 2410.08067.
 
@@ -63,5 +63,5 @@ def prompt_with_goal(
     index = next((i for i, turn in enumerate(prompt) if turn["role"] == role), None)
     if index is None:
         return [{"role": role, "content": stated}, *prompt]
-    turn = {"role": role, "content": f"{stated}\n\n{prompt[index]['content']}"}
+    turn = {**prompt[index], "content": f"{stated}\n\n{prompt[index]['content']}"}
     return [*prompt[:index], turn, *prompt[index + 1 :]]

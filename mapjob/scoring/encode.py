@@ -4,8 +4,10 @@ An encoded record is a prompt and its completions as token ids. The completion s
 and of prompt + completion part ways, for all completions of a record at the earliest such place (TRL's rule).
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -15,12 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import reason_columns
-from mapjob.corpus.records import Message, Record, Text, control_pattern, sanitize
+from mapjob.corpus.records import Message, Record, control_pattern, is_empty, sanitize, strings
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
 from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_tokens
 
 I32 = npt.NDArray[np.int32]
+
+# What apply_chat_template takes for itself, so that no row may set it.
+RESERVED = {*inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters} - {"tools", "documents"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Encoder:
     def _render(self, record: Record) -> list[str]:
         """The text of the prompt, then of the prompt with each completion."""
         texts = self._chat_texts(record) if self.spec.style == "chat" else self._raw_texts(record)
+        if len(texts) > 2 and len(set(texts[1:])) == 1:
+            raise RowError(Reason.IDENTICAL_COMPLETIONS, "as the model reads them")
         # keep_start takes the start of any completion.
         if self.spec.scoring.overlength == "drop" and any(map(self._bound.is_exceeded, texts[1:])):
             raise RowError(Reason.OVERLENGTH, f"{max(map(len, texts)):,} characters")
@@ -84,10 +91,13 @@ class Encoder:
 
     def _chat_texts(self, record: Record) -> list[str]:
         chat = self._corpus.to_chat(record)
-        prompt = self._check(chat.prompt)
-        dialogues = [prompt + self._check(completion) for completion in chat.completions]
+        prompt, *completions = (self._as_loaded(self._check(text)) for text in (chat.prompt, *chat.completions))
+        given = self._check(record.template or {})
+        if reserved := RESERVED & given.keys():
+            raise RowError(Reason.TEMPLATE_ERROR, f"chat_template_kwargs sets {min(reserved)}, which no template reads")
         try:
-            return [self._template(prompt, True), *(self._template(dialogue, False) for dialogue in dialogues)]
+            dialogues = [self._template(prompt + completion, False, given) for completion in completions]
+            return [self._template(prompt, True, given), *dialogues]
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise RowError(Reason.TEMPLATE_ERROR, self._without_text(error)) from None
 
@@ -98,12 +108,25 @@ class Encoder:
         shown = [word if word.strip("'\"().,:;!") in template else "…" for word in words]
         return f"{type(error).__name__}: {' '.join(shown)}"[:200]
 
-    def _template(self, messages: list[Message], add_generation_prompt: bool) -> str:
+    def _as_loaded(self, messages: list[Message]) -> list[Message]:
+        """Messages as a trainer gets them from the selection: with every further key of the corpus, null or not."""
+        keys = self._corpus.message_keys
+        known = {"role", "content", *keys}
+        if any(len(turn) > 2 and any(k not in known and not is_empty(turn[k]) for k in turn) for turn in messages):
+            raise RowError(Reason.BAD_MESSAGES, "a message has a key that no selection could hold")
+        return [
+            {"role": turn["role"], "content": turn["content"], **{key: turn.get(key) for key in keys}}
+            for turn in messages
+        ]
+
+    def _template(self, messages: list[Message], add_generation_prompt: bool, given: dict[str, Any]) -> str:
         # Prompts and answers that several pairs share are rendered once.
-        key = (add_generation_prompt, *((message["role"], message["content"]) for message in messages))
+        turns = ((turn["role"], turn["content"]) for turn in messages)
+        is_plain = not given and not self._corpus.message_keys
+        key = (add_generation_prompt, *(turns if is_plain else (repr(messages), repr(given))))
         if key not in self._rendered:
             self._rendered[key] = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **given
             )
         return self._rendered[key]
 
@@ -114,16 +137,18 @@ class Encoder:
         prompt = self._check(record.prompt)
         return [prompt, *(prompt + self._check(text.removesuffix(eos)) + eos for text in record.completions)]
 
-    def _check(self, text: Text) -> Text:
-        """The text under the rule for control tokens. Raises RowError if they are an error."""
+    def _check(self, text: Any) -> Any:
+        """A text, or what is given to the template, under the rule for control tokens.
+
+        Raises RowError if they are an error, and where they are in the name of an entry, which sanitize leaves alone.
+        """
         if self.spec.scoring.control_tokens == "keep":
             return text
-        if isinstance(text, list):
-            return [{**message, "content": self._check(message["content"])} for message in text]
         if self.spec.scoring.control_tokens == "sanitize":
             text = sanitize(text, self._control)
-        if match := self._control.search(text):
-            raise RowError(Reason.CONTROL_TOKENS, f"holds {match.group()!r}")
+        for string in strings(text):
+            if match := self._control.search(string):
+                raise RowError(Reason.CONTROL_TOKENS, f"holds {match.group()!r}")
         return text
 
     def _cut(self, texts: list[str], ids_of: dict[str, list[int]]) -> Encoded:

@@ -14,7 +14,7 @@ from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_im
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
-TOKENIZER += ("vocab*", "merges.txt", "spiece.model", "*.tiktoken")
+TOKENIZER += ("additional_chat_templates/*", "vocab*", "merges.txt", "spiece.model", "*.tiktoken")
 DESCRIPTION = ("config.json", *TOKENIZER)
 CODE = ("*.py", "*.json", "*.txt", "*.model")  # what a model's own code is made of, and may read
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -124,8 +124,8 @@ def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
 def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -> list[ScorerSpec]:
     """The scorers of a run, in the order in which they look at a unit.
 
-    Raises ModelError when chat messages meet a model without a chat template, and ConfigError when implicit: dpo
-    compares a policy with itself.
+    Raises ModelError when chat messages meet a model without a chat template, or tools one that takes none, and
+    ConfigError when implicit: dpo compares a policy with itself.
     """
     markers = _markers(files) if config.scoring.control_tokens == "sanitize" else ()
     specs = []
@@ -134,6 +134,8 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         if style == "chat" and not model.has_chat_template:
             do = "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw"
             raise ModelError(f"the corpus is read as chat, but the {name} has no chat template", model.where(name), do)
+        if style == "chat" and "tools" in corpus.template_columns:
+            _check_tools(name, model)
         encoding = EncodingSpec(model, style, config.scoring, markers)
         specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.reading))
     policy, wanted = specs[0], config.selection.scored_columns
@@ -150,6 +152,17 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
             "take what needs no reference (implicit: simpo), or the reference that the policy was trained from",
         )
     return specs
+
+
+def _check_tools(name: str, model: ModelFiles) -> None:
+    from mapjob.scoring.tokenizers import load_tokenizer, takes_tools
+
+    if not takes_tools(load_tokenizer(model)):
+        raise ModelError(
+            f"the corpus gives tools to the chat template (column tools), and that of the {name} takes none",
+            model.where(name),
+            "give a model whose template takes tools, or leave them out: input.reading.ignore: [tools]",
+        )
 
 
 def _markers(files: dict[str, ModelFiles]) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Tokenizers of the models: loaded once a process, and the special tokens that text must not smuggle in."""
 
 import json
+import re
 import sys
 from functools import lru_cache
 
+import jinja2
+import jinja2.meta
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -44,6 +47,21 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Every string that this tokenizer reads as a control token when it meets it in text, sorted."""
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     return tuple(sorted({*tokenizer.all_special_tokens, *added} - {""}))
+
+
+def takes_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template that transformers takes for dialogues with tools reads them."""
+    try:
+        template = tokenizer.get_chat_template(tools=[])
+    except ValueError:  # several templates, and none of them is for tools or the default
+        return False
+    # The one tag that transformers adds, which marks what an assistant said.
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
+    try:
+        parsed = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except jinja2.TemplateSyntaxError:
+        return False
+    return "tools" in jinja2.meta.find_undeclared_variables(parsed)
 
 
 # Texts that are too long for max_length by their characters alone: seen before a tokenizer spends minutes on them.

@@ -50,6 +50,8 @@ def manifest(
         "corpus": {
             "layout": plan.corpus.layout,
             "style": plan.corpus.style,
+            "message_keys": list(plan.corpus.message_keys),
+            "template_columns": list(plan.corpus.template_columns),
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,

@@ -1,11 +1,13 @@
 """From rows and reasons to the files of a run folder: `selected/` in rank order, `errors/` in corpus order."""
 
+import json
 import re
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
-from mapjob.selection.formats import Pair, pair_columns, pair_of
+from mapjob.selection.formats import Pair, pair_columns, pair_of, readable
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
 from mapjob.store.remote import as_mapjob_error
@@ -90,11 +92,13 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     pairs = rows.pairs_of(unit.pairs)
     table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
     ours = rows.our_columns(pairs)
+    records = list(map(readable, read_records(table, plan.corpus.spec, plan.corpus.columns)))
     if texts.output_format == "columns":
-        # Which of the row's completions they are: not 0 and 1 if sides were exchanged, or of candidates.
-        ours |= {"chosen_index": pa.array(pairs.chosen), "rejected_index": pa.array(pairs.rejected)}
+        # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
+        for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):
+            own = [record.order[side] if record.order else side for record, side in zip(records, sides.tolist())]
+            ours[name] = pa.array(own, pa.int64())
         return pa.table(_user_columns(plan, table, set(ours), replaced=()) | ours)
-    records = read_records(table, plan.corpus.spec, plan.corpus.columns)
     written = [pair_of(record, plan.corpus, *sides) for record, *sides in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
         written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
@@ -108,9 +112,28 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         plan.corpus.style,
         written,
         lambda i: "{}, row {}".format(*plan.locate(int(rows.position[i]))),
+        plan.message_fields,
+        [record.template for record in records],
     )
-    users = _user_columns(plan, table, {*columns, *ours}, plan.corpus.text_columns)
+    # No trainer may read a column under its name that was left out of what was scored.
+    taken = {*columns, *ours, *plan.corpus.ignored}
+    users = _user_columns(plan, table, taken, plan.corpus.text_columns)
+    for name in plan.corpus.template_columns if texts.control is not None else ():
+        users[name] = _sanitized(users[name], texts.control)
     return pa.table({**columns, **users, **ours})
+
+
+def _sanitized(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str]) -> pa.Array:
+    """A column for the chat template with its strings as they were scored, at any depth; JSON stays JSON."""
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return sanitize(value, control)
+        decoded = json.loads(value)
+        broken = sanitize(decoded, control)
+        return value if broken == decoded else json.dumps(broken, ensure_ascii=False)
+
+    return pa.array([cell(value) for value in column.to_pylist()], column.type)
 
 
 def _user_columns(

@@ -111,6 +111,63 @@ def test_what_a_loader_would_lose_is_refused_by_file_and_row(output_format, case
     assert "output_format: trl" in caught.value.do
 
 
+CALLS = {"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+FIELDS = pa.schema(
+    {
+        "reasoning_content": pa.string(),
+        "tool_calls": pa.list_(
+            pa.struct({"function": pa.struct({"name": pa.string(), "arguments": pa.struct({"a": pa.int64()})})})
+        ),
+    }
+)
+THINKING = Pair(
+    [USER, {"role": "assistant", "content": None, **CALLS}, {"role": "tool", "content": "3"}],
+    [CHOSEN[0] | {"reasoning_content": "hm"}],
+    REJECTED,
+)
+CORPUS = Corpus("trl", Columns(), "chat")
+
+
+@pytest.mark.parametrize("output_format", ["trl", "openrlhf"])
+def test_further_keys_come_through_and_every_message_has_them(output_format):
+    columns = pair_columns(output_format, "chat", [THINKING], str, FIELDS)
+    table = pa.table(columns)
+    for name in table.column_names:
+        assert table.schema.field(name).type.value_type.names == ["role", "content", "reasoning_content", "tool_calls"]
+    (one,) = table.to_pylist()
+    assert one["rejected"][-1] == {**REJECTED[0], "reasoning_content": None, "tool_calls": None}
+    assert read_pair(table, output_format, CORPUS) == THINKING
+    plain = pa.table(pair_columns(output_format, "chat", [Pair([USER], CHOSEN, REJECTED)], str, FIELDS))
+    assert plain.schema == table.schema
+
+
+@pytest.mark.parametrize(
+    ("pair", "why"),
+    [
+        (Pair([USER], [CHOSEN[0] | {"reasoning_content": "hm"}], REJECTED), "the key 'reasoning_content'"),
+        (Pair([USER | {"name": "Ann"}], CHOSEN, REJECTED), "the key 'name'"),
+        (Pair([USER, SAID | CALLS, USER], CHOSEN, REJECTED), "the key 'tool_calls'"),
+        (Pair([USER, SAID, {"role": "tool", "content": "3"}], CHOSEN, REJECTED), "the role tool"),
+    ],
+)
+def test_llama_factory_holds_roles_and_contents_alone(pair, why):
+    with pytest.raises(ConfigError, match=why) as caught:
+        pair_columns("llama_factory", "chat", [pair], str, FIELDS)
+    assert "output_format: trl" in caught.value.do
+    empty = Pair([USER | {"name": None, "tool_calls": []}], CHOSEN, REJECTED)
+    pair_columns("llama_factory", "chat", [empty], str, FIELDS)
+
+
+@pytest.mark.parametrize("output_format", ["openrlhf", "llama_factory"])
+def test_tools_are_given_to_the_template_by_trl_alone(output_format):
+    pair, tools = Pair([USER], CHOSEN, REJECTED), {"tools": [{"name": "add"}]}
+    with pytest.raises(ConfigError, match="tools for the chat template") as caught:
+        pair_columns(output_format, "chat", [pair, pair], lambda i: f"row {i}", templates=[None, tools])
+    assert caught.value.where == "row 1"
+    pair_columns(output_format, "chat", [pair, pair], str, templates=[None, {"tools": []}])
+    pair_columns("trl", "chat", [pair, pair], str, templates=[None, tools])
+
+
 def test_texts_come_through_with_their_bytes():
     text = "🙂\0\u2028 \\n {{content}} <|im_end|> “” é e\u0301\r\n\n"
     said = [{"role": "assistant", "content": text}]

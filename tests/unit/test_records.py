@@ -6,7 +6,16 @@ import pytest
 from mapjob.config.run import Columns
 from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import Record, as_chat, check_record, messages
+from mapjob.corpus.records import (
+    Record,
+    as_chat,
+    check_record,
+    control_pattern,
+    messages,
+    plain_text,
+    sanitize,
+    strings,
+)
 from mapjob.errors import Reason, RowError
 
 
@@ -106,6 +115,45 @@ def test_a_response_without_text_names_its_place(response):
     assert caught.value.reason == Reason.NULL_FIELD
 
 
+CALL = {"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+
+
+@pytest.mark.parametrize("further", [{"reasoning_content": "hm"}, CALL])
+def test_thoughts_or_calls_alone_are_a_completion(further):
+    for content in ("", None):
+        silent = {"role": "assistant", "content": content}
+        check_record(Record([user("p")], [[silent | further], [assistant("c")]]))
+        with pytest.raises(RowError) as caught:
+            check_record(Record([user("p")], [[silent | dict.fromkeys(further) | {"name": "Ann"}], [assistant("c")]]))
+        assert caught.value.reason == Reason.EMPTY_COMPLETION
+
+
+def test_a_pair_may_differ_in_a_further_key_alone():
+    sides = [[assistant("c") | {"reasoning_content": thought}] for thought in ("hm", "aha")]
+    check_record(Record([user("p")], sides))
+    for padding in ({}, {"tool_calls": []}, {"name": None}):
+        with pytest.raises(RowError) as caught:
+            check_record(Record([user("p")], [sides[0], [sides[0][0] | padding]]))
+        assert caught.value.reason == Reason.IDENTICAL_COMPLETIONS
+
+
+def test_a_person_sees_every_key_of_a_message():
+    turns = [user("p"), {"role": "assistant", "content": None, **CALL, "name": None}]
+    call = '[{"function": {"arguments": {"a": 1}, "name": "add"}}]'
+    assert plain_text(turns, with_roles=True) == f"[user] p\n[assistant, tool_calls] {call}"
+    assert plain_text(turns) == f"p\n{call}"
+
+
+def test_strings_are_found_and_broken_up_at_any_depth():
+    control = control_pattern(["<|end|>", "user"])
+    turn = {"role": "user", "content": "a<|end|>", "calls": [{"f": ["<|end|>", 1, None]}], "<|end|>": True}
+    found = ["content", "a<|end|>", "calls", "f", "<|end|>", "<|end|>"]
+    assert list(strings([turn])) == found
+    broken = {"role": "user", "content": "a< |end|>", "calls": [{"f": ["< |end|>", 1, None]}], "<|end|>": True}
+    assert sanitize([turn], control) == [broken]
+    assert turn["content"] == "a<|end|>", "the record stays as it was"
+
+
 # Messages
 
 
@@ -122,7 +170,7 @@ def test_a_response_without_text_names_its_place(response):
         ([{"role": "user", "content": None}], "no text"),
         ([{"role": "user", "content": 3}], "no text"),
         ([{"role": "user", "content": [{"type": "text", "text": "p"}]}], "no text"),
-        ([{"role": "tool", "content": "p"}], "role 'tool'"),
+        ([{"role": "function", "content": "p"}], "role 'function'"),
         ([{"role": "User", "content": "p"}], "role 'User'"),
         ([{"role": "human", "content": "p"}], "role 'human'"),
         ([{"role": None, "content": "p"}], "role None"),
@@ -241,6 +289,42 @@ def test_content_keys_of_equal_content_are_equal():
     reordered = [{"content": "p", "role": "user"}]
     (message,) = messages(reordered, "prompt")
     assert Record([message], ["a", "b"]).content_key == Record([user("p")], ["a", "b"]).content_key
+
+
+def test_keys_are_those_of_earlier_versions():
+    """Ids of finished runs, and of the answers of people to them, stay what they are."""
+    asked, answers = [user("é")], [[assistant("x")], [assistant("y")]]
+    assert Record("p", ["a", "b"]).content_key.hex() == "0be79f864bf903673ec5cf14c8264d1f"
+    assert Record(asked, answers).content_key.hex() == "1691a4b426ff436378514f37c0477fe4"
+    assert Record(asked, []).prompt_key.hex() == "531aafb0c2ccef895c3b1f6df517b0a6"
+    assert Record(asked, answers, template=None, order=(1, 0)).content_key == Record(asked, answers).content_key
+
+
+TOOLS = {"tools": [{"type": "function", "function": {"name": "add"}}]}
+FURTHER = [
+    Record([user("p")], [[assistant("a")], [assistant("b")]]),
+    Record([user("p")], [[assistant("a") | {"reasoning_content": "r"}], [assistant("b")]]),
+    Record([user("p")], [[assistant("a") | {"reasoning_content": ""}], [assistant("b")]]),
+    Record([user("p") | {"name": "r"}], [[assistant("a")], [assistant("b")]]),
+    Record([user("p")], [[assistant("a")], [assistant("b")]], TOOLS),
+    Record([user("p")], [[assistant("a")], [assistant("b")]], TOOLS | {"enable_thinking": False}),
+]
+
+
+def test_further_keys_and_tools_make_another_record():
+    assert len({record.content_key for record in FURTHER}) == len(FURTHER)
+    assert len({record.completion_keys[0] for record in FURTHER}) == len(FURTHER)
+    assert len({record.prompt_key for record in FURTHER}) == 4
+
+
+@pytest.mark.parametrize("padding", [{"tool_calls": []}, {"name": None}, {"tool_calls": [{"id": None}]}])
+def test_what_a_file_fills_up_makes_no_other_record(padding):
+    plain = Record([user("p")], [[assistant("a") | {"b": {"x": 1, "y": 2}}], [assistant("b")]])
+    filled_up = [assistant("a") | {"b": {"y": 2, "z": None, "x": 1}} | padding], [assistant("b")]
+    padded = Record([user("p") | padding], list(filled_up))
+    assert padded.content_key == plain.content_key
+    assert padded.completion_keys == plain.completion_keys
+    assert padded.prompt_key == plain.prompt_key
 
 
 def test_prompt_key_is_of_the_prompt_alone():

@@ -11,7 +11,7 @@ import pyarrow as pa
 from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
-from mapjob.corpus.records import Record, Text, messages
+from mapjob.corpus.records import Record, Text, is_empty, messages
 from mapjob.errors import ConfigError, InputError, Reason, RowError
 from mapjob.lab.selfplay.config import Prompts
 
@@ -116,6 +116,7 @@ def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt
     else:
         try:
             value = messages(value, "prompt")
+            _check_plain(row[source.column])
         except RowError as error:
             return error
         if value[-1]["role"] != "user":
@@ -123,6 +124,13 @@ def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt
     group = row.get(source.group) if source.group else None
     lineage = {name: row[name] for name in LINEAGE if row.get(name) is not None}
     return Prompt(value, None if group is None else str(group), **lineage)
+
+
+def _check_plain(dialogue: list[dict[str, Any]]) -> None:
+    """Raises RowError for a message with more than a role and content: candidates would not have it."""
+    further = {key for turn in dialogue for key, value in turn.items() if not is_empty(value)} - {"role", "content"}
+    if further:
+        raise RowError(Reason.BAD_MESSAGES, f"prompt: a message with the key {min(further)!r}")
 
 
 def prompt_table(prompts: Sequence[Prompt], style: Style) -> pa.Table:

@@ -31,7 +31,7 @@ from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters, c
 from mapjob.lab.training.trainer import SelectionTrainer
 from mapjob.scoring.model_files import ModelFiles, model_files
 from mapjob.scoring.models import load_model
-from mapjob.scoring.tokenizers import load_tokenizer
+from mapjob.scoring.tokenizers import load_tokenizer, takes_tools
 from mapjob.store.run_folder import FinishedRun, RunFolder
 
 log = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ def train(
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError("this folder is not empty", str(output), "give a new folder as --output")
     check_one_gpu()
-    config, style = parse_config(manifest["config"], run.folder.url), manifest["corpus"]["style"]
+    config, corpus = parse_config(manifest["config"], run.folder.url), manifest["corpus"]
+    given = tuple(corpus["template_columns"])
     max_length = recipe.max_length or config.scoring.max_length
-    files = trainable_files(model or config.models.policy, style, max_length)
+    files = trainable_files(model or config.models.policy, corpus["style"], max_length, given)
     tokenizer = load_tokenizer(files)
     if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
         log.warning("the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
@@ -108,7 +109,7 @@ def train(
             COLUMNS[objective],
             args=arguments(recipe, f"{folder}/trainer", max_length),
             model=load_trainable(files),
-            train_dataset=_selection(run.folder, COLUMNS[objective], rows),
+            train_dataset=_selection(run.folder, (*given, *COLUMNS[objective]), rows),
             processing_class=deepcopy(tokenizer),  # TRL adds a pad token, which is not saved
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
             callbacks=[progress],
@@ -138,8 +139,11 @@ def train(
     }
 
 
-def trainable_files(model: Model, style: Style, max_length: int) -> ModelFiles:
-    """The model's files. Raises ConfigError for a model with code of its own, or one that cannot take such pairs."""
+def trainable_files(model: Model, style: Style, max_length: int, given: tuple[str, ...] = ()) -> ModelFiles:
+    """The model's files. given: the columns that are given to its chat template.
+
+    Raises ConfigError for a model with code of its own, ModelError for one that cannot take such pairs.
+    """
     if model.trust_remote_code:
         do = "give the run folder to TRL itself"
         raise ConfigError("`mapjob train` runs no code that comes with a model", model.path, do)
@@ -147,6 +151,9 @@ def trainable_files(model: Model, style: Style, max_length: int) -> ModelFiles:
     if style == "chat" and not files.has_chat_template:
         do = "give its tokenizer a chat_template"
         raise ModelError("the selection holds messages, and the model has no chat template", files.path, do)
+    if style == "chat" and "tools" in given and not takes_tools(load_tokenizer(files)):
+        do = "give a model whose template takes tools"
+        raise ModelError("the selection has tools, and the model's chat template takes none", files.path, do)
     if style == "raw" and load_tokenizer(files).eos_token is None:
         raise ModelError("the tokenizer has no EOS token to end plain text", files.path, "set its eos_token")
     limit = files.max_positions

@@ -48,6 +48,7 @@ def validate(validation: Validation, of_development: bool = False) -> dict[str, 
     with few_threads(1) if validation.world is not None else nullcontext():
         everything = validation.everything
         run = FinishedRun.of(run_job(everything))
+        _check_plain(run)
         corpus = Corpus.of(everything)
         groups = everything.input.columns.group, validation.groups
         held_out = read_held_out(run.folder, validation.development, of_development, *groups)
@@ -89,6 +90,17 @@ def _publish(result: dict[str, Any], storage: Storage) -> str:
     folder.create("validation.md", f"```text\n{as_text(result)}\n```\n".encode())
     folder.create("validation.json", (json.dumps(result, indent=2) + "\n").encode())
     return folder.url
+
+
+def _check_plain(run: FinishedRun) -> None:
+    """Raises ConfigError for a corpus of more than roles and contents: no answer of a policy has more than these."""
+    corpus = run.manifest["corpus"]
+    if more := [*corpus["message_keys"], *corpus["template_columns"]]:
+        raise ConfigError(
+            f"the answers to held-out prompts are plain messages, and this corpus has more: {', '.join(more)}",
+            f"run.input.path: {run.manifest['config']['input']['path']}",
+            "validate on a corpus of roles and contents; `mapjob run` and `mapjob train` take this one",
+        )
 
 
 def _storage(validation: Validation, corpus: Corpus, of_development: bool) -> Storage:
