@@ -44,7 +44,8 @@ class Corpus:
 
     message_keys: further keys of messages that are in use (such as reasoning_content), sorted. template_columns: those
     of the columns tools and chat_template_kwargs that the chat template is given. ignored: columns that a trainer
-    would give to the template and that are knowingly left out.
+    would give to the template and that are knowingly left out. types: of message_keys and template_columns over all
+    files; a trainer loads every value as its type has it, so it is rendered like that.
     """
 
     layout: str
@@ -53,11 +54,15 @@ class Corpus:
     message_keys: tuple[str, ...] = ()
     template_columns: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    types: pa.Schema = NO_FIELDS
 
     @property
     def reading(self) -> dict[str, Any]:
         """What decides which text of a row is scored; part of every scorer's fingerprint."""
-        return {"layout": self.layout, "columns": renames(self.columns)}
+        more = {"message_keys": list(self.message_keys), "template_columns": list(self.template_columns)}
+        more |= {"types": [f"{field.name}: {field.type}" for field in self.types]}
+        further = {name: value for name, value in more.items() if value}
+        return {"layout": self.layout, "columns": renames(self.columns), **further}
 
     @property
     def own_columns(self) -> list[str]:

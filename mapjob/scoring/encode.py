@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from mapjob.corpus.message_fields import as_loaded
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import reason_columns
 from mapjob.corpus.records import Message, Record, control_pattern, is_empty, sanitize, strings
@@ -23,6 +24,7 @@ from mapjob.scoring.spec import EncodingSpec
 from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_tokens
 
 I32 = npt.NDArray[np.int32]
+OPTIONS = "chat_template_kwargs"
 
 # What apply_chat_template takes for itself, so that no row may set it.
 RESERVED = {*inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters} - {"tools", "documents"}
@@ -91,8 +93,8 @@ class Encoder:
 
     def _chat_texts(self, record: Record) -> list[str]:
         chat = self._corpus.to_chat(record)
-        prompt, *completions = (self._as_loaded(self._check(text)) for text in (chat.prompt, *chat.completions))
-        given = self._check(record.template or {})
+        prompt, *completions = (self._messages(self._check(text)) for text in (chat.prompt, *chat.completions))
+        given = self._given(self._check(record.template or {}))
         if reserved := RESERVED & given.keys():
             raise RowError(Reason.TEMPLATE_ERROR, f"chat_template_kwargs sets {min(reserved)}, which no template reads")
         try:
@@ -108,16 +110,30 @@ class Encoder:
         shown = [word if word.strip("'\"().,:;!") in template else "…" for word in words]
         return f"{type(error).__name__}: {' '.join(shown)}"[:200]
 
-    def _as_loaded(self, messages: list[Message]) -> list[Message]:
+    def _messages(self, messages: list[Message]) -> list[Message]:
         """Messages as a trainer gets them from the selection: with every further key of the corpus, null or not."""
         keys = self._corpus.message_keys
         known = {"role", "content", *keys}
         if any(len(turn) > 2 and any(k not in known and not is_empty(turn[k]) for k in turn) for turn in messages):
             raise RowError(Reason.BAD_MESSAGES, "a message has a key that no selection could hold")
         return [
-            {"role": turn["role"], "content": turn["content"], **{key: turn.get(key) for key in keys}}
+            {"role": turn["role"], "content": turn["content"], **{key: self._typed(key, turn.get(key)) for key in keys}}
             for turn in messages
         ]
+
+    def _given(self, template: dict[str, Any]) -> dict[str, Any]:
+        """What the template is given beside messages, as a trainer gets it from the selection."""
+        given = {**template}
+        if "tools" in template:
+            given["tools"] = self._typed("tools", template["tools"])
+        options = self._corpus.types.field(OPTIONS).type if OPTIONS in self._corpus.types.names else None
+        if options is not None and pa.types.is_struct(options):
+            given |= as_loaded({field.name: template.get(field.name) for field in options}, options)
+        return given
+
+    def _typed(self, name: str, value: Any) -> Any:
+        types = self._corpus.types
+        return as_loaded(value, types.field(name).type) if value is not None and name in types.names else value
 
     def _template(self, messages: list[Message], add_generation_prompt: bool, given: dict[str, Any]) -> str:
         # Prompts and answers that several pairs share are rendered once.

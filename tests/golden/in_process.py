@@ -15,6 +15,8 @@ from mapjob.scoring.scorers import Scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from tests.fakes import config_tree
 
+CORPUS = Corpus("trl", Columns(), "chat")
+
 
 def specs(policy: Path, reward: Path, style: Style, **scoring: Any) -> dict[str, ScorerSpec]:
     """The scorers, by name, that a run file with these float32 models has."""
