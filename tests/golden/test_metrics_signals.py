@@ -156,6 +156,9 @@ def test_where_the_goal_is_stated():
         {"role": "system", "content": f"{goal}\n\nBe brief."},
         user,
     ]
+    named = {**system, "name": "Ann"}
+    (stated_turn, _) = prompt_with_goal([named, user], 7.25, system_role=True)
+    assert stated_turn == {"role": "system", "content": f"{goal}\n\nBe brief.", "name": "Ann"}
     assert user == {"role": "user", "content": "Why?"}, "the prompt of the corpus stays as it was"
 
 
