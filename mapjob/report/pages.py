@@ -122,7 +122,7 @@ class Pages:
                     table = file.read_row_group(number, columns=["pair_id", *columns], use_threads=False)
                     contains = pc.equal(table["pair_id"].cast(pa.string()), text).to_numpy(zero_copy_only=False)
                     for column in columns:
-                        contains |= _contains(table[column].combine_chunks(), text)
+                        contains |= contains_text(table[column].combine_chunks(), text)
                     parts.append(contains)
         return np.concatenate(parts)
 
@@ -138,16 +138,21 @@ class Pages:
             yield pq.ParquetFile(handle, page_checksum_verification=True)
 
 
-def _contains(column: pa.Array, text: str) -> Bools:
-    """Whether a text column (strings, one message, or lists of messages) has the text in it, in upper or lower case."""
-    contains, row = np.zeros(len(column), bool), np.arange(len(column))
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+def contains_text(column: pa.Array, text: str) -> Bools:
+    """Whether a text column has the text in it, in upper or lower case: in a string at any depth, but for roles."""
+    contains, kind = np.zeros(len(column), bool), column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         row = pc.list_parent_indices(column).to_numpy()
-        column = column.flatten()
-    if pa.types.is_struct(column.type):
-        column = column.field(column.type.num_fields - 1)  # content, or value
-    hits = pc.match_substring(column, text, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
-    contains[row[hits]] = True
+        contains[row[contains_text(column.flatten(), text)]] = True
+    elif pa.types.is_struct(kind):
+        for index, field in enumerate(kind):
+            if field.name not in ("role", "from"):
+                contains |= contains_text(column.field(index), text)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        hits = pc.match_substring(column, text, ignore_case=True).fill_null(False)
+        contains |= hits.to_numpy(zero_copy_only=False)
     return contains
 
 

@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from mapjob.cli.browse import server
 from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
 from mapjob.report.browse import ROWS_PER_PAGE, page_html
-from mapjob.report.pages import DISAGREEING, Filter, Pages
+from mapjob.report.pages import DISAGREEING, Filter, Pages, contains_text
 from mapjob.store import tables
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
@@ -113,6 +114,18 @@ def test_search_in_texts_and_ids(get, rows):
     assert ranks_of(get(text="needle")) == needles(rows)
     assert ranks_of(get(text=rows[33]["pair_id"])) == [34]
     assert "No pair passes" in get(text="nowhere in any text")
+
+
+def test_search_finds_strings_at_any_depth_but_no_roles():
+    messages = [
+        [{"role": "user", "content": "p", "tool_calls": [{"name": "Needle"}, {"name": None}]}, None],
+        None,
+        [{"role": "needle", "content": None, "tool_calls": []}],
+        [{"role": "user", "content": "p", "tool_calls": None}, {"role": "user", "content": "a needle"}],
+    ]
+    assert contains_text(pa.array(messages), "needle").tolist() == [True, False, False, True]
+    assert contains_text(pa.array(messages)[1:], "needle").tolist() == [False, False, True]
+    assert contains_text(pa.array(["needles", None, ""]).dictionary_encode(), "needle").tolist() == [True, False, False]
 
 
 def test_markup_reaches_the_page_as_text(get):
