@@ -185,7 +185,13 @@ class Columns(Section):
 
 
 class Input(Section):
-    path: str | list[str] = Field(description="folder, file, glob, or a list of them; local or any fsspec URL")
+    path: str | list[str] = Field(
+        description="folder, file, glob, or a list of them; local, any fsspec URL, or org/name[@revision] of the hub"
+    )
+    split: str | list[str] | None = Field(
+        None,
+        description="a split, a list of them, or all; null: train, where file names or the README's configs name splits",
+    )
     layout: Literal["auto"] | Layout = "auto"
     columns: Columns = Columns()
     plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.config.run import Columns, Input
-from mapjob.corpus.files import SourceFile, file_identity, find_files
+from mapjob.corpus.files import SourceFile, find_files
+from mapjob.corpus.forms import file_identity
 from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
 from mapjob.corpus.reader import read_records, read_rows, rename_rows
 from mapjob.corpus.records import Record
@@ -25,17 +26,27 @@ Style = Literal["chat", "raw"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A row range [start, stop) of one file: the unit of work, of failure and of memory."""
+    """A row range [start, stop) of one file: the unit of work, of failure and of memory.
+
+    file: the Parquet that is read. identity: of it when it was planned; empty if its name says what it holds. name: of
+    the file that it was, as people know it.
+    """
 
     id: str
     file: str
     start: int
     stop: int
-    identity: str = ""  # of the file when it was planned
+    identity: str = ""
+    name: str = ""
 
     @property
     def num_rows(self) -> int:
         return self.stop - self.start
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f"{self.name}, rows {self.start} to {self.stop}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class Plan:
     """What a run reads: the corpus, why it is read so (for people), and its units in file and row order.
 
     message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
+    notes: what is said of the files: which splits are read, what was converted, what was passed over.
     """
 
     corpus: Corpus
@@ -97,6 +109,7 @@ class Plan:
     units: tuple[Unit, ...]
     num_files: int
     message_fields: pa.Schema = NO_FIELDS
+    notes: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -108,18 +121,26 @@ class Plan:
         return np.cumsum([0] + [unit.num_rows for unit in self.units])
 
     def locate(self, position: int) -> tuple[str, int]:
-        """(file, row in the file) of the row at a position in the corpus."""
+        """(name of the file, row in it) of the row at a position in the corpus."""
         index = int(np.searchsorted(self.first_rows, position, side="right")) - 1
         unit = self.units[index]
-        return unit.file, unit.start + position - int(self.first_rows[index])
+        return unit.name, unit.start + position - int(self.first_rows[index])
 
 
-def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limit: int | None = None) -> Plan:
+def make_plan(
+    source: Input,
+    policy_has_template: bool,
+    rows_per_unit: int,
+    limit: int | None = None,
+    output: str | None = None,
+) -> Plan:
     """Read footers and the first rows; decide layout and style; cut the corpus into units in file and row order.
 
-    `limit` keeps the first so many rows of the corpus. Raises ConfigError and InputError as its parts do.
+    `limit` keeps the first so many rows of the corpus. output: where files that are no Parquet are kept as such, once.
+    Raises ConfigError and InputError as its parts do.
     """
-    files = find_files(source.path)
+    found = find_files(source, output)
+    files = found.files
     where = f"input.path: {source.path}"
     schema = _common_schema(files)
     head = _head(files)
@@ -137,7 +158,7 @@ def make_plan(source: Input, policy_has_template: bool, rows_per_unit: int, limi
     has_messages = any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in records)
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     corpus = Corpus(layout, source.columns, style)
-    return Plan(corpus, (why, why_style), schema, units, len({unit.file for unit in units}))
+    return Plan(corpus, (why, why_style), schema, units, len({unit.file for unit in units}), notes=found.notes)
 
 
 def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_template: bool) -> tuple[Style, str]:
@@ -168,11 +189,13 @@ def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _cut_all(files: list[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
+def _cut_all(files: Sequence[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
     for file in files:
         for start, stop in cut(file, rows_per_unit):
-            name = f"{file.path}\0{file.identity}\0{start}\0{stop}"
-            yield Unit(hashlib.sha256(name.encode()).hexdigest()[:20], file.path, start, stop, file.identity)
+            holds = f"{file.path}\0{file.identity}" if file.content is None else file.content
+            unit_id = hashlib.sha256(f"{holds}\0{start}\0{stop}".encode()).hexdigest()[:20]
+            identity = file.identity if file.content is None else ""
+            yield Unit(unit_id, file.path, start, stop, identity, file.name)
 
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
@@ -181,7 +204,7 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     if unit.identity and file_identity(unit.file) != unit.identity:
         raise IncompleteError(
             "the file changed after the run had planned it",
-            f"{unit.file}, rows {unit.start} to {unit.stop}",
+            unit.where,
             "run the same command again: it plans the file as it is now",
         )
     return table
@@ -199,7 +222,7 @@ def _limit(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
         left = None if left is None else left - unit.num_rows
 
 
-def _common_schema(files: list[SourceFile]) -> pa.Schema:
+def _common_schema(files: Sequence[SourceFile]) -> pa.Schema:
     schema = files[0].schema.remove_metadata()
     for file in files[1:]:
         try:
@@ -210,6 +233,6 @@ def _common_schema(files: list[SourceFile]) -> pa.Schema:
     return schema
 
 
-def _head(files: list[SourceFile]) -> pa.Table:
+def _head(files: Sequence[SourceFile]) -> pa.Table:
     file = next((file for file in files if file.num_rows), files[0])
     return read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config.run import Columns
-from mapjob.corpus.files import read_footer, read_parquet, without_views
+from mapjob.corpus.footers import read_file, read_footer, without_views
 from mapjob.corpus.layouts import Layout, renames
 from mapjob.corpus.records import Record, check_record
 from mapjob.errors import InputError, Reason, RowError
@@ -33,7 +33,7 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
         return table.cast(without_views(table.schema))
 
     where = f"{url}, rows {start} to {stop}"
-    table = read_parquet(url, read, "the rows cannot be read", where)
+    table = read_file(url, read, "the rows cannot be read", where)
     if table.num_rows != stop - start:
         raise InputError(f"{table.num_rows} rows instead of {stop - start}", where, "was the file replaced?")
     return table

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapjob.config.run import WITH_ALPHA, Config
+from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
@@ -59,7 +60,9 @@ class Job:
 
 
 def prepare(config: Config, limit: int | None = None, code_allowed: bool = False) -> Job:
-    """Look at models and corpus without loading or writing anything. Raises what is wrong with either.
+    """Look at models and corpus without loading a model. Raises what is wrong with either.
+
+    Nothing is written but files of the corpus that are no Parquet: once, as such, under the output.
 
     code_allowed: the command line lets models run their own code, if the run file does too.
     """
@@ -68,7 +71,8 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
         raise ConfigError("--trust-remote-code is given, but the run file trusts no model", "models", do)
     files = scorer_files(config, code_allowed)
     check_output_is_apart(config)
-    plan = make_plan(config.input, files["policy"].has_chat_template, config.execution.rows_per_unit, limit)
+    has_template, rows_per_unit = files["policy"].has_chat_template, config.execution.rows_per_unit
+    plan = make_plan(config.input, has_template, rows_per_unit, limit, config.output.path)
     check_selection(config, plan)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     store = ScoreStore(config.output.path)
@@ -80,7 +84,7 @@ def check_output_is_apart(config: Config) -> None:
     """Raises ConfigError if the output lies inside an input folder: the next run would read its own results."""
     output = Storage(config.output.path).root
     for path in [config.input.path] if isinstance(config.input.path, str) else config.input.path:
-        if f"{output}/".startswith(Storage(path).root + "/"):
+        if f"{output}/".startswith(Storage(url_of(path)).root + "/"):
             what = "the output lies inside the input, so the next run would read it as corpus"
             raise ConfigError(what, f"output.path: {config.output.path}", f"put it outside of {path}")
 
@@ -102,6 +106,7 @@ def describe(job: Job) -> Iterator[str]:
     """What was recognised and what is to be done, in a few lines."""
     plan = job.plan
     yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
+    yield from plan.notes
     yield f"layout: {plan.corpus.layout}, {plan.why[0]}"
     yield f"read as: {plan.corpus.style}, {plan.why[1]}"
     for scorer in job.scorers:

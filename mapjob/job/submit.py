@@ -17,6 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import mapjob
 from mapjob.config.load import fingerprint, parse_config
 from mapjob.config.run import Config
+from mapjob.corpus.listing import url_of
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
 
@@ -37,7 +38,7 @@ def portable(config: Config) -> Config:
     """
     tree = config.model_dump()
     path = tree["input"]["path"]
-    tree["input"]["path"] = _absolute(path) if isinstance(path, str) else [_absolute(part) for part in path]
+    tree["input"]["path"] = _of_input(path) if isinstance(path, str) else [_of_input(part) for part in path]
     tree["output"]["path"] = _absolute(tree["output"]["path"])
     tree["execution"]["address"] = None
     _make_absolute(tree["models"])
@@ -46,6 +47,11 @@ def portable(config: Config) -> Config:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
+
+
+def _of_input(path: str) -> str:
+    url = url_of(path)
+    return url if url != path else _absolute(path)
 
 
 def _make_absolute(models: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ class ReadAndEncode:
         if deaths >= DEATHS_OF_A_UNIT:
             raise InputError(
                 f"reading these rows ended the process {deaths} times",
-                f"{unit.file}, rows {unit.start} to {unit.stop}",
+                unit.where,
                 "replace the file or take it out of input.path",
             )
         table = read_unit(unit, self._corpus.own_columns)

@@ -137,7 +137,7 @@ class Watchdog:
         )
 
     def _stalled(self) -> IncompleteError:
-        units = [f"{item.unit.file}, rows {item.unit.start} to {item.unit.stop}" for item in self._waiting.values()]
+        units = [item.unit.where for item in self._waiting.values()]
         others = f" and {len(units) - MAX_NAMED:,} more" if len(units) > MAX_NAMED else ""
         return IncompleteError(
             f"no unit finished in {self._stall_after_s:,.0f} s, though the cluster is at work ({_in_use()})",

@@ -168,7 +168,7 @@ def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolde
         names = [list(refused)[reason].value for reason in reasons[here]]
         rows, source = positions[here] - unit.first_row, units.plan.units[unit.index]
         stored = unit.rows.take(pa.array(rows))
-        columns = [stored["pair_id"], [source.file] * len(rows), source.start + rows, names, stored["detail"]]
+        columns = [stored["pair_id"], [source.name] * len(rows), source.start + rows, names, stored["detail"]]
         waiting = pa.concat_tables([waiting, pa.table(columns, schema=ERRORS)])
         while waiting.num_rows >= ROWS_PER_FILE:
             run.put_table(f"errors/part-{number:05}.parquet", waiting.slice(0, ROWS_PER_FILE).combine_chunks())

@@ -156,7 +156,7 @@ class ScoredUnits:
                 if table.num_rows != unit.num_rows:
                     raise MapjobError(
                         f"{table.num_rows} rows of {name} are stored for a unit of {unit.num_rows}",
-                        f"unit {unit.id}: {unit.file}, rows {unit.start} to {unit.stop}",
+                        f"unit {unit.id}: {unit.where}",
                         "remove the unit's files from the score store and run again",
                     )
             yield int(index), dict(zip(self._families, tables))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mapjob.config.run import Input
 from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
@@ -89,7 +90,7 @@ def first_prompt(source: Prompts) -> Any:
 
 
 def _rows(source: Prompts) -> Iterator[dict[str, Any] | None]:
-    for file in find_files(source.path):
+    for file in find_files(Input(path=source.path), None).files:
         for name in (source.column, source.group):
             if name is not None and name not in file.schema.names:
                 key = "prompts.column" if name == source.column else "prompts.group"

@@ -1,0 +1,118 @@
+"""Files that are no Parquet: written once as Parquet under the output, named by their content, and read as ever."""
+
+import gzip
+import hashlib
+import io
+import json
+import tempfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import BinaryIO
+
+from mapjob.corpus.footers import read_file
+from mapjob.corpus.listing import Listed
+from mapjob.corpus.parsing import parse
+from mapjob.errors import IncompleteError, InputError
+from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
+from mapjob.store.storage import Storage
+from mapjob.store.tables import chunks_to_parquet
+
+VERSION = 1  # of how files are converted: part of the names, so that another way makes other files
+BLOCK_BYTES = 8 << 20  # of one request
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The URL of a Parquet file; `content` names what it holds if it was made of another form."""
+
+    url: str
+    content: str | None
+
+
+class Conversions:
+    """Converted files: `inputs/<content>.parquet`, and in `plans/` which content a source file has, by its identity.
+
+    output: the folder that they are kept under; null: a folder that is gone when this process ends.
+    """
+
+    def __init__(self, output: str | None):
+        self._storage = Storage(output if output is not None else _scratch().name)
+        self._root = self._storage.root if self._storage.is_local else self._storage.url
+        self._names: set[str] | None = None
+        self.folder = f"{self._root}/inputs" if output is not None else "a temporary folder"
+        self.written = 0
+
+    def convert(self, file: Listed) -> Converted:
+        """The file as Parquet; its bytes are read only if its content was not converted before.
+
+        Raises InputError for content that is malformed, IncompleteError if the file changes meanwhile.
+        """
+        if self._names is None:
+            self._names = set(self._storage.names("inputs"))
+        identity = file_identity(file.url)
+        key = f"{VERSION}\0{file.form}\0{file.url}\0{identity}"
+        note = f"plans/{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+        known = self._storage.read(note)
+        content = json.loads(known)["content"] if known is not None else None
+        if content is None or f"{content}.parquet" not in self._names:
+            content, data = read_file(file.url, lambda source: _convert(source, file), UNREADABLE, file.url)
+            if file_identity(file.url) != identity:
+                raise IncompleteError("the file changed while it was read", file.url, "run the same command again")
+            if f"{content}.parquet" not in self._names:
+                self._storage.create(f"inputs/{content}.parquet", data)
+                self._names.add(f"{content}.parquet")
+                self.written += 1
+            self._storage.create(note, json.dumps({"file": file.url, "identity": identity, "content": content}).encode())
+        return Converted(f"{self._root}/inputs/{content}.parquet", content)
+
+
+UNREADABLE = "this file cannot be read"
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="mapjob-inputs-")
+
+
+def _convert(source: BinaryIO, file: Listed) -> tuple[str, bytes]:
+    """(name of the content, Parquet)."""
+    hashed = _Hashed(source, f"{VERSION}\0{file.form}\0")
+    raw = io.BufferedReader(hashed, BLOCK_BYTES)
+    is_packed = file.url.lower().endswith(".gz")
+    try:
+        data = chunks_to_parquet(parse(gzip.GzipFile(fileobj=raw) if is_packed else raw, file.form, file.url))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        do = "replace the file or take it out of input.path"
+        raise InputError(f"not a whole gzip file: {error}", file.url, do) from None
+    while raw.read(BLOCK_BYTES):  # the name covers what follows the last row too
+        pass
+    return hashed.hash.hexdigest()[:32], data
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is read from start to end, with the hash of what was read."""
+
+    def __init__(self, file: BinaryIO, start: str):
+        self._file, self.hash = file, hashlib.sha256(start.encode())
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.hash.update(data)
+        return len(data)
+
+
+def file_identity(url: str) -> str:
+    """What changes with the content of a file: its etag or blob if there is one, else size and time of change."""
+    fs, path = filesystem(url)
+    fresh = {"refresh": True, "expand_info": True} if fs.protocol == "hf" else {}  # its listings are cached
+    try:
+        info = retry(lambda: fs.info(path, **fresh))
+    except STORAGE_ERRORS as error:
+        raise as_mapjob_error(error, url, "read") from error
+    mark = next((info[key] for key in ("ETag", "etag", "blob_id", "xet_hash") if info.get(key)), None)
+    return str(mark) if mark else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"
