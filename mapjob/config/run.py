@@ -190,7 +190,7 @@ class Input(Section):
     )
     split: str | list[str] | None = Field(
         None,
-        description="a split, a list of them, or all; null: train, where file names or the README's configs name splits",
+        description="a name, a list, or all; null: train, where file names or the README's configs name splits",
     )
     layout: Literal["auto"] | Layout = "auto"
     columns: Columns = Columns()

@@ -2,14 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mapjob.config.run import Input
-from mapjob.corpus.footers import leaf_names, read_file, read_footer, without_views
+from mapjob.corpus.footers import leaves, read_file, read_footer, without_views
 from mapjob.corpus.forms import Conversions, Converted, file_identity
 from mapjob.corpus.listing import Listed, Listing, count, list_path, passed_over_notes, shorten
 from mapjob.corpus.splits import choose_splits, splits_of
@@ -22,10 +22,10 @@ FOOTER_THREADS = 16
 class SourceFile:
     """One file of the corpus, as Parquet.
 
-    path: of the Parquet that is read. identity: changes with its content, as `file_identity` has it. content: of a file
-    that was converted, the name of its content. name: what people are shown: below input.path, or whole if there are
-    several. features: those of the library `datasets` in the schema's metadata. filled: leaves of the columns that hold
-    any value, as dotted paths (`chosen.content`), as far as the footer's statistics tell.
+    path: of the Parquet that is read. identity: changes with its content, as `file_identity` has it; of a file that was
+    converted, the name of its content. is_converted: from another form than Parquet. name: what people are shown: below
+    input.path, or whole if there are several paths. features: those of the library `datasets`, by column. filled:
+    leaves of the columns that hold any value, as dotted paths (`chosen.content`), as far as the footer tells.
     """
 
     path: str
@@ -33,7 +33,7 @@ class SourceFile:
     schema: pa.Schema
     row_groups: tuple[int, ...]
     name: str = ""
-    content: str | None = None
+    is_converted: bool = False
     features: dict[str, Any] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()
 
@@ -59,7 +59,7 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     paths = [source.path] if isinstance(source.path, str) else source.path
     notes: list[str] = []
     chosen: dict[str, Listed] = {}
-    listings = [list_path(path) for path in paths]
+    listings = [_saved(list_path(path)) for path in paths]
     splits: dict[Listed, frozenset[str]] = {}
     for listing in listings:
         readme = _read_text(f"{listing.url.rstrip('/')}/README.md") if listing.has_readme else None
@@ -114,6 +114,28 @@ def _one_form(files: list[Listed], listing: Listing) -> tuple[list[Listed], list
     return [file for file in files if file.form == "parquet"], notes
 
 
+def _saved(listing: Listing) -> Listing:
+    """Without the Arrow files that a folder of `save_to_disk` no longer means: its state.json lists what it does."""
+    states = [name for name in listing.passed_over.get("companion", ()) if name.rpartition("/")[2] == "state.json"]
+    stale = set()
+    for name in states:
+        folder = name.removesuffix("state.json")
+        try:
+            listed = {entry["filename"] for entry in json.loads(_read_text(f"{listing.url}/{name}"))["_data_files"]}
+        except (ValueError, KeyError, TypeError):
+            continue  # of another tool
+        here = {file.name for file in listing.files if file.form == "arrow" and file.name.startswith(folder)}
+        stale |= {file for file in here if "/" not in file[len(folder) :]} - {folder + file for file in listed}
+        if missing := sorted({folder + file for file in listed} - here):
+            what = f"state.json lists files that are not there: {shorten(missing)}"
+            raise InputError(what, f"{listing.url}/{name}", "bring them back, or save the data set again")
+    if not stale:
+        return listing
+    passed_over = {**listing.passed_over, ".arrow file that state.json does not list": tuple(sorted(stale))}
+    files = tuple(file for file in listing.files if file.name not in stale)
+    return replace(listing, files=files, passed_over=passed_over)
+
+
 def _parquet_of(file: Listed, conversions: Conversions, several: bool) -> tuple[Converted, str]:
     name = file.url if several else file.name
     if file.form == "parquet":
@@ -153,14 +175,16 @@ def _inspect(converted: Converted, name: str) -> SourceFile:
         metadata = read_footer(file, url)
         return metadata, metadata.schema.to_arrow_schema()
 
-    identity = file_identity(url)
+    identity = converted.content or file_identity(url)
     metadata, schema = read_file(url, read, "not a readable Parquet file", url)
     for column in schema.names:
         if schema.names.count(column) > 1:
             raise InputError(f"two columns are called {column!r}", url, "rename one of them")
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     features, filled = features_of(schema), _filled(metadata, schema)
-    return SourceFile(url, identity, without_views(schema), groups, name, converted.content, features, filled)
+    return SourceFile(
+        url, identity, without_views(schema), groups, name, converted.content is not None, features, filled
+    )
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:
@@ -174,12 +198,14 @@ def features_of(schema: pa.Schema) -> dict[str, Any]:
 
 def _filled(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     """Leaves that hold a value, by the footer's statistics; a leaf without them counts as filled."""
-    names = leaf_names(schema)
-    if len(names) != metadata.num_columns:
-        return frozenset(names)
+    found = [(name, pa.types.is_null(kind)) for name, kind in leaves(schema)]
+    if len(found) != metadata.num_columns:
+        return frozenset(name for name, _ in found)
     filled = set()
     for group in range(metadata.num_row_groups):
-        for index, name in enumerate(names):
+        for index, (name, is_null) in enumerate(found):
+            if is_null or name in filled:
+                continue
             column = metadata.row_group(group).column(index)
             has_count = column.is_stats_set and column.statistics.has_null_count
             if not has_count or column.statistics.null_count < column.num_values:

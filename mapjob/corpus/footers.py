@@ -127,9 +127,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def leaf_names(fields: pa.Schema | list[pa.Field], prefix: str = "") -> list[str]:
-    """Dotted paths of the leaves, in the order of a Parquet file's columns; a list adds no name to its elements'."""
-    names = []
+def leaves(fields: pa.Schema | list[pa.Field], prefix: str = "") -> list[tuple[str, pa.DataType]]:
+    """Dotted paths and types of leaves, in the order of a Parquet file's columns; a list adds no name to its items'."""
+    found = []
     for field in fields:
         kind, name = field.type, prefix + field.name
         while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -138,10 +138,10 @@ def leaf_names(fields: pa.Schema | list[pa.Field], prefix: str = "") -> list[str
         if pa.types.is_map(kind):
             inner = [kind.key_field, kind.item_field]
         if inner and kind.num_fields and not pa.types.is_dictionary(kind):
-            names += leaf_names(inner, f"{name}.")
+            found += leaves(inner, f"{name}.")
         else:
-            names.append(name)
-    return names
+            found.append((name, kind))
+    return found
 
 
 def read_file(url: str, work: Callable[[BinaryIO], T], what: str, where: str) -> T:

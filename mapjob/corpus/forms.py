@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
+import pyarrow as pa
+
+from mapjob.corpus.arrow_files import read_arrow
 from mapjob.corpus.footers import read_file
-from mapjob.corpus.listing import Listed
-from mapjob.corpus.parsing import parse
+from mapjob.corpus.listing import Form, Listed
+from mapjob.corpus.row_types import to_table
+from mapjob.corpus.text_forms import csv_rows, json_rows, with_numbers
 from mapjob.errors import IncompleteError, InputError
 from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
 from mapjob.store.storage import Storage
@@ -63,7 +67,9 @@ class Conversions:
                 self._storage.create(f"inputs/{content}.parquet", data)
                 self._names.add(f"{content}.parquet")
                 self.written += 1
-            self._storage.create(note, json.dumps({"file": file.url, "identity": identity, "content": content}).encode())
+            self._storage.create(
+                note, json.dumps({"file": file.url, "identity": identity, "content": content}).encode()
+            )
         return Converted(f"{self._root}/inputs/{content}.parquet", content)
 
 
@@ -81,13 +87,21 @@ def _convert(source: BinaryIO, file: Listed) -> tuple[str, bytes]:
     raw = io.BufferedReader(hashed, BLOCK_BYTES)
     is_packed = file.url.lower().endswith(".gz")
     try:
-        data = chunks_to_parquet(parse(gzip.GzipFile(fileobj=raw) if is_packed else raw, file.form, file.url))
+        data = chunks_to_parquet(_parse(gzip.GzipFile(fileobj=raw) if is_packed else raw, file.form, file.url))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         do = "replace the file or take it out of input.path"
         raise InputError(f"not a whole gzip file: {error}", file.url, do) from None
     while raw.read(BLOCK_BYTES):  # the name covers what follows the last row too
         pass
     return hashed.hash.hexdigest()[:32], data
+
+
+def _parse(file: BinaryIO, form: Form, where: str) -> pa.Table:
+    if form == "arrow":
+        return read_arrow(file, where)
+    if form in ("csv", "tsv"):
+        return with_numbers(to_table(csv_rows(file, "," if form == "csv" else "\t", where), where))
+    return to_table(json_rows(file, where), where)
 
 
 class _Hashed(io.RawIOBase):

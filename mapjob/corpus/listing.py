@@ -1,18 +1,17 @@
 """What lies under an input path: the files that may hold rows, by their form, and everything else by its kind.
 
-Nothing is opened here. A table whose log says which rows of its files are live (Delta, Iceberg, Hudi) is refused.
+Nothing is opened here.
 """
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import fsspec
-from huggingface_hub.errors import OfflineModeIsEnabled
 
+from mapjob.corpus.table_logs import refuse_tables, refuse_tables_above
 from mapjob.errors import ConfigError, InputError, MapjobError
 from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
 
@@ -33,10 +32,6 @@ COMPANION_FOLDERS = {".git", ".cache", ".huggingface"}
 GLOB_MARKS = "*?["
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 CONVERTED = "refs/convert/parquet"  # a branch that the hub makes of a data set, if it can
-
-TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-LEVELS_UP = 4  # from a file to the folder of the table that it is of: partitions are folders too
-THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -79,14 +74,8 @@ def list_path(path: str) -> Listing:
     url = url_of(path)
     try:
         return _hub_listing(path, url) if url.startswith("hf://") else retry(lambda: _listing(path, url))
-    except OfflineModeIsEnabled:
-        raise ConfigError(_missing(path, url), f"input.path: {path}", "unset HF_HUB_OFFLINE, or fix the path") from None
     except STORAGE_ERRORS as error:
         raise _of_hub(as_mapjob_error(error, url, "listed"), path, url) from error
-
-
-def _missing(path: str, url: str) -> str:
-    return f"there is no local path {path}, and the hub is not asked" if path != url else "the hub is not asked"
 
 
 def _of_hub(error: MapjobError, path: str, url: str) -> MapjobError:
@@ -100,18 +89,20 @@ def _listing(path: str, url: str) -> Listing:
     info = _info(fs, root)
     if info is not None and info != "directory":
         parent, _, name = root.rpartition("/")
-        _refuse_tables_above(fs, [parent], path)
-        return Listing(path, _url(fs, parent), "file", (Listed(_url(fs, root), name, form_of(name) or "parquet"),), {}, False)
+        refuse_tables_above(fs, [parent], path)
+        return Listing(
+            path, _url(fs, parent), "file", (Listed(_url(fs, root), name, form_of(name) or "parquet"),), {}, False
+        )
     if info == "directory" or not any(mark in root for mark in GLOB_MARKS):
-        names, links = _below(fs, root)
+        names, links = _below(fs, root) if info else ([], [])
         kind: Literal["folder", "glob"] = "folder"
     else:
         root, pattern = root[: min(root.index(mark) for mark in GLOB_MARKS if mark in root)].rpartition("/")[0], root
         names, links = _matches(fs, root, pattern)
         kind = "glob"
-    _refuse_tables(names, path)
+    refuse_tables(names, path)
     folders = {f"{root}/{name}".rpartition("/")[0] for name in names} if kind == "glob" else {root.rpartition("/")[0]}
-    _refuse_tables_above(fs, sorted(folders), path)
+    refuse_tables_above(fs, sorted(folders), path)
     return _sort(path, fs, root, kind, names, links, exists=bool(names) or info is not None)
 
 
@@ -193,7 +184,7 @@ def _raise(error: OSError) -> None:
 
 def _is_hidden(name: str) -> bool:
     """Markers and unfinished writes of other tools: any part below the root that starts with a dot or underscore."""
-    return any(part[:1] in "._" for part in name.split("/"))
+    return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
 def _sort(
@@ -263,73 +254,40 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
 
 def _hub_listing(path: str, url: str) -> Listing:
     """A data set of the hub; from the branch that the hub converted it to, if it has no Parquet of its own."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        no_path = f"there is no local path {path}, and " if path != url else ""
+        do = "unset it, or give a local folder"
+        raise ConfigError(f"{no_path}HF_HUB_OFFLINE keeps from asking the hub", f"input.path: {path}", do)
+    own, missing = None, None
     try:
-        own: Listing | None = retry(lambda: _listing(path, url))
-    except ConfigError:
-        own = None
-    fs, root = filesystem(url)
+        own = retry(lambda: _listing(path, url))
+    except ConfigError as error:
+        missing = error
+    root = filesystem(url)[1]
     is_whole = len(root.split("/")) == 3 and "@" not in root and root.startswith("datasets/")
-    if not is_whole or (own is not None and any(file.form == "parquet" for file in own.files)):
-        return own if own is not None else retry(lambda: _listing(path, url))
+    if is_whole and (own is None or all(file.form != "parquet" for file in own.files)):
+        converted = _converted(root, path)
+        if converted is not None:
+            return converted
+    if own is None:
+        raise missing
+    return own
+
+
+def _converted(root: str, path: str) -> Listing | None:
+    """The branch that the hub converted a data set to, config by config; None if it has none, or only a part."""
     branch = f"hf://{root}@{CONVERTED}"
     try:
-        converted = retry(lambda: _listing(branch, branch))
+        found = retry(lambda: _listing(branch, branch))
     except ConfigError:
-        return own if own is not None else retry(lambda: _listing(path, url))
-    name = root.removeprefix("datasets/")
-    partial = [file.name for file in converted.files if file.name.split("/")[1:2][0].startswith("partial-")]
-    if partial:
-        if own is None:
-            do = "download the data set, write it as Parquet or JSONL, and name that folder"
-            raise InputError("the hub converted only a part of this data set to Parquet", f"input.path: {path}", do)
-        return own
-    note = f"{name} has no Parquet files of its own: read from {CONVERTED}, to which the hub converted it"
-    return Listing(branch, converted.url, "folder", converted.files, converted.passed_over, False, (note,))
-
-
-# Tables with a log of their own
-
-
-def _refuse_tables(names: Iterable[str], path: str) -> None:
-    for name in names:
-        *folders, base = name.split("/")
-        for index, folder in enumerate(folders):
-            if folder in TABLES:
-                raise _refusal(TABLES[folder], "/".join(folders[:index]) or "the path itself", path)
-        if folders[-1:] == ["metadata"] and base.endswith(".metadata.json"):
-            raise _refusal("Iceberg", "/".join(folders[:-1]) or "the path itself", path)
-
-
-def _refuse_tables_above(fs: fsspec.AbstractFileSystem, folders: list[str], path: str) -> None:
-    """Raises InputError if a folder or one of a few above it is such a table."""
-    top = 3 if fs.protocol == "hf" else 1  # below datasets/org/name, below the bucket
-    above = set()
-    for folder in folders:
-        parts = folder.rstrip("/").split("/")
-        above |= {"/".join(parts[:end]) for end in range(len(parts), max(top, len(parts) - LEVELS_UP) - 1, -1)}
-    # A partition (date=2024-01-01) is no table.
-    candidates = sorted(folder for folder in above if folder and "=" not in folder.rpartition("/")[2])
-    with ThreadPoolExecutor(THREADS) as threads:
-        for folder, table in zip(candidates, threads.map(lambda folder: _table_at(fs, folder), candidates)):
-            if table is not None:
-                raise _refusal(table, _url(fs, folder), path)
-
-
-def _table_at(fs: fsspec.AbstractFileSystem, folder: str) -> str | None:
-    for log, table in TABLES.items():
-        if fs.isdir(f"{folder}/{log}"):
-            return table
-    metadata = f"{folder}/metadata"
-    if fs.isdir(metadata) and any(name.endswith(".metadata.json") for name in fs.ls(metadata, detail=False)):
-        return "Iceberg"
-    return None
-
-
-def _refusal(table: str, at: str, path: str) -> InputError:
-    return InputError(
-        f"this is a table of {table} ({at}): its log says which rows of its files are live, and mapjob does not read "
-        "that; rows that were deleted would come back",
-        f"input.path: {path}",
-        f"write the table's current rows as plain Parquet into another folder (with Spark, DuckDB or {table}'s own "
-        "library), and name that folder",
-    )
+        return None
+    if any("/partial-" in file.name for file in found.files):
+        return None
+    configs = sorted({file.name.split("/")[0] for file in found.files})
+    if len(configs) > 1:
+        do = f"name one as input.path: {', '.join(f'{branch}/{config}' for config in configs)}"
+        raise InputError(f"this data set has {len(configs)} configs: {', '.join(configs)}", f"input.path: {path}", do)
+    note = f"{path} has no Parquet files of its own: read from {CONVERTED}, to which the hub converted it"
+    return Listing(branch, found.url, "folder", found.files, found.passed_over, False, (note,))

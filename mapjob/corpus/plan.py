@@ -192,9 +192,9 @@ def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
 def _cut_all(files: Sequence[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
     for file in files:
         for start, stop in cut(file, rows_per_unit):
-            holds = f"{file.path}\0{file.identity}" if file.content is None else file.content
+            holds = file.identity if file.is_converted else f"{file.path}\0{file.identity}"
             unit_id = hashlib.sha256(f"{holds}\0{start}\0{stop}".encode()).hexdigest()[:20]
-            identity = file.identity if file.content is None else ""
+            identity = "" if file.is_converted else file.identity
             yield Unit(unit_id, file.path, start, stop, identity, file.name)
 
 

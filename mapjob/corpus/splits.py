@@ -60,7 +60,7 @@ def read_configs(readme: str) -> list[ReadmeConfig]:
     except yaml.YAMLError:
         return []
     configs = matter.get("configs") if isinstance(matter, dict) else None
-    return [_config(config) for config in configs or () if isinstance(config, dict)]
+    return [_config(config) for config in (configs if isinstance(configs, list) else ()) if isinstance(config, dict)]
 
 
 def _config(config: dict[str, Any]) -> ReadmeConfig:
@@ -103,11 +103,13 @@ def splits_of(listing: Listing, readme: str | None) -> tuple[dict[Listed, frozen
     if len(of_configs) != 1:
         note = ["the README's configs name none of these files: splits go by file names"] if configs else []
         return names, note if not of_configs else []
-    (config, files), = of_configs
+    ((config, files),) = of_configs
     others = [file.name for file in listing.files if file not in files]
     if not others:
         return files, []
-    return files, [f"passed over: {count(len(others), 'file')} that the README's config does not name ({shorten(others)})"]
+    return files, [
+        f"passed over: {count(len(others), 'file')} that the README's config does not name ({shorten(others)})"
+    ]
 
 
 def _ways(listing: Listing, of_configs: Sequence[tuple[ReadmeConfig, Mapping[Listed, frozenset[str]]]]) -> str:

@@ -96,6 +96,8 @@ def answer(error: BaseException | None) -> tuple[int, str]:
         if isinstance(response, dict):  # botocore's
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return status, str(response.get("Error", {}).get("Code", ""))
+        if isinstance(status := getattr(response, "status_code", None), int):  # the hub's
+            return status, ""
         error = error.__cause__
     return 0, ""
 
@@ -143,7 +145,7 @@ def as_mapjob_error(error: Exception, url: str, verb: str) -> MapjobError:
         return IncompleteError(f"{no_answer}: {what}", url, f"when it is well, {again}")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return IncompleteError(f"the storage is full: {what}", url, f"make room, then {again}")
-    if isinstance(error, PermissionError) or "Credentials" in kind:
+    if isinstance(error, PermissionError) or "Credentials" in kind or status in (401, 403):
         do = "check the credentials (did they expire?) and the rights"  # an answer to HEAD says no more than 403
         return ConfigError(f"not allowed: {what}", url, do)
     if isinstance(error, FileNotFoundError):

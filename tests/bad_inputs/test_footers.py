@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mapjob.corpus.files import find_files, read_footer
+from mapjob.config.run import Input
+from mapjob.corpus.files import find_files
+from mapjob.corpus.footers import read_footer
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import InputError
 from tests.bad_inputs.conftest import pairs, write
@@ -60,7 +62,10 @@ def test_an_extension_type_is_refused_before_its_code_runs(tmp_path, trap, how, 
     """The length of names before it shifts where its name stands in the footer's base64."""
     folder = write(tmp_path / "corpus", pairs(3).append_column(name, nested(trap, how)))
     TRAPS.clear()
-    for read in (lambda: find_files(str(folder)), lambda: read_rows(str(folder / "part-00000.parquet"), 0, 3)):
+    for read in (
+        lambda: find_files(Input(path=str(folder)), None),
+        lambda: read_rows(str(folder / "part-00000.parquet"), 0, 3),
+    ):
         with pytest.raises(InputError, match=r"'tests\.trap'") as caught:
             read()
         assert f"'{name}" in caught.value.what
@@ -83,7 +88,7 @@ def test_types_of_ray_and_other_tensors(tmp_path, kind):
     }[kind]()
     folder = write(tmp_path / "corpus", pairs(3).append_column("x", array))
     with pytest.raises(InputError, match=r"extension type '(ray\.data|arrow\.fixed)"):
-        find_files(str(folder))
+        find_files(Input(path=str(folder)), None)
 
 
 def test_the_command_line_refuses_it_in_three_lines(tmp_path, trap, models):
@@ -115,7 +120,7 @@ def test_a_column_name_that_is_no_text(tmp_path):
     data = file.read_bytes()
     file.write_bytes(data.replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
     with pytest.raises(InputError, match="not a readable Parquet file") as caught:
-        find_files(str(file))
+        find_files(Input(path=str(file)), None)
     assert caught.value.where == str(file)
 
 
@@ -128,7 +133,7 @@ def test_row_counts_that_contradict_each_other(tmp_path):
     found = data.index(zigzag, len(data) - footer)
     file.write_bytes(data[:found] + bytes([zigzag[0], zigzag[1] ^ 0x40]) + data[found + 2 :])
     with pytest.raises(InputError, match="its footer says"):
-        find_files(str(file))
+        find_files(Input(path=str(file)), None)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"\xff" * 8 + b"PAR1", bytes(8) + b"PAR1", b"PARE" * 5])
@@ -139,7 +144,7 @@ def test_what_is_hardly_a_file(data):
 
 def test_a_footer_that_changed_between_plan_and_read_is_checked_again(tmp_path, trap):
     file: Path = write(tmp_path / "corpus", pairs(3)) / "part-00000.parquet"
-    find_files(str(file))
+    find_files(Input(path=str(file)), None)
     pq.write_table(pairs(3).append_column("x", trap), file)
     TRAPS.clear()
     with pytest.raises(InputError, match=r"tests\.trap"):

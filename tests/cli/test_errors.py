@@ -54,10 +54,10 @@ def test_missing_corpus(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None
 
 def test_folder_without_parquet(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(here("run", run_file(input={"path": str(tmp_path / "empty")})), 2, "no Parquet file")
+    refused(here("run", run_file(input={"path": str(tmp_path / "empty")})), 2, "no file here holds rows")
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1 this is no Parquet file"])
+@pytest.mark.parametrize("content", [b"", b"PAR1 this is no file here holds rows"])
 def test_unreadable_parquet(here: Mapjob, run_file: RunFile, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "shard.parquet").write_bytes(content)

@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 import mapjob.store.remote as remote
-from mapjob.corpus.files import file_identity
+from mapjob.corpus.forms import file_identity
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.store.storage import Storage
 from tests.conftest import forget_filesystems

@@ -94,6 +94,7 @@ def test_the_run_file_of_the_design_is_accepted_and_holds_the_defaults():
 def test_everything_else_has_a_default():
     config = parse_config(LEAST)
     assert config.input.layout == config.input.plain_text == "auto"
+    assert config.input.split is None
     assert config.models.reference is None
     assert config.models.policy.dtype == "bfloat16"
     assert (config.scoring.max_length, config.scoring.overlength) == (2048, "drop")
@@ -137,6 +138,8 @@ def test_an_unknown_key_is_named(key):
     [
         ("input.path", 3),
         ("input.path", [1]),
+        ("input.split", 3),
+        ("input.split", ["train", None]),
         ("input.layout", "csv"),
         ("input.plain_text", "html"),
         ("input.columns", "id"),

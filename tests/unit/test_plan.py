@@ -35,7 +35,7 @@ def plan(path: str | list[str], rows_per_unit: int = 100, limit: int | None = No
 
 
 def paths(path: str | list[str]) -> list[str]:
-    return [file.path for file in find_files(path)]
+    return [file.path for file in find_files(Input(path=path), None).files]
 
 
 # Cutting
@@ -84,8 +84,8 @@ def test_units_stand_in_file_and_row_order_and_find_their_rows(tmp_path):
     assert (made.num_rows, made.num_files) == (190, 2)
     assert len({unit.id for unit in made.units}) == len(made.units)
     for position in (0, 69, 70, 189):
-        file, row = made.locate(position)
-        assert read_rows(file, row, row + 1).to_pylist() == pairs(1, position).to_pylist()
+        name, row = made.locate(position)
+        assert read_rows(str(tmp_path / name), row, row + 1).to_pylist() == pairs(1, position).to_pylist()
 
 
 # Unit ids
@@ -225,14 +225,14 @@ def test_a_path_without_parquet_files(tmp_path, name):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("no data here")
     with pytest.raises(ConfigError) as caught:
-        find_files(str(tmp_path / name))
+        find_files(Input(path=str(tmp_path / name)), None)
     assert str(tmp_path / name) in caught.value.where
     assert "folder" in caught.value.do
 
 
 def test_an_unknown_kind_of_url():
     with pytest.raises(ConfigError, match="no storage driver"):
-        find_files("nosuchstore://bucket/corpus")
+        find_files(Input(path="nosuchstore://bucket/corpus"), None)
 
 
 # Files that cannot be read
@@ -257,7 +257,7 @@ def test_a_file_that_is_no_parquet_is_an_input_error_that_names_it(tmp_path, fau
     file = write(tmp_path / "b.parquet", pairs(100))
     file.write_bytes(BROKEN[fault](file.read_bytes()))
     with pytest.raises(InputError, match="not a readable Parquet file") as caught:
-        find_files(str(tmp_path))
+        find_files(Input(path=str(tmp_path)), None)
     assert caught.value.where == str(file)
     assert len(str(caught.value).splitlines()) == 3
 

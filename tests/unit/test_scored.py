@@ -86,4 +86,4 @@ def test_columns_of_another_number_of_rows_are_refused(units, plan, tmp_path):
     file.write_bytes(to_parquet(pq.read_table(file).slice(1)))
     with pytest.raises(MapjobError, match="1 rows of reward are stored for a unit of 2") as caught:
         list(units.read())
-    assert f"unit {plan.units[3].id}: {plan.units[3].file}, rows 6 to 8" in caught.value.where
+    assert f"unit {plan.units[3].id}: {plan.units[3].name}, rows 6 to 8" in caught.value.where

@@ -218,8 +218,8 @@ def test_a_corpus_on_s3_is_found_identified_and_read(bucket, tmp_path):
     assert [unit.file for unit in made.units] == [f"{bucket}/corpus/a.parquet", f"{bucket}/corpus/sub/b.parquet"]
     assert read_rows(made.units[1].file, 1, 2).to_pylist() == table.slice(1).to_pylist()
     # Same content, so same etag: the path tells them apart, and only other bytes give another identity.
-    one, other = find_files(f"{bucket}/corpus")
+    one, other = find_files(Input(path=f"{bucket}/corpus"), None).files
     assert one.identity == other.identity
     Storage(bucket).replace("corpus/a.parquet", data + data)
     filesystem(bucket)[0].invalidate_cache()  # a new run is a new process
-    assert find_files(f"{bucket}/corpus/a.parquet")[0].identity != one.identity
+    assert find_files(Input(path=f"{bucket}/corpus/a.parquet"), None).files[0].identity != one.identity

@@ -58,6 +58,8 @@ def make_corpus(config: GenerateConfig, limit: int | None = None, evolution: Evo
     units = cut(prompts, config.generation.prompts_per_unit)
     folder = GeneratedFolder(config.output.path, kind, _name(spec, prompts, config))
     reasons = f" ({count_text(source.left_out)})" if source.left_out else ""
+    for note in source.notes:
+        log.info(note)
     log.info(f"prompts: {len(prompts):,} of {source.rows:,} rows{reasons}, {len(units)} units")
     log.info(f"read as: {spec.style}; {kind}: {folder.url}")
     if (finished := folder.manifest) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.config.run import Input
-from mapjob.corpus.files import find_files
+from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
 from mapjob.corpus.records import Record, Text, is_empty, messages
@@ -58,6 +58,7 @@ class PromptSet:
     prompts: list[Prompt]
     rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)  # by reason
+    notes: tuple[str, ...] = ()  # on the files: which splits are read, what was passed over
 
 
 def count_text(counts: Mapping[str, int]) -> str:
@@ -66,8 +67,9 @@ def count_text(counts: Mapping[str, int]) -> str:
 
 def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> PromptSet:
     """Raises ConfigError for a missing column, InputError if no row holds a prompt. limit: read the first rows only."""
-    prompts, seen = PromptSet([]), set()
-    for row in islice(_rows(source), limit):
+    found = find_files(Input(path=source.path), None)
+    prompts, seen = PromptSet([], notes=found.notes), set()
+    for row in islice(_rows(source, found), limit):
         prompts.rows += 1
         prompt = _prompt(row, source, style)
         if isinstance(prompt, RowError):
@@ -86,11 +88,12 @@ def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> Pro
 
 def first_prompt(source: Prompts) -> Any:
     """The value of the first row, to see what the column holds."""
-    return next((row[source.column] for row in _rows(source) if row and row[source.column] is not None), None)
+    found = find_files(Input(path=source.path), None)
+    return next((row[source.column] for row in _rows(source, found) if row and row[source.column] is not None), None)
 
 
-def _rows(source: Prompts) -> Iterator[dict[str, Any] | None]:
-    for file in find_files(Input(path=source.path), None).files:
+def _rows(source: Prompts, found: FoundFiles) -> Iterator[dict[str, Any] | None]:
+    for file in found.files:
         for name in (source.column, source.group):
             if name is not None and name not in file.schema.names:
                 key = "prompts.column" if name == source.column else "prompts.group"
