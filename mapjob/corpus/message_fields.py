@@ -6,9 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.corpus.files import without_views
-from mapjob.errors import InputError
+from mapjob.corpus.records import Record, is_empty
+from mapjob.errors import InputError, Reason, RowError
 
-OF_EVERY_MESSAGE = {"role", "content", "from", "value"}
+WHO, WORDS = ("role", "from"), ("content", "value", "text")  # the keys of every message
+DO = "write the key as one type, such as JSON in a string, in every message"
 
 
 def further_keys(schema: pa.Schema, columns: Sequence[str], filled: frozenset[str]) -> pa.Schema:
@@ -18,19 +20,38 @@ def further_keys(schema: pa.Schema, columns: Sequence[str], filled: frozenset[st
     value in some row, as paths without list levels, such as `chosen.tool_calls.function.name`. Raises InputError if a
     key is of types that no one column can hold.
     """
-    types: dict[str, pa.DataType] = {}
+    found = pa.schema([])
     for column in columns:
-        for key, kind in _keys(_type_of(schema, column)):
-            path = f"{column}.{key}"
-            if not any(leaf == path or leaf.startswith(f"{path}.") for leaf in filled):
-                continue
-            both = [pa.schema({key: kind}), pa.schema({key: types.get(key, kind)})]
-            try:
-                (types[key],) = pa.unify_schemas(both[::-1], promote_options="permissive").types
-            except pa.ArrowException as error:
-                do = "write the key as one type, such as JSON in a string, in every column"
-                raise InputError(f"the key {key!r} of messages has several types: {error}", path, do) from None
-    return without_views(pa.schema(sorted(types.items())))
+        used = {path for leaf in filled if leaf.startswith(f"{column}.") for path in _prefixes(leaf)}
+        keys = {name: kind for name, kind in _fields(_type_of(schema, column)) if f"{column}.{name}" in used}
+        for names in (WHO, WORDS):
+            keys.pop(next(filter(keys.__contains__, names), ""), None)
+        try:
+            found = pa.unify_schemas([found, pa.schema(keys)], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise InputError(f"a key of messages has several types: {error}", f"column {column}", DO) from None
+    return without_views(pa.schema(sorted(found, key=lambda field: field.name)))
+
+
+def with_keys_of(records: Sequence[Record], fields: pa.Schema) -> pa.Schema:
+    """The same with the further keys of these records that no Arrow type has, since their messages were JSON."""
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for text in (record.prompt, *record.completions):
+            for turn in text if isinstance(text, list) else ():
+                for key in turn.keys() - {"role", "content", *fields.names}:
+                    if not is_empty(turn[key]):
+                        values.setdefault(key, []).append(turn[key])
+    try:
+        inferred = [pa.field(key, pa.infer_type(values[key])) for key in values]
+    except pa.ArrowException as error:
+        raise InputError(f"a key of messages has several types: {error}", "messages as JSON", DO) from None
+    return pa.schema(sorted([*fields, *inferred], key=lambda field: field.name))
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _type_of(schema: pa.Schema, path: str) -> pa.DataType:
@@ -45,8 +66,8 @@ def _type_of(schema: pa.Schema, path: str) -> pa.DataType:
     return kind
 
 
-def _keys(kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """The further keys of a type that holds messages, with their types; none of any other type."""
+def _fields(kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The keys of a type that holds messages, with their types; none of any other type."""
     kind = _inside_lists(kind)
     if not pa.types.is_struct(kind):
         return
@@ -56,9 +77,8 @@ def _keys(kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         return
     is_of_lists = _is_list(who)
     for name, inner in fields.items():
-        if name not in OF_EVERY_MESSAGE:
-            inner = inner.value_type if is_of_lists and _is_list(inner) else inner
-            yield name, inner.value_type if pa.types.is_dictionary(inner) else inner
+        inner = inner.value_type if is_of_lists and _is_list(inner) else inner
+        yield name, inner.value_type if pa.types.is_dictionary(inner) else inner
 
 
 def _inside_lists(kind: pa.DataType) -> pa.DataType:
@@ -74,10 +94,29 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def as_loaded(value: Any, kind: pa.DataType) -> Any:
-    """A value as it is once it was written as this type and read again: a struct with every field, in their order."""
+    """A value as it is once it was written as this type and read again: a struct with every field, in their order.
+
+    Raises RowError for a value that the type cannot hold, of which it would lose something.
+    """
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if isinstance(value, dict) and pa.types.is_struct(kind):
-        return {field.name: as_loaded(value.get(field.name), field.type) for field in kind}
-    if isinstance(value, list) and _is_list(kind):
+        if all(is_empty(value[key]) for key in value.keys() - set(kind.names)):
+            return {field.name: as_loaded(value.get(field.name), field.type) for field in kind}
+    elif isinstance(value, list) and _is_list(kind):
         return [as_loaded(item, kind.value_type) for item in value]
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if is_whole and pa.types.is_floating(kind) else value
+    elif isinstance(value, int) and not isinstance(value, bool) and pa.types.is_floating(kind):
+        return float(value)
+    elif value is None or _holds(kind, value):
+        return value
+    raise RowError(Reason.BAD_MESSAGES, "an entry of a message or of a tool is of another type than in other rows")
+
+
+def _holds(kind: pa.DataType, value: Any) -> bool:
+    """Whether a type holds such plain values; any type may hold what JSON has not (times, bytes)."""
+    if isinstance(value, bool):
+        return pa.types.is_boolean(kind)
+    if isinstance(value, int | float):
+        return pa.types.is_floating(kind) or (isinstance(value, int) and pa.types.is_integer(kind))
+    if isinstance(value, str):
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return not isinstance(value, dict | list)

@@ -124,12 +124,17 @@ class Encoder:
     def _given(self, template: dict[str, Any]) -> dict[str, Any]:
         """What the template is given beside messages, as a trainer gets it from the selection."""
         given = {**template}
-        if "tools" in template:
-            given["tools"] = self._typed("tools", template["tools"])
+        if isinstance(tools := template.get("tools"), list) and not self._is_text("tools"):
+            given["tools"] = self._typed("tools", tools)
         options = self._corpus.types.field(OPTIONS).type if OPTIONS in self._corpus.types.names else None
         if options is not None and pa.types.is_struct(options):
             given |= as_loaded({field.name: template.get(field.name) for field in options}, options)
         return given
+
+    def _is_text(self, name: str) -> bool:
+        """Whether a column holds JSON in strings, which loses nothing."""
+        kind = self._corpus.types.field(name).type if name in self._corpus.types.names else pa.null()
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
     def _typed(self, name: str, value: Any) -> Any:
         types = self._corpus.types

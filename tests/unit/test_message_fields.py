@@ -3,8 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from mapjob.corpus.message_fields import as_loaded, further_keys
-from mapjob.errors import InputError
+from mapjob.corpus.message_fields import as_loaded, further_keys, with_keys_of
+from mapjob.corpus.records import Record
+from mapjob.errors import InputError, RowError
 
 TEXT = pa.string()
 MESSAGE = {"role": TEXT, "content": TEXT, "name": TEXT, "reasoning_content": TEXT}
@@ -47,6 +48,24 @@ def test_a_key_is_in_use_if_one_of_its_leaves_is():
     assert keys(kind, "chosen.tool") == {"tool": TEXT}
 
 
+def test_role_and_content_may_have_other_names():
+    kind = pa.list_(pa.struct(dict.fromkeys(("from", "role", "value", "content", "text"), TEXT)))
+    assert keys(kind, "chosen.from", "chosen.value") == {}
+    assert keys(kind, "chosen.role", "chosen.text") == {}
+    assert list(keys(kind, "chosen.role", "chosen.from", "chosen.value", "chosen.content")) == ["from", "value"]
+
+
+def test_keys_of_messages_that_were_json_are_those_of_the_first_rows():
+    turn = {"role": "user", "content": "p", "name": "Ann", "tokens": 3, "meta": {"a": [1.5]}, "calls": []}
+    record = Record([turn], [[{"role": "assistant", "content": "c", "meta": {"b": "x"}}], []])
+    fields = with_keys_of([record, Record("p", ["c", "r"])], pa.schema({"name": TEXT}))
+    meta = pa.struct({"a": pa.list_(pa.float64()), "b": TEXT})
+    assert fields == pa.schema({"meta": meta, "name": TEXT, "tokens": pa.int64()})
+    mixed = Record([{**turn, "meta": "text"}], record.completions)
+    with pytest.raises(InputError, match="several types"):
+        with_keys_of([record, mixed], pa.schema([]))
+
+
 def test_types_are_unified_over_columns():
     sides = [pa.list_(pa.struct({"role": TEXT, "content": TEXT, "meta": pa.struct({name: TEXT})})) for name in "ab"]
     schema = pa.schema({"chosen": sides[0], "info": pa.struct({"rejected": sides[1]})})
@@ -60,7 +79,7 @@ def test_a_key_of_two_types_is_refused_by_name():
         pa.list_(pa.struct({"role": TEXT, "content": TEXT, "meta": kind})) for kind in (TEXT, pa.struct({"a": TEXT}))
     ]
     schema = pa.schema({"chosen": kinds[0], "rejected": kinds[1]})
-    with pytest.raises(InputError, match="'meta'"):
+    with pytest.raises(InputError, match=r"several types.*meta"):
         further_keys(schema, ["chosen", "rejected"], frozenset({"chosen.meta", "rejected.meta.a"}))
 
 
@@ -69,3 +88,23 @@ def test_a_value_as_loaded_is_what_arrow_gives_back():
     for value in (None, [], [{"a": [{"y": True}, None], "b": 1}], [{"c": "text"}, None]):
         loaded = as_loaded(value, kind)
         assert repr(loaded) == repr(pa.array([value], kind).to_pylist()[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"a": "x", "z": 1}, pa.struct({"a": TEXT})),
+        ({"a": {"b": 1}}, pa.struct({"a": TEXT})),
+        ("text", pa.struct({"a": TEXT})),
+        ([1], TEXT),
+        ([1, "x"], pa.list_(pa.int64())),
+        (1.5, pa.int64()),
+        (True, pa.int64()),
+        (1, TEXT),
+    ],
+    ids=str,
+)
+def test_a_value_of_which_a_type_would_lose_something_is_refused(value, kind):
+    with pytest.raises(RowError):
+        as_loaded(value, kind)
+    assert as_loaded({"a": "x", "z": None, "y": []}, pa.struct({"a": TEXT})) == {"a": "x"}
