@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.corpus.files import without_views
+from mapjob.corpus.footers import without_views
 from mapjob.corpus.records import Record, is_empty
 from mapjob.errors import InputError, Reason, RowError
 
