@@ -1,6 +1,7 @@
 """The files of a corpus: which of those under a path are read, each as Parquet, with what its footer says."""
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
@@ -48,6 +49,7 @@ class FoundFiles:
 
     files: tuple[SourceFile, ...]
     notes: tuple[str, ...]
+    features: dict[str, Any]  # of the columns that have the same in all files
 
 
 def find_files(source: Input, output: str | None) -> FoundFiles:
@@ -88,7 +90,10 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     for listing in listings:
         if listing.kind == "folder":
             _check_folders(listing, by_url)
-    return FoundFiles(found, tuple(dict.fromkeys(notes)))
+    features, differing = _common_features(found)
+    if differing:
+        notes.append(f"features that differ between files are left out of the selection: {', '.join(differing)}")
+    return FoundFiles(found, tuple(dict.fromkeys(notes)), features)
 
 
 _MEANT = ""  # no split has this name
@@ -194,6 +199,21 @@ def features_of(schema: pa.Schema) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
+
+
+def _common_features(files: Sequence[SourceFile]) -> tuple[dict[str, Any], list[str]]:
+    """(features of columns that are the same in every file with the column, columns that lose theirs)."""
+    features: dict[str, Any] = {}
+    differing: dict[str, list[Any]] = {}
+    for file in files:
+        for name in file.schema.names:
+            feature = file.features.get(name)
+            if features.setdefault(name, feature) != feature:
+                differing.setdefault(name, []).extend([features[name], feature])
+    common = {name: feature for name, feature in features.items() if feature is not None and name not in differing}
+    # A plain value says no more than its type.
+    said = [name for name, them in differing.items() if any(one and one.get("_type") != "Value" for one in them)]
+    return common, said
 
 
 def _filled(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:

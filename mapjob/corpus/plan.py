@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -100,7 +100,8 @@ class Plan:
     """What a run reads: the corpus, why it is read so (for people), and its units in file and row order.
 
     message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
-    notes: what is said of the files: which splits are read, what was converted, what was passed over.
+    notes: what is said of the files: which splits are read, what was converted, what was passed over. features: of the
+    columns, as the library `datasets` has them (ClassLabel, Image).
     """
 
     corpus: Corpus
@@ -110,6 +111,7 @@ class Plan:
     num_files: int
     message_fields: pa.Schema = NO_FIELDS
     notes: tuple[str, ...] = ()
+    features: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -158,7 +160,15 @@ def make_plan(
     has_messages = any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in records)
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     corpus = Corpus(layout, source.columns, style)
-    return Plan(corpus, (why, why_style), schema, units, len({unit.file for unit in units}), notes=found.notes)
+    return Plan(
+        corpus,
+        (why, why_style),
+        schema,
+        units,
+        len({unit.file for unit in units}),
+        notes=found.notes,
+        features=found.features,
+    )
 
 
 def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_template: bool) -> tuple[Style, str]:

@@ -98,7 +98,8 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):
             own = [record.order[side] if record.order else side for record, side in zip(records, sides.tolist())]
             ours[name] = pa.array(own, pa.int64())
-        return pa.table(_user_columns(plan, table, set(ours), replaced=()) | ours)
+        names = _user_names(plan, set(ours), replaced=())
+        return pa.table(_user_columns(plan, table, names) | ours).replace_schema_metadata(_features(plan, names))
     written = [pair_of(record, plan.corpus, *sides) for record, *sides in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
         written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
@@ -117,10 +118,11 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     )
     # No trainer may read a column under its name that was left out of what was scored.
     taken = {*columns, *ours, *plan.corpus.ignored}
-    users = _user_columns(plan, table, taken, plan.corpus.text_columns)
+    names = _user_names(plan, taken, plan.corpus.text_columns)
+    users = _user_columns(plan, table, names)
     for name in plan.corpus.template_columns if texts.control is not None else ():
         users[name] = _sanitized(users[name], texts.control)
-    return pa.table({**columns, **users, **ours})
+    return pa.table({**columns, **users, **ours}).replace_schema_metadata(_features(plan, names))
 
 
 def _sanitized(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str]) -> pa.Array:
@@ -136,19 +138,34 @@ def _sanitized(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str]) -> 
     return pa.array([cell(value) for value in column.to_pylist()], column.type)
 
 
-def _user_columns(
-    plan: Plan, table: pa.Table, taken: set[str], replaced: Collection[str]
-) -> dict[str, pa.Array | pa.ChunkedArray]:
-    """The user's columns except those replaced, in the common type of all files; `input_<name>` if a name is taken."""
-    columns = {}
-    for field in plan.schema:
-        if field.name in replaced:
-            continue
-        is_here, name = field.name in table.column_names, field.name
-        while name in taken or (name != field.name and name in plan.schema.names):
+def _user_names(plan: Plan, taken: set[str], replaced: Collection[str]) -> dict[str, str]:
+    """Name in the output -> name in the corpus, of the user's columns except those replaced.
+
+    `input_<name>` if a name is taken.
+    """
+    names = {}
+    for own in plan.schema.names:
+        name = own
+        while name in taken or (name != own and name in plan.schema.names):
             name = f"input_{name}"
-        columns[name] = table[field.name].cast(field.type) if is_here else pa.nulls(table.num_rows, field.type)
+        if own not in replaced:
+            names[name] = own
+    return names
+
+
+def _user_columns(plan: Plan, table: pa.Table, names: dict[str, str]) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """The user's columns in the common type of all files."""
+    columns = {}
+    for name, own in names.items():
+        kind = plan.schema.field(own).type
+        columns[name] = table[own].cast(kind) if own in table.column_names else pa.nulls(table.num_rows, kind)
     return columns
+
+
+def _features(plan: Plan, names: dict[str, str]) -> dict[str, str]:
+    """Schema metadata by which the library `datasets` decodes the user's columns (ClassLabel, Image) as before."""
+    features = {name: plan.features[own] for name, own in names.items() if own in plan.features}
+    return {"huggingface": json.dumps({"info": {"features": features}})} if features else {}
 
 
 def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder) -> None:

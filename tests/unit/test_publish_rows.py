@@ -1,13 +1,17 @@
 """From a ranking to rows: selected/ in rank order with the user's own columns, errors/ by file and row."""
 
+import io
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from mapjob.config.run import Columns, Input, Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
@@ -357,6 +361,42 @@ def test_no_markers_match_nothing():
 
 
 # Errors and the account of rows
+
+
+# Features of the library `datasets`
+
+
+def featured(rows: list[dict], kinds: list[str]) -> pa.Table:
+    """With a label, and an image in a column whose name the selection takes."""
+    picture = io.BytesIO()
+    Image.new("RGB", (2, 3), (255, 0, 0)).save(picture, "PNG")
+    picture = {"bytes": picture.getvalue(), "path": None}
+    rows = [{**row, "kind": row["number"] % 2, "rank": picture} for row in rows]
+    values = {name: datasets.Value("string") for name in ("prompt", "chosen", "rejected")}
+    more = {"number": datasets.Value("int64"), "kind": datasets.ClassLabel(names=kinds), "rank": datasets.Image()}
+    return datasets.Dataset.from_list(rows, features=datasets.Features(values | more)).with_format("arrow")[:]
+
+
+def test_the_selection_decodes_as_the_corpus_did(tmp_path):
+    rows = rows_of(8)
+    files = [featured(part, ["creative", "factual"]) for part in (rows[:4], rows[4:])]
+    plan = make(write(tmp_path / "corpus", *files))
+    published(tmp_path, rank(scored_units(plan)))
+    folder = str(tmp_path / "out" / "runs" / "run" / "selected")
+    loaded = datasets.load_dataset("parquet", data_dir=folder, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["kind"].names == ["creative", "factual"]
+    assert loaded[0]["input_rank"].size == (2, 3)
+    assert loaded[:]["kind"] == [number % 2 for number in loaded[:]["number"]]
+    assert loaded.features["map_score"].dtype == "float64"
+
+
+def test_features_that_differ_between_files_are_left_out_and_told(tmp_path):
+    rows = rows_of(8)
+    files = [featured(rows[:4], ["creative", "factual"]), featured(rows[4:], ["factual", "creative"])]
+    plan = make(write(tmp_path / "corpus", *files))
+    assert plan.notes == ("features that differ between files are left out of the selection: kind",)
+    (table,) = published(tmp_path, rank(scored_units(plan)))
+    assert set(json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]) == {"number", "input_rank"}
 
 
 def errors_of(tmp_path: Path, units: ScoredUnits, refused: dict[Reason, list[int]]) -> list[pa.Table]:
