@@ -1,6 +1,7 @@
 """The plan: which corpus, how it is read, and its units of work."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -165,7 +166,7 @@ def make_plan(
         (why, why_style),
         schema,
         units,
-        len({unit.file for unit in units}),
+        len({unit.name for unit in units}),
         notes=found.notes,
         features=found.features,
     )
@@ -200,9 +201,15 @@ def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
 
 
 def _cut_all(files: Sequence[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
+    copies: Counter[str] = Counter()
     for file in files:
+        copies[file.identity] += file.is_converted
         for start, stop in cut(file, rows_per_unit):
-            holds = file.identity if file.is_converted else f"{file.path}\0{file.identity}"
+            holds = f"{file.path}\0{file.identity}"
+            if (
+                file.is_converted
+            ):  # by its content alone; a second file of this content in one corpus has units of its own
+                holds = file.identity + f"\0copy {copies[file.identity]}" * (copies[file.identity] > 1)
             unit_id = hashlib.sha256(f"{holds}\0{start}\0{stop}".encode()).hexdigest()[:20]
             identity = "" if file.is_converted else file.identity
             yield Unit(unit_id, file.path, start, stop, identity, file.name)

@@ -382,6 +382,15 @@ def test_a_file_is_converted_once_and_named_by_its_content(tmp_path, monkeypatch
     assert source(path, output) == changed
 
 
+def test_two_files_of_one_content_have_units_of_their_own(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        put(tmp_path / "in" / name, lines(ROWS))
+    plan = make_plan(Input(path=str(tmp_path / "in")), True, 3, output=str(tmp_path / "out"))
+    assert (plan.num_files, plan.num_rows, len({unit.id for unit in plan.units})) == (2, 10, 4)
+    assert plan.locate(7) == ("b.jsonl", 2)
+    assert len(list((tmp_path / "out" / "inputs").iterdir())) == 1
+
+
 def test_an_output_on_s3_keeps_converted_files(tmp_path, bucket):
     path = put(tmp_path / "a.csv", as_csv(ROWS))
     (file,) = find_files(Input(path=path), f"{bucket}/out").files

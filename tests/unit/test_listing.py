@@ -8,6 +8,7 @@ import pytest
 from mapjob.config.run import Input
 from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.listing import list_path, url_of
+from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.errors import ConfigError, InputError
 from mapjob.store.remote import filesystem
 from mapjob.store.tables import to_parquet
@@ -153,12 +154,44 @@ def test_without_the_hub_a_path_that_is_not_there_says_both(tmp_path, monkeypatc
 # On S3
 
 
-def test_keys_with_two_slashes_are_read(bucket):
+@pytest.mark.parametrize("server", ["bucket", "swift_bucket"])
+def test_keys_with_two_slashes_are_read(request, server):
+    bucket = request.getfixturevalue(server)
     fs, root = filesystem(f"{bucket}/corpus")
     data = to_parquet(pairs(1))
     for name in ("a.parquet", "/b.parquet", "sub//c.parquet", "sub/d.parquet"):
         fs.pipe_file(f"{root}/{name}", data)
-    assert names(f"{bucket}/corpus") == ["/b.parquet", "a.parquet", "sub//c.parquet", "sub/d.parquet"]
+    keys = ["/b.parquet", "a.parquet", "sub//c.parquet", "sub/d.parquet"]
+    assert names(f"{bucket}/corpus") == keys
+    plan = make_plan(Input(path=f"{bucket}/corpus"), True, 100)
+    assert [read_unit(unit).num_rows for unit in plan.units] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("table", LOGS)
+def test_a_table_on_s3_is_refused(bucket, table):
+    fs, root = filesystem(f"{bucket}/lake/table")
+    fs.pipe_file(f"{root}/year=2024/a.parquet", to_parquet(pairs(1)))
+    fs.pipe_file(f"{root}/{LOGS[table]}", b"{}")
+    for path in ("", "/table", "/table/year=2024", "/*/year=2024/*.parquet", "/table/year=2024/a.parquet"):
+        with pytest.raises(InputError, match=f"table of {table}"):
+            found(f"{bucket}/lake{path}")
+
+
+def test_listing_on_s3_takes_few_requests(bucket):
+    fs, root = filesystem(f"{bucket}/corpus")
+    for number in range(30):
+        fs.pipe_file(f"{root}/date={number}/a.parquet", to_parquet(pairs(1)))
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def counted(method, *given, **options):
+            calls.append(method)
+            return await call_inside(method, *given, **options)
+
+        call_inside = fs._call_s3
+        patch.setattr(fs, "_call_s3", counted)
+        assert len(list_path(f"{bucket}/corpus").files) == 30
+    assert len(calls) <= 8, calls
 
 
 def test_a_path_that_is_a_relative_folder(tmp_path, monkeypatch):

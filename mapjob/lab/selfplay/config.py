@@ -12,7 +12,8 @@ REWRITES: tuple[Rewrite, ...] = ("broaden", "deepen", "constrain", "concretise",
 
 
 class Prompts(Section):
-    path: str | list[str] = Field(description="folder, file, glob of Parquet, or a list of them; any fsspec URL")
+    path: str | list[str] = Field(description="as input.path of `mapjob run`: folder, file, glob, list, org/name")
+    split: str | list[str] | None = Field(None, description="as input.split: a name, a list, or all; null: train")
     column: str = Field("prompt", description="the column of strings or of messages")
     group: str | None = Field(None, description="a column that is passed on, for quotas and reports")
     plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the model")

@@ -67,7 +67,7 @@ def count_text(counts: Mapping[str, int]) -> str:
 
 def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> PromptSet:
     """Raises ConfigError for a missing column, InputError if no row holds a prompt. limit: read the first rows only."""
-    found = find_files(Input(path=source.path), None)
+    found = find_files(Input(path=source.path, split=source.split), None)
     prompts, seen = PromptSet([], notes=found.notes), set()
     for row in islice(_rows(source, found), limit):
         prompts.rows += 1
@@ -88,7 +88,7 @@ def read_prompts(source: Prompts, style: Style, limit: int | None = None) -> Pro
 
 def first_prompt(source: Prompts) -> Any:
     """The value of the first row, to see what the column holds."""
-    found = find_files(Input(path=source.path), None)
+    found = find_files(Input(path=source.path, split=source.split), None)
     return next((row[source.column] for row in _rows(source, found) if row and row[source.column] is not None), None)
 
 
