@@ -15,7 +15,7 @@ def clean(
 ) -> None:
     """List old files that no finished run refers to, and delete them after you confirm.
 
-    These are runs that never finished, columns of models and units that no run used, and files of killed writers. The
+    These are runs that never finished, columns and converted inputs that no run used, and files of killed writers. The
     scores of a run that is still going on are among them: keep --days longer than your longest run.
 
     Example: mapjob clean runs/demo --days 7

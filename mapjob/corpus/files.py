@@ -13,7 +13,7 @@ from mapjob.config.run import Input
 from mapjob.corpus.footers import leaves, read_file, read_footer, without_views
 from mapjob.corpus.forms import Conversions, Converted, file_identity
 from mapjob.corpus.listing import Listed, Listing, count, list_path, passed_over_notes, shorten
-from mapjob.corpus.splits import choose_splits, splits_of
+from mapjob.corpus.splits import choose_splits, missing_shards, splits_of
 from mapjob.errors import InputError
 
 FOOTER_THREADS = 16
@@ -79,6 +79,7 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     for listing in listings:
         files, said = _one_form([file for file in listing.files if file in taken], listing)
         notes += said
+        notes += missing_shards(files) if listing.kind == "folder" else []
         chosen |= {file.url: file for file in files}
     conversions = Conversions(output)
     sources = [_parquet_of(chosen[url], conversions, len(paths) > 1) for url in sorted(chosen)]

@@ -206,9 +206,7 @@ def _cut_all(files: Sequence[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
         copies[file.identity] += file.is_converted
         for start, stop in cut(file, rows_per_unit):
             holds = f"{file.path}\0{file.identity}"
-            if (
-                file.is_converted
-            ):  # by its content alone; a second file of this content in one corpus has units of its own
+            if file.is_converted:  # by its content alone, but another file of the same has units of its own
                 holds = file.identity + f"\0copy {copies[file.identity]}" * (copies[file.identity] > 1)
             unit_id = hashlib.sha256(f"{holds}\0{start}\0{stop}".encode()).hexdigest()[:20]
             identity = "" if file.is_converted else file.identity

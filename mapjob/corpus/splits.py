@@ -15,6 +15,7 @@ from mapjob.errors import ConfigError, InputError
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(WORDS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.[^/]*")
 _SHARD = re.compile(r"(?:^|[-/])([\w.]+)-\d+-of-\d+$")
 ALL = "all"
 
@@ -121,6 +122,19 @@ def _ways(listing: Listing, of_configs: Sequence[tuple[ReadmeConfig, Mapping[Lis
         part = folder or " or ".join(dict.fromkeys(pattern for _, pattern in config.patterns)) or config.folder
         ways.append(f"{config.name}: {listing.url.rstrip('/')}/{part}")
     return "; ".join(ways)
+
+
+def missing_shards(files: Sequence[Listed]) -> list[str]:
+    """A note for each set of shards (`train-00000-of-00003`) of which only some are here."""
+    there: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if found := _NUMBERED.fullmatch(file.name):
+            there.setdefault((found[1], int(found[3])), set()).add(int(found[2]))
+    return [
+        f"only {len(numbers)} of the {total} shards {prefix}-*-of-* are here"
+        for (prefix, total), numbers in there.items()
+        if len(numbers) < total
+    ]
 
 
 def choose_splits(

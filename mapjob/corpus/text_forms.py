@@ -21,7 +21,7 @@ _SPACES = re.compile(f"[{_SPACE}]*")
 def json_rows(file: BinaryIO, where: str) -> Iterator[Row]:
     """Rows of one object a line, or of one array of objects. Raises InputError that names the line."""
     lines = enumerate(file, 1)
-    is_first = True
+    is_first, alone = True, None
     for number, line in lines:
         text = _text(line, number)
         if not text.strip(_SPACE):
@@ -30,12 +30,25 @@ def json_rows(file: BinaryIO, where: str) -> Iterator[Row]:
             rest = "".join(_text(line, number) for number, line in lines)
             yield from _array(text + rest, number, where)
             return
-        is_first = False
         try:
-            value = _DECODER.decode(text)
+            row = _as_row(_DECODER.decode(text), number, where)
         except (ValueError, RecursionError) as error:
             raise _malformed(error, number, where) from None
-        yield _as_row(value, number, where)
+        alone, is_first = row if is_first else None, False
+        yield row
+    if alone is not None and _is_of_columns(alone):
+        what = "this file holds one object with a list for each column, not rows"
+        do = 'write one object a line (pandas: to_json(path, orient="records", lines=True))'
+        raise InputError(what, where, do)
+
+
+def _is_of_columns(row: Row) -> bool:
+    """Whether the only row of a file is rather its columns: lists of one length, or values by row number."""
+    columns = list(row.values())
+    if len(columns) > 1 and all(isinstance(column, list) for column in columns):
+        has_messages = any(isinstance(value, dict) for column in columns for value in column)
+        return len({len(column) for column in columns}) == 1 and not has_messages
+    return bool(columns) and all(isinstance(column, dict) and "0" in column for column in columns)
 
 
 def _text(line: bytes, number: int) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def manifest(
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,
+            "converted": sorted({PurePath(unit.file).name for unit in plan.units if not unit.identity}),
         },
         "fingerprints": families,
         "units": [unit.id for unit in plan.units],

@@ -38,7 +38,7 @@ class Output:
         return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
 
     def orphans(self) -> Iterator[Orphan]:
-        """Unfinished run folders, column files of no run's models or units, and what killed writers left."""
+        """Unfinished run folders, column files and converted inputs of no run, and what killed writers left."""
         finished, unfinished = self.list_runs()
         for run_id in unfinished:
             yield from self._orphan(f"runs/{run_id}", "a run without a manifest")
@@ -53,6 +53,10 @@ class Output:
                 continue
             for unit_id in sorted(store.done(fingerprint) - units[fingerprint]):
                 yield from self._orphan(f"scores/{fingerprint}/{unit_id}{SUFFIX}", "a unit that no run used")
+        converted = {name for run in finished for name in run.manifest["corpus"].get("converted", ())}
+        for name in self._storage.names("inputs"):
+            if name not in converted:
+                yield from self._orphan(f"inputs/{name}", "a converted file that no run used")
         yield from self._orphan(SCRATCH, "left by a writer that was killed")
 
     def remove(self, orphan: Orphan) -> None:

@@ -76,20 +76,25 @@ def selected(run_path: str) -> dict[str, int]:
 
 def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    pairs = "".join(json.dumps(row) + "\n" for row in make_pairs(12))
+    (tmp_path / "pairs.jsonl").write_text(pairs)
+    run(load_config(nightly, [f"input.path={tmp_path / 'pairs.jsonl'}"]))
     kept = run(load_config(nightly))
+    assert len(list((out / "inputs").iterdir())) == 1
     standing = {path for path in out.rglob("*") if path.is_file()}
     left = [out / "runs/map-dead/selected/train-00000-of-00001.parquet", out / "scores/0000000000000000/unit.parquet"]
     left += [next((out / "scores").glob("*")) / "0123456789abcdef0123.parquet", out / ".writing/tmp123"]
+    left += [out / "inputs/0123.parquet"]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"left behind")
 
     assert "nothing to clean: no unreferenced file is older than 30 days" in here("clean", out).stdout
     asked = here("clean", out, "--days", "0", input="n\n")
-    for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing"):
+    for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing", "inputs/0123"):
         assert name in asked.stdout
     assert all(path.exists() for path in left), "it asks first"
-    assert "deleted 4" in here("clean", out, "--days", "0", "--yes").stdout
+    assert "deleted 5" in here("clean", out, "--days", "0", "--yes").stdout
     assert {path for path in out.rglob("*") if path.is_file()} == standing
     assert last_json(here("run", nightly, "--json"))["run_path"] == path_of(kept)
 

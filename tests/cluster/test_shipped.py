@@ -12,7 +12,7 @@ from mapjob.job.submit import RUN_FILE, connect, pack, portable, submission_id
 from tests.cluster.nodes import free_ports
 
 TREE = {
-    "input": {"path": ["data/a", "s3://corpus/b"]},
+    "input": {"path": ["data/a", "s3://corpus/b", "org/c@v1"]},
     "output": {"path": "out"},
     "models": {"policy": {"path": "here"}, "reward": {"one": {"path": "org/one"}, "two": {"path": "org/two"}}},
     "execution": {"address": "ray://somewhere:10001"},
@@ -23,7 +23,8 @@ TREE = {
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run file whose relative paths are those of a folder that has the policy."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
+    for folder in ("here", "data/a"):
+        (tmp_path / folder).mkdir(parents=True)
     return parse_config(TREE)
 
 
@@ -32,7 +33,7 @@ def test_what_is_shipped_means_the_same_elsewhere(config: Config, tmp_path: Path
     pack(config, tmp_path / "shipped")
     shipped = load_config(tmp_path / "shipped" / RUN_FILE)
     assert shipped == portable(config)
-    assert shipped.input.path == [str(tmp_path / "data" / "a"), "s3://corpus/b"]
+    assert shipped.input.path == [str(tmp_path / "data" / "a"), "s3://corpus/b", "hf://datasets/org/c@v1"]
     assert shipped.output.path == str(tmp_path / "out")
     assert {name: model.path for name, model in shipped.scored_models.items() if model is not None} == {
         "policy": str(tmp_path / "here"),
