@@ -59,23 +59,9 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     a path holds no file or no such split, InputError for what cannot be read, or has no one meaning.
     """
     paths = [source.path] if isinstance(source.path, str) else source.path
-    notes: list[str] = []
-    chosen: dict[str, Listed] = {}
     listings = [_saved(list_path(path)) for path in paths]
-    splits: dict[Listed, frozenset[str]] = {}
-    for listing in listings:
-        readme = _read_text(f"{listing.url.rstrip('/')}/README.md") if listing.has_readme else None
-        of_files, said = splits_of(listing, readme)
-        # A file that is named is meant, whatever it is called.
-        is_meant = listing.kind == "file" and source.split is None
-        splits |= dict.fromkeys(of_files, frozenset({_MEANT})) if is_meant else of_files
-        notes += [*listing.notes, *said, *passed_over_notes(listing.passed_over)]
-    where = f"input.path: {source.path}"
-    meant = [file for file in splits if _MEANT in splits[file]]
-    others = {file: names for file, names in splits.items() if _MEANT not in names}
-    wanted, said = choose_splits(others, source.split, where) if others else ([], [])
-    notes += said
-    taken = {*meant, *wanted}
+    taken, notes = _choose(listings, source.split)
+    chosen: dict[str, Listed] = {}
     for listing in listings:
         files, said = _one_form([file for file in listing.files if file in taken], listing)
         notes += said
@@ -88,6 +74,8 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
         found = tuple(threads.map(lambda one: _inspect(*one), sources))
     by_url = dict(zip(sorted(chosen), found))
+    found, empty = _without_empty(found)
+    notes += empty
     for listing in listings:
         if listing.kind == "folder":
             _check_folders(listing, by_url)
@@ -97,7 +85,27 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     return FoundFiles(found, tuple(dict.fromkeys(notes)), features)
 
 
-_MEANT = ""  # no split has this name
+def _choose(listings: Sequence[Listing], wanted: str | list[str] | None) -> tuple[set[Listed], list[str]]:
+    """The files of the splits that are wanted, and notes. Without a wish each path's own splits decide."""
+    splits: dict[Listed, frozenset[str]] = {}
+    taken: set[Listed] = set()
+    notes: list[str] = []
+    for listing in listings:
+        readme = _read_text(f"{listing.url.rstrip('/')}/README.md") if listing.has_readme else None
+        of_files, said = splits_of(listing, readme)
+        notes += [*listing.notes, *said, *passed_over_notes(listing.passed_over)]
+        splits |= of_files
+        if wanted is None and listing.kind == "file":  # it is meant, whatever it is called
+            taken |= set(of_files)
+        elif wanted is None:
+            files, said = choose_splits(of_files, None, listing.where)
+            taken |= set(files)
+            notes += said if len(listings) == 1 else [f"{listing.path}: {note}" for note in said]
+    if wanted is not None:
+        files, said = choose_splits(splits, wanted, "input.split")
+        taken |= set(files)
+        notes += said
+    return taken, notes
 
 
 def _one_form(files: list[Listed], listing: Listing) -> tuple[list[Listed], list[str]]:
@@ -118,6 +126,21 @@ def _one_form(files: list[Listed], listing: Listing) -> tuple[list[Listed], list
         if form != "parquet":
             notes.append(f"passed over: {count(len(names), f'.{form} file beside Parquet')} ({shorten(names)})")
     return [file for file in files if file.form == "parquet"], notes
+
+
+def _without_empty(files: tuple[SourceFile, ...]) -> tuple[tuple[SourceFile, ...], list[str]]:
+    """The files but those without a row that are no Parquet and so have no columns, and a note on these.
+
+    Raises InputError if no file is left.
+    """
+    empty = [file.name for file in files if file.is_converted and not file.num_rows]
+    if not empty:
+        return files, []
+    if len(empty) == len(files):
+        raise InputError("the files have no rows", shorten(empty), "check that the files are the ones you meant")
+    return tuple(file for file in files if file.num_rows or not file.is_converted), [
+        f"passed over: {count(len(empty), 'file')} without rows ({shorten(empty)})"
+    ]
 
 
 def _saved(listing: Listing) -> Listing:
@@ -157,7 +180,7 @@ def _check_folders(listing: Listing, files: dict[str, SourceFile]) -> None:
     columns: dict[str, dict[str, None]] = {}
     for listed in listing.files:
         top, _, below = listed.name.partition("/")
-        if below and "=" not in top and listed.url in files:
+        if below and "=" not in top and listed.url in files and files[listed.url].schema.names:
             columns.setdefault(top, {}).update(dict.fromkeys(files[listed.url].schema.names))
     if len({frozenset(names) for names in columns.values()}) > 1:
         they = "; ".join(f"{top}/ has {', '.join(names)}" for top, names in list(columns.items())[:4])

@@ -7,7 +7,7 @@ import json
 import tempfile
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -41,19 +41,26 @@ class Conversions:
     """
 
     def __init__(self, output: str | None):
-        self._storage = Storage(output if output is not None else _scratch().name)
-        self._root = self._storage.root if self._storage.is_local else self._storage.url
-        self._names: set[str] | None = None
-        self.folder = f"{self._root}/inputs" if output is not None else "a temporary folder"
-        self.written = 0
+        self._output, self.written = output, 0
+
+    @property
+    def folder(self) -> str:
+        """For people."""
+        return f"{self._output}/inputs" if self._output is not None else "a temporary folder"
+
+    @cached_property
+    def _storage(self) -> Storage:
+        return Storage(self._output if self._output is not None else _scratch().name)
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return set(self._storage.names("inputs"))
 
     def convert(self, file: Listed) -> Converted:
         """The file as Parquet; its bytes are read only if its content was not converted before.
 
         Raises InputError for content that is malformed, IncompleteError if the file changes meanwhile.
         """
-        if self._names is None:
-            self._names = set(self._storage.names("inputs"))
         identity = file_identity(file.url)
         key = f"{VERSION}\0{file.form}\0{file.url}\0{identity}"
         note = f"plans/{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
@@ -70,7 +77,8 @@ class Conversions:
             self._storage.create(
                 note, json.dumps({"file": file.url, "identity": identity, "content": content}).encode()
             )
-        return Converted(f"{self._root}/inputs/{content}.parquet", content)
+        root = self._storage.root if self._storage.is_local else self._storage.url
+        return Converted(f"{root}/inputs/{content}.parquet", content)
 
 
 UNREADABLE = "this file cannot be read"

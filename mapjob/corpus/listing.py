@@ -273,6 +273,8 @@ def _hub_listing(path: str, url: str) -> Listing:
             return converted
     if own is None:
         raise missing
+    if root.endswith(f"@{CONVERTED}"):
+        _check_configs(own, path)
     return own
 
 
@@ -285,9 +287,14 @@ def _converted(root: str, path: str) -> Listing | None:
         return None
     if any("/partial-" in file.name for file in found.files):
         return None
-    configs = sorted({file.name.split("/")[0] for file in found.files})
-    if len(configs) > 1:
-        do = f"name one as input.path: {', '.join(f'{branch}/{config}' for config in configs)}"
-        raise InputError(f"this data set has {len(configs)} configs: {', '.join(configs)}", f"input.path: {path}", do)
+    _check_configs(found, path)
     note = f"{path} has no Parquet files of its own: read from {CONVERTED}, to which the hub converted it"
     return Listing(branch, found.url, "folder", found.files, found.passed_over, False, (note,))
+
+
+def _check_configs(converted: Listing, path: str) -> None:
+    """Raises InputError if the converted branch has several configs: each is a folder at its top."""
+    configs = sorted({file.name.split("/")[0] for file in converted.files})
+    if len(configs) > 1:
+        do = f"name one as input.path: {', '.join(f'{converted.url}/{config}' for config in configs)}"
+        raise InputError(f"this data set has {len(configs)} configs: {', '.join(configs)}", f"input.path: {path}", do)

@@ -132,7 +132,7 @@ def csv_rows(file: BinaryIO, delimiter: str, where: str) -> Iterator[Row]:
 
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
-_DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+")
+_DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 def with_numbers(table: pa.Table) -> pa.Table:

@@ -148,6 +148,8 @@ def test_a_column_of_a_csv_holds_numbers_if_all_of_it_is_written_so(tmp_path):
     columns = {
         "whole": (["1", "0", "", "-12"], pa.int64()),
         "share": (["0.5", "1", "", "-2.25"], pa.float64()),
+        "small": (["1e-05", "0.25", "", "1e+22"], pa.float64()),
+        "grand": (["1e5", "1", "2", "3"], pa.string()),
         "padded": (["01", "2", "3", "4"], pa.string()),
         "long": (["1234567890123456789", "1", "2", "3"], pa.string()),
         "rounded": (["0.50", "1.0", "2.0", "3.0"], pa.string()),
@@ -244,6 +246,17 @@ def test_no_bytes_of_arrow_and_what_is_no_arrow(tmp_path):
     for data in (b"", b"ARROW1", b"FEA1" * 10, lines(ROWS).encode()):
         with pytest.raises(InputError, match="this file cannot be read"):
             source(put(tmp_path / "a.arrow", data))
+
+
+def test_an_empty_file_among_others_is_told_and_one_alone_has_no_rows(tmp_path):
+    put(tmp_path / "a.jsonl", lines(ROWS))
+    put(tmp_path / "b.jsonl", "\n")
+    made = find_files(Input(path=str(tmp_path)), None)
+    assert [file.name for file in made.files] == ["a.jsonl"]
+    assert "passed over: 1 file without rows (b.jsonl)" in made.notes
+    for name, data in (("b.jsonl", ""), ("b.json", "[]"), ("b.csv", ""), ("c.csv", "prompt,chosen,rejected\n")):
+        with pytest.raises(InputError, match="no rows"):
+            make_plan(Input(path=put(tmp_path / "alone" / name, data)), True, 10)
 
 
 def test_the_same_column_twice_is_refused(tmp_path):

@@ -111,6 +111,14 @@ def test_a_file_that_is_named_is_taken_as_it_is(tmp_path):
     assert len(names([f"{path}/test.parquet", f"{path}/train.parquet"])) == 2
 
 
+def test_each_path_has_splits_of_its_own(tmp_path):
+    one = corpus(tmp_path / "one", "train.parquet", "test.parquet")
+    two = corpus(tmp_path / "two", "pairs.parquet")
+    assert names([one, two]) == [f"{one}/train.parquet", f"{two}/pairs.parquet"]
+    assert found([one, two]).notes == (f"{one}: split train: 1 file; left out: test (1 file)",)
+    assert names([one, two], "test") == [f"{one}/test.parquet"]
+
+
 def test_missing_shards_are_told(tmp_path):
     path = corpus(tmp_path, *(f"d/train-0000{i}-of-00003.parquet" for i in (0, 2)), "e/train-00000-of-00001.parquet")
     assert found(path).notes == ("split train: 3 files", "only 2 of the 3 shards d/train-*-of-* are here")
