@@ -81,7 +81,9 @@ def list_path(path: str) -> Listing:
 def _of_hub(error: MapjobError, path: str, url: str) -> MapjobError:
     if path == url:
         return error
-    return type(error)(f"there is no local path {path}; on the hub: {error.what}", error.where, error.do)
+    return type(error)(
+        f"there is no local path {path}; on the hub: {error.what}", error.where, f"fix the path; or {error.do}"
+    )
 
 
 def _listing(path: str, url: str) -> Listing:

@@ -78,14 +78,19 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def retry(work: Callable[[], T]) -> T:
     """The result of `work`, which may be called more than once: a throttled storage gets time to recover.
 
-    Waits grow from half a second with jitter. What retrying cannot fix (403, 404, a full disk) is raised at once.
+    Waits grow from half a second with jitter. What retrying cannot fix (403, 404, a full disk) is raised at once. What
+    is raised is one of STORAGE_ERRORS, or no fault of the storage.
     """
     for attempt in count():
         try:
             return work()
         except Exception as error:
-            if not is_transient(error) or attempt == ATTEMPTS - 1:
+            if not is_transient(error):
                 raise
+            if attempt == ATTEMPTS - 1:
+                if isinstance(error, STORAGE_ERRORS):
+                    raise
+                raise ConnectionError(f"{type(error).__name__}: {error}") from error  # of an HTTP library
         time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt))
 
 

@@ -92,6 +92,16 @@ def test_a_revision(served: Hub):
         assert caught.value.where == f"input.path: {path}"
 
 
+def test_a_hub_that_does_not_answer_is_no_traceback(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("mapjob.store.remote.FIRST_WAIT_S", 0.0)
+    filesystem.cache_clear()
+    with pytest.raises(IncompleteError, match="there is no local path data/pairs; on the hub: the storage did not"):
+        found("data/pairs")
+    filesystem.cache_clear()
+
+
 def test_rows_are_read_and_a_change_is_seen(served: Hub):
     plan = make_plan(Input(path="org/pairs"), True, 100)
     (unit,) = plan.units
