@@ -21,7 +21,7 @@ def test_a_pair_that_a_format_cannot_hold_ends_the_run_before_its_folder_is_ther
     settings = {"selection": {"keep": {"ratio": 1.0}}}
     with pytest.raises(ConfigError, match="several messages") as caught:
         run(config(tmp_path, models, rows, output_format=output_format, **settings))
-    assert caught.value.where == f"{tmp_path}/corpus/part-001.parquet, row 3"
+    assert caught.value.where == "part-001.parquet, row 3"
     assert not list((tmp_path / "out" / "runs").glob("*"))
     manifest = rank_job(config(tmp_path, models, rows, output_format="trl", **settings))
     assert manifest["counts"]["selected"] == 12, "as the message says, from the same scores"
