@@ -11,10 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from mapjob.corpus.footers import leaves
 from mapjob.errors import InputError
 
 Row = dict[str, Any]
 BATCH_ROWS = 1000
+MOST_KEYS = 5000  # of the objects of one column: each is a column of the Parquet file
 MEND = "mend the file, or take it out of input.path"
 
 
@@ -35,6 +37,9 @@ def to_table(rows: Iterable[Row], where: str) -> pa.Table:
                 kinds[name] = _join(kind, arrays[name].type)
             except (pa.ArrowException, OverflowError) as error:
                 raise _odd_row(error, kind, values, name, where, start) from None
+            if len(leaves([pa.field(name, kinds[name])])) > MOST_KEYS:
+                what = f"the column {name!r} holds objects of more than {MOST_KEYS:,} different keys"
+                raise InputError(what, f"{where}, row {start}", "write them as text (JSON in a string)")
         parts.append((len(batch), arrays))
         start += len(batch)
     try:

@@ -21,6 +21,7 @@ from mapjob.corpus.reader import python_rows, read_rows
 from mapjob.corpus.row_types import to_table
 from mapjob.corpus.text_forms import csv_rows, json_rows
 from mapjob.errors import InputError
+from mapjob.store.remote import filesystem
 from tests.unit.test_plan import pairs, write
 
 ROWS = [{"prompt": f"ask {i}", "chosen": f"good {i}", "rejected": f"bad\n{i} 😀"} for i in range(5)]
@@ -216,6 +217,12 @@ MALFORMED = {
     "open.csv": ('a,b\n1,"2\n', "line 2"),
     "backslash.csv": ('a,b\n"say \\"hi\\" to",2\n', "line 2"),
 }
+
+
+def test_objects_with_keys_without_end_are_refused(tmp_path):
+    rows = [{"a": "x", "by_id": {f"key {i}": i}} for i in range(7000)]
+    with pytest.raises(InputError, match="'by_id' holds objects of more than 5,000 different keys"):
+        source(put(tmp_path / "a.jsonl", lines(rows)))
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -426,6 +433,25 @@ def test_an_output_on_s3_keeps_converted_files(tmp_path, bucket):
     assert file.path == f"{bucket}/out/inputs/{file.identity}.parquet"
     assert read_rows(file.path, 0, 5).to_pylist() == ROWS
     assert find_files(Input(path=path), f"{bucket}/out").notes == ()
+
+
+def test_a_file_on_s3_is_read_in_few_requests_and_once(tmp_path, bucket):
+    fs, root = filesystem(f"{bucket}/in")
+    fs.pipe_file(f"{root}/train.jsonl.gz", gzip.compress(lines(ROWS * 2000).encode()))
+    file = source(f"{bucket}/in", tmp_path / "out")
+    assert (file.name, file.num_rows) == ("train.jsonl.gz", 10_000)
+    calls, inside = [], fs._call_s3
+
+    async def counted(method, *given, **options):
+        calls.append(method)
+        return await inside(method, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fs, "_call_s3", counted)
+        assert source(f"{bucket}/in", tmp_path / "out") == file
+        assert "get_object" not in calls
+        source(f"{bucket}/in", tmp_path / "other")
+    assert calls.count("get_object") <= 2
 
 
 # What the footer says
