@@ -3,6 +3,7 @@
 Nothing is opened here.
 """
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Literal
 import fsspec
 
 from mapjob.corpus.table_logs import refuse_tables, refuse_tables_above
+from mapjob.corpus.walk import once, walk
 from mapjob.errors import ConfigError, InputError, MapjobError
 from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
 
@@ -131,7 +133,7 @@ def form_of(name: str) -> Form | None:
 def _below(fs: fsspec.AbstractFileSystem, root: str) -> tuple[list[str], list[str]]:
     """(names of the files below a folder, links to folders that are not followed), relative to it."""
     if "file" in fs.protocol:
-        return _walk(root)
+        return walk(root)
     prefix = root.rstrip("/") + "/"
     found = fs.find(root, detail=True)
     return sorted(name.removeprefix(prefix) for name, info in found.items() if info["type"] != "directory"), []
@@ -139,49 +141,21 @@ def _below(fs: fsspec.AbstractFileSystem, root: str) -> tuple[list[str], list[st
 
 def _matches(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> tuple[list[str], list[str]]:
     """As `_below`, of what matches a glob: files, and folders with all that is in them."""
-    prefix, names, links = root.rstrip("/") + "/", set(), set()
-    for found, info in fs.glob(pattern, detail=True).items():
-        name = found.rstrip("/").removeprefix(prefix)
-        is_folder = os.path.isdir(found) if "file" in fs.protocol else info["type"] == "directory"
+    is_local, prefix = "file" in fs.protocol, root.rstrip("/") + "/"
+    if is_local:  # links to folders are followed, which fsspec does not do
+        matches = {found: os.path.isdir(found) for found in glob.glob(pattern, recursive=True)}
+    else:
+        matches = {found: info["type"] == "directory" for found, info in fs.glob(pattern, detail=True).items()}
+    names, links = set(), set()
+    for found, is_folder in matches.items():
+        name = f"{found.rstrip('/')}/".removeprefix(prefix).rstrip("/")
         if not is_folder:
-            names.add(name)
-        elif not _is_hidden(name):
+            names.add(found.removeprefix(prefix))
+        elif name and not _is_hidden(name):  # `**` matches the root too
             inside, not_followed = _below(fs, found.rstrip("/"))
             names |= {f"{name}/{inner}" for inner in inside}
             links |= {f"{name}/{inner}" for inner in not_followed}
-    return sorted(names), sorted(links)
-
-
-def _walk(root: str) -> tuple[list[str], list[str]]:
-    """Files below a local folder, links to folders followed; a folder that two ways lead to is read once."""
-    root = root.rstrip("/") or "/"
-    files: list[str] = []
-    links: list[str] = []
-    not_followed: list[str] = []
-    seen = {os.path.realpath(root)}
-
-    def walk(top: str) -> None:
-        for folder, folders, names in os.walk(top, onerror=_raise):
-            files.extend(os.path.join(folder, name) for name in names)
-            inner = [(name, os.path.join(folder, name)) for name in sorted(folders)]
-            links.extend(path for _, path in inner if os.path.islink(path))
-            folders[:] = [name for name, path in inner if os.path.realpath(path) not in seen]
-            seen.update(os.path.realpath(path) for _, path in inner if not os.path.islink(path))
-
-    walk(root)
-    while links:
-        link = links.pop(0)
-        target = os.path.realpath(link)
-        if target in seen or f"{os.path.realpath(root)}/".startswith(f"{target.rstrip('/')}/"):
-            not_followed.append(link)
-        else:
-            seen.add(target)
-            walk(link)
-    return tuple(sorted(os.path.relpath(path, root) for path in paths) for paths in (files, not_followed))
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return (once(prefix, names) if is_local else sorted(names)), sorted(links)
 
 
 def _is_hidden(name: str) -> bool:

@@ -116,6 +116,8 @@ def csv_rows(file: BinaryIO, delimiter: str, where: str) -> Iterator[Row]:
     try:
         # pandas writes its index under no name, and calls it so when it reads it.
         names = [name or f"Unnamed: {index}" for index, name in enumerate(next(reader, []))]
+        if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+            raise InputError(f"the header has no {delimiter!r}, but {other!r}", where, f"write it with {delimiter!r}")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"two columns are called {twice!r}", where, "rename one of them")

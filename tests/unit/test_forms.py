@@ -266,6 +266,11 @@ def test_an_empty_file_among_others_is_told_and_one_alone_has_no_rows(tmp_path):
             make_plan(Input(path=put(tmp_path / "alone" / name, data)), True, 10)
 
 
+def test_a_csv_of_another_separator_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"the header has no ',', but ';'"):
+        source(put(tmp_path / "a.csv", "prompt;chosen;rejected\na;b;c\n"))
+
+
 def test_the_same_column_twice_is_refused(tmp_path):
     with pytest.raises(InputError, match="two columns are called 'a'"):
         source(put(tmp_path / "a.csv", "a,b,a\n1,2,3\n"))

@@ -86,6 +86,15 @@ def test_links_to_folders_are_followed_once_and_circles_are_named(tmp_path):
     assert note == ("passed over: 4 links to a folder that is read anyway (again, linked/deep/back, real/circle, …)")
 
 
+def test_a_glob_follows_links_too(tmp_path):
+    write(tmp_path / "elsewhere" / "b.parquet", pairs(1))
+    write(tmp_path / "corpus" / "real" / "a.parquet", pairs(1))
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "real" / "circle").symlink_to(tmp_path / "corpus")
+    for pattern in ("*/*.parquet", "**/*.parquet", "**", "*"):
+        assert names(f"{tmp_path}/corpus/{pattern}") == ["linked/b.parquet", "real/a.parquet"], pattern
+
+
 def test_a_linked_file_is_read_as_the_hubs_cache_keeps_them(tmp_path):
     blob = write(tmp_path / "blobs" / "0123", pairs(1))
     (tmp_path / "snapshot").mkdir()
