@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 )
 # As Qwen3's: tools first, names, thoughts, calls of tools, and a flag of the caller.
 THINKING_TEMPLATE = (
-    "{% if tools %}{{ '<|system|>\n' }}{% for tool in tools %}{{ (tool | tojson) + '\n' }}{% endfor %}"
+    "{% if tools is not none %}{{ '<|system|>\n' }}{% for tool in tools %}{{ (tool | tojson) + '\n' }}{% endfor %}"
     "{{ '<|end|>\n' }}{% endif %}"
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% if m.name %}{{ ' ' + m.name }}{% endif %}{{ '\n' }}"
     "{% if m.reasoning_content is string %}{{ '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}{% endif %}"

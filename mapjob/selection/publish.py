@@ -117,23 +117,26 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         [record.template for record in records],
     )
     # No trainer may read a column under its name that was left out of what was scored.
-    taken = {*columns, *ours, *plan.corpus.ignored}
-    names = _user_names(plan, taken, plan.corpus.text_columns)
+    left_out = {*plan.corpus.ignored} - {plan.corpus.columns.id, plan.corpus.columns.group}
+    names = _user_names(plan, {*columns, *ours, *left_out}, plan.corpus.text_columns)
     users = _user_columns(plan, table, names)
-    for name in plan.corpus.template_columns if texts.control is not None else ():
-        users[name] = _sanitized(users[name], texts.control)
+    for name in plan.corpus.template_columns:
+        users[name] = _for_template(users[name], texts.control)
     return pa.table({**columns, **users, **ours}).replace_schema_metadata(_features(plan, names))
 
 
-def _sanitized(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str]) -> pa.Array:
-    """A column for the chat template with its strings as they were scored, at any depth; JSON stays JSON."""
+def _for_template(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str] | None) -> pa.Array:
+    """A column for the chat template as it was scored: null where a row gives nothing, and with its strings at any
+    depth as sanitize had them; JSON in a string stays JSON.
+    """
 
     def cell(value: Any) -> Any:
-        if not isinstance(value, str):
-            return sanitize(value, control)
-        decoded = json.loads(value)
-        broken = sanitize(decoded, control)
-        return value if broken == decoded else json.dumps(broken, ensure_ascii=False)
+        given = json.loads(value) if isinstance(value, str) and value else value
+        if not given:
+            return None
+        if control is None or (broken := sanitize(given, control)) == given:
+            return value
+        return json.dumps(broken, ensure_ascii=False) if isinstance(value, str) else broken
 
     return pa.array([cell(value) for value in column.to_pylist()], column.type)
 
