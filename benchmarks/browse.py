@@ -67,7 +67,7 @@ def make_run(folder: str, num_rows: int) -> str:
     columns = {"id": None, "group": "source"}
     counts = {"selected": num_rows, "ranked": 2 * num_rows}
     config = {"input": {"columns": columns}, "output_format": "trl"}
-    corpus = {"layout": "trl", "style": "raw"}
+    corpus = {"reading": {"prompt": ["prompt"], "sides": ["chosen", "rejected"]}, "style": "raw"}
     run.commit({"run_id": run.run_id, "config": config, "corpus": corpus, "counts": counts})
     return run.url
 

@@ -98,7 +98,7 @@ def bare_engine(config: Config, limit: int | None) -> tuple[float, int]:
     corpus, seconds, one_by_one = prepared.plan.corpus, 0.0, 0
     torch.set_num_threads(os.cpu_count() or 1)
     tables = [read_rows(u.file, u.start, u.stop, corpus.own_columns) for u in prepared.plan.units]
-    units = [read_records(table, corpus.spec, corpus.columns) for table in tables]
+    units = [read_records(table, corpus.reading) for table in tables]
     for spec in prepared.scorers:
         encoder, scorer = Encoder(spec.encoding, corpus), make_scorer(spec)
         encoded = [encoder.encode(records) for records in units]

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.plan import Plan, make_plan, read_unit
 from mapjob.corpus.reader import python_rows, read_records
 from mapjob.corpus.records import Record
@@ -101,7 +101,7 @@ class Reader:
 
 def _content(plan: Plan, table: pa.Table) -> list[tuple[Record | Reason, dict[str, Any] | None]]:
     """Per row what is scored, or the reason why it is not, and all its columns."""
-    records = read_records(table, plan.corpus.spec, plan.corpus.columns)
+    records = read_records(table, plan.corpus.reading)
     return list(zip([r.reason if isinstance(r, RowError) else r for r in records], python_rows(table)))
 
 

@@ -32,7 +32,7 @@ def fill(job: Job) -> None:
     corpus, rng = job.plan.corpus, np.random.default_rng(0)
     for unit in job.plan.units:
         table = read_unit(unit, corpus.own_columns)
-        records = read_records(table, corpus.spec, corpus.columns)
+        records = read_records(table, corpus.reading)
         identity = identity_table(table, records, corpus.columns)
         num = len(records)
         ahead = rng.normal(0.4, 1.0, num)  # so that labels and rewards agree more often than not

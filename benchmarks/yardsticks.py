@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig
 
+from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
+from mapjob.corpus.reading import Reading
 from mapjob.scoring.encode import Encoded
 from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
@@ -68,7 +69,9 @@ def spec_of(folder: Path, scenario: Scenario) -> ScorerSpec:
         "scoring": {"max_length": 4096},
     }
     config = parse_config(tree)
-    specs = scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))
+    specs = scorer_specs(
+        config, Corpus(Reading(("prompt",), ("chosen", "rejected")), Columns(), "chat"), scorer_files(config)
+    )
     return next(spec for spec in specs if spec.name == scenario.scorer)
 
 

@@ -19,6 +19,7 @@ from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
+from mapjob.cli.read import read
 from mapjob.cli.report import report
 from mapjob.cli.run import run
 from mapjob.cli.selfplay import selfplay
@@ -40,7 +41,7 @@ app = typer.Typer(
     add_completion=True,
 )
 PANELS = {
-    "See and decide": (demo, plan, doctor),
+    "See and decide": (demo, read, plan, doctor),
     "The job": (run, rank, sweep, submit, status, clean),
     "Look": (report, show, browse, diff),
     "Use": (push, train),

@@ -47,7 +47,7 @@ def plan(
         "run_id": prepared.run_folder.run_id,
         "run_path": prepared.run_folder.url,
         "finished": finished,
-        "layout": prepared.plan.corpus.layout,
+        "reading": prepared.plan.corpus.reading.identity,
         "style": prepared.plan.corpus.style,
         "rows": prepared.plan.num_rows,
         "units": units,
@@ -61,6 +61,7 @@ def plan(
         if gpu not in GPUS:
             raise ConfigError(f"no GPU is called {gpu!r} here", "--gpu", f"one of {', '.join(GPUS)}")
         sample = forecast(prepared, sample_s)
+        sample.check_broken(prepared.config.max_error_rate)
         local = prepared.config.execution.address is None
         small = all(load.cost.parameters < SMALL for load in sample.loads.values())
         if measure or (measure is None and local and small):

@@ -1,19 +1,13 @@
 """The run file of `mapjob run`: frozen pydantic models that mirror its YAML key for key."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
+from mapjob.config.input import Input, Section
 from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
 from mapjob.metrics.signals import SIGNALS, Signal, keyword_parameters
 from mapjob.metrics.table import METRICS, PAIRINGS
-
-
-class Section(BaseModel):
-    """What every part of the run file is: a frozen mapping in which an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    explained_by: ClassVar[str] = "mapjob config schema"  # the command that lists the keys
 
 
 class Model(Section):
@@ -169,32 +163,7 @@ class Selection(Section):
 
 # The corpus, what is done with it, and the whole.
 
-Layout = Literal["trl", "hh", "sharegpt", "openrlhf", "ultrafeedback", "candidates"]
 OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]
-
-
-class Columns(Section):
-    """Names of the corpus's columns, if they differ from the layout's."""
-
-    id: str | None = Field(None, description="column to use as pair_id; null: a hash of the pair's text")
-    group: str | None = Field(None, description="column that reports go by")
-    prompt: str | None = None
-    chosen: str | None = None
-    rejected: str | None = None
-    responses: str | None = None
-
-
-class Input(Section):
-    path: str | list[str] = Field(
-        description="folder, file, glob, or a list of them; local, any fsspec URL, or org/name[@revision] of the hub"
-    )
-    split: str | list[str] | None = Field(
-        None,
-        description="a name, a list, or all; null: train, where file names or the README's configs name splits",
-    )
-    layout: Literal["auto"] | Layout = "auto"
-    columns: Columns = Columns()
-    plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")
 
 
 class Output(Section):

@@ -1,1 +1,1 @@
-"""From Parquet shards to records: plan, layouts, reader."""
+"""From Parquet shards to records: files, cells, reading, plan."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.footers import leaves, read_file, read_footer, without_views
 from mapjob.corpus.forms import Conversions, Converted, file_identity
 from mapjob.corpus.listing import Listed, Listing, count, list_path, passed_over_notes, shorten

@@ -11,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.config.run import Columns, Input
+from mapjob.config.input import Columns, Input
+from mapjob.corpus.doubts import check_columns, check_reading
 from mapjob.corpus.files import SourceFile, find_files
 from mapjob.corpus.forms import file_identity
-from mapjob.corpus.layouts import LAYOUTS, Layout, check_columns, recognise, renames
-from mapjob.corpus.reader import read_records, read_rows, rename_rows
+from mapjob.corpus.head import Head
+from mapjob.corpus.message_fields import further_keys, with_keys_of
+from mapjob.corpus.reader import python_rows, read_records, read_rows
+from mapjob.corpus.reading import Reading, as_chat
+from mapjob.corpus.recognise import recognise
 from mapjob.corpus.records import Record
 from mapjob.errors import IncompleteError, InputError
 
-HEAD_ROWS = 20
+HEAD_ROWS, HEAD_FILES = 20, 5
+HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 NO_FIELDS = pa.schema([])
 
 Style = Literal["chat", "raw"]
@@ -54,51 +59,53 @@ class Unit:
 class Corpus:
     """How the files of a corpus are read. Plain values, so that it travels to workers and into fingerprints.
 
-    message_keys: further keys of messages that are in use (such as reasoning_content), sorted. template_columns: those
-    of the columns tools and chat_template_kwargs that the chat template is given. ignored: columns that a trainer
-    would give to the template and that are knowingly left out. types: of message_keys and template_columns over all
-    files; a trainer loads every value as its type has it, so it is rendered like that.
+    message_keys: further keys of messages that are in use (such as reasoning_content), sorted. types: of message_keys
+    and of the columns for the template, over all files; a trainer loads every value as its type has it, so it is
+    rendered like that.
     """
 
-    layout: str
+    reading: Reading
     columns: Columns
     style: Style  # what a model sees: messages through its chat template, or plain strings
     message_keys: tuple[str, ...] = ()
-    template_columns: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
     types: pa.Schema = NO_FIELDS
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What decides which text of a row is scored; part of every scorer's fingerprint."""
-        more = {"message_keys": list(self.message_keys), "template_columns": list(self.template_columns)}
+        more = {"message_keys": list(self.message_keys)}
         more |= {"types": [f"{field.name}: {field.type}" for field in self.types]}
-        further = {name: value for name, value in more.items() if value}
-        return {"layout": self.layout, "columns": renames(self.columns), **further}
+        return {**self.reading.identity, **{name: value for name, value in more.items() if value}}
 
     @property
     def own_columns(self) -> list[str]:
         """The corpus's columns that scoring reads."""
-        return list(dict.fromkeys([*self.text_columns, *filter(None, (self.columns.id, self.columns.group))]))
+        roots = (path.partition(".")[0] for path in self.reading.columns)
+        return list(dict.fromkeys([*roots, *filter(None, (self.columns.id, self.columns.group))]))
 
     @property
     def text_columns(self) -> list[str]:
-        """The corpus's columns that hold prompt and completions; a selection has prompt/chosen/rejected instead."""
-        names = renames(self.columns)
-        return [names.get(name, name) for name in self.spec.columns]
+        """The columns that hold prompt and completions alone; a selection has prompt/chosen/rejected instead."""
+        return [path for path in self.reading.texts if "." not in path]
 
     @property
-    def spec(self) -> Layout:
-        return LAYOUTS[self.layout]
+    def template_columns(self) -> tuple[str, ...]:
+        """Those of the columns tools and chat_template_kwargs that the chat template is given."""
+        return self.reading.template
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that a trainer would read, and that are knowingly left out."""
+        return self.reading.ignore
 
     def to_chat(self, record: Record) -> Record:
         """The record as messages."""
-        return self.spec.to_chat(record)
+        return as_chat(record)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run reads: the corpus, why it is read so (for people), and its units in file and row order.
+    """What a run reads: the corpus, why its style (for people), and its units in file and row order.
 
     message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
     notes: what is said of the files: which splits are read, what was converted, what was passed over. features: of the
@@ -106,7 +113,7 @@ class Plan:
     """
 
     corpus: Corpus
-    why: tuple[str, str]  # of the layout, of the style
+    why_style: str
     schema: pa.Schema
     units: tuple[Unit, ...]
     num_files: int
@@ -137,39 +144,32 @@ def make_plan(
     limit: int | None = None,
     output: str | None = None,
 ) -> Plan:
-    """Read footers and the first rows; decide layout and style; cut the corpus into units in file and row order.
+    """Read footers and the first rows; decide reading and style; cut the corpus into units in file and row order.
 
     `limit` keeps the first so many rows of the corpus. output: where files that are no Parquet are kept as such, once.
     Raises ConfigError and InputError as its parts do.
     """
     found = find_files(source, output)
-    files = found.files
     where = f"input.path: {source.path}"
-    schema = _common_schema(files)
-    head = _head(files)
-    if source.layout == "auto":
-        rows = [row for row in rename_rows(head, source.columns) if row is not None]
-        layout, why = recognise(schema, rows, source.columns, where)
-    else:
-        layout, why = source.layout, "as the run file says"
-    for file in files:
-        check_columns(layout, file.schema, source.columns, file.path)
-    units = tuple(_limit(_cut_all(files, rows_per_unit), limit))
+    schema = _common_schema(found.files)
+    table = _read_head(found.files, schema)
+    filled = frozenset().union(*(file.filled for file in found.files))
+    head = Head(schema, [row for row in python_rows(table) if row is not None], filled)
+    reading = recognise(head, source.reading, where)
+    for file in found.files:
+        check_columns(reading, source.columns, file.schema, file.name)
+    check_reading(head, reading, source.plain_text != "auto", where)
+    units = tuple(_limit(_cut_all(found.files, rows_per_unit), limit))
     if not units:
         raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
-    records = read_records(head, LAYOUTS[layout], source.columns)
-    has_messages = any(isinstance(record, Record) and not isinstance(record.prompt, str) for record in records)
+    records = [record for record in read_records(table, reading) if isinstance(record, Record)]
+    fields = with_keys_of(records, further_keys(schema, reading.texts, filled))
+    has_messages = any(not isinstance(record.prompt, str) for record in records)
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
-    corpus = Corpus(layout, source.columns, style)
-    return Plan(
-        corpus,
-        (why, why_style),
-        schema,
-        units,
-        len({unit.name for unit in units}),
-        notes=found.notes,
-        features=found.features,
-    )
+    types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
+    corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
+    num_files = len({unit.name for unit in units})
+    return Plan(corpus, why_style, schema, units, num_files, fields, found.notes, found.features)
 
 
 def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_template: bool) -> tuple[Style, str]:
@@ -243,11 +243,25 @@ def _common_schema(files: Sequence[SourceFile]) -> pa.Schema:
         try:
             schema = pa.unify_schemas([schema, file.schema.remove_metadata()], promote_options="permissive")
         except pa.ArrowException as error:
-            do = "give files of one kind, or run them separately"
-            raise InputError(f"the files of the corpus differ in a column's type: {error}", file.path, do) from None
+            what = f"the files of the corpus differ in a column's type: {error}"
+            do = f"give files of one kind, or run them separately; {files[0].name} is of another kind"
+            raise InputError(what, file.name, do) from None
     return schema
 
 
-def _head(files: Sequence[SourceFile]) -> pa.Table:
-    file = next((file for file in files if file.num_rows), files[0])
-    return read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows))
+def _read_head(files: Sequence[SourceFile], schema: pa.Schema) -> pa.Table:
+    """The first rows of some files, spread over the corpus; without bytes, which are no text and may be large."""
+    files = [file for file in files if file.num_rows]
+    chosen = sorted({round(i * (len(files) - 1) / (HEAD_FILES - 1)) for i in range(HEAD_FILES)}) if files else []
+    wanted = pa.schema([field for field in schema if not _holds_bytes(field.type)])
+    tables = []
+    for file in (files[index] for index in chosen):
+        names = [name for name in file.schema.names if name in wanted.names]
+        tables.append(read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows), names, HEAD_BUFFER))
+    return pa.concat_tables([wanted.empty_table(), *tables], promote_options="permissive")
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

@@ -7,18 +7,21 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.config.run import Columns
+from mapjob.config.input import Columns
 from mapjob.corpus.footers import read_file, read_footer, without_views
-from mapjob.corpus.layouts import Layout, renames
+from mapjob.corpus.reading import Reading, read_record
 from mapjob.corpus.records import Record, check_record
 from mapjob.errors import InputError, Reason, RowError
 
+NO_COLUMNS = Columns()
 BATCH_ROWS = 1000
 BUFFER_BYTES = 4 << 20  # per column, so also the size of a request to object storage
 
 
-def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows [start, stop) of a file, page checksums verified if the file has them.
+def read_rows(
+    url: str, start: int, stop: int, columns: Sequence[str] | None = None, buffer_bytes: int = BUFFER_BYTES
+) -> pa.Table:
+    """Rows [start, stop) of a file, page checksums verified if the file has them. Columns that it lacks are left out.
 
     Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError.
     """
@@ -27,7 +30,7 @@ def read_rows(url: str, start: int, stop: int, columns: Sequence[str] | None = N
         metadata = read_footer(handle, url)
         # Without pre_buffer a large row group is neither fetched nor held as a whole.
         file = pq.ParquetFile(
-            handle, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
+            handle, metadata=metadata, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True
         )
         table = _rows(file, start, stop, list(columns) if columns is not None else None)
         return table.cast(without_views(table.schema))
@@ -58,15 +61,6 @@ def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None
     return schema.empty_table() if columns is None else schema.empty_table().select(columns)
 
 
-def rename_rows(table: pa.Table, columns: Columns) -> list[dict[str, Any] | None]:
-    """Rows as dicts under the layout's own column names; None for a row with text that is not UTF-8."""
-    names = renames(columns)
-    # A column that has a layout's name by chance is dropped for the one that the run file names.
-    table = table.select([name for name in table.column_names if name not in names or name in names.values()])
-    layout_names = {name: layout_name for layout_name, name in names.items()}
-    return python_rows(table.rename_columns([layout_names.get(name, name) for name in table.column_names]))
-
-
 def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:
     """Rows as dicts; None for a row with text that is not UTF-8, which other writers than Arrow accept."""
     try:
@@ -77,17 +71,19 @@ def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:
     return [row for index in range(table.num_rows) for row in python_rows(table.slice(index, 1))]
 
 
-def read_records(table: pa.Table, layout: Layout, columns: Columns) -> list[Record | RowError]:
-    """One Record per row, in order, or the RowError that says why there is none."""
-    names = renames(columns)
-    wanted = [*(names.get(name, name) for name in layout.columns), *filter(None, (columns.id, columns.group))]
-    rows = rename_rows(table.select(list(dict.fromkeys(wanted))), columns)
-    return [RowError(Reason.INVALID_UTF8) if row is None else _record(row, layout) for row in rows]
+def read_records(table: pa.Table, reading: Reading, columns: Columns = NO_COLUMNS) -> list[Record | RowError]:
+    """One Record per row, in order, or the RowError that says why there is none: of its texts, its id or its group."""
+    roots = {path.partition(".")[0] for path in reading.columns} | {columns.id, columns.group}
+    names = [name for name in table.column_names if name in roots or name in reading.columns]
+    return [
+        RowError(Reason.INVALID_UTF8) if row is None else _record(row, reading)
+        for row in python_rows(table.select(names))
+    ]
 
 
-def _record(row: dict[str, Any], layout: Layout) -> Record | RowError:
+def _record(row: dict[str, Any], reading: Reading) -> Record | RowError:
     try:
-        return check_record(layout.read(row))
+        return check_record(read_record(row, reading))
     except RowError as error:
         return error
 

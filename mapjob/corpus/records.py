@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mapjob.errors import Reason, RowError
@@ -121,40 +121,6 @@ def _lines(turn: Message, with_roles: bool) -> Iterator[str]:
         words = value if isinstance(value, str) else json.dumps(filled(value), ensure_ascii=False, default=str)
         name = turn["role"] if key == "content" else f"{turn['role']}, {key}"
         yield f"[{name}] {words}" if with_roles else words
-
-
-def messages(value: Any, what: str) -> list[Message]:
-    """Plain `{role, content}` dicts from a list of them. Raises RowError for anything that is not a text dialogue."""
-    if not isinstance(value, list) or not value:
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: no list of messages")
-    return [_message(turn, f"{what}, message {index}") for index, turn in enumerate(value)]
-
-
-def _message(turn: Any, what: str) -> Message:
-    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: no text content")
-    if not isinstance(turn.get("role"), str) or turn["role"] not in ROLES:
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: role {_named(turn.get('role'))}")
-    if turn.get("tool_calls"):
-        raise RowError(Reason.BAD_MESSAGES, f"{what}: tool calls")
-    return {"role": turn["role"], "content": turn["content"]}
-
-
-def _named(role: Any) -> str:
-    if role is None or (isinstance(role, str) and role.lower() in ROLES | OTHER_ROLES):
-        return repr(role)
-    return "that is none of " + ", ".join(sorted(ROLES))
-
-
-def as_chat(record: Record) -> Record:
-    """Plain strings as one user turn and one assistant turn each; a record of messages is returned as it is."""
-    if not isinstance(record.prompt, str):
-        return record
-    return replace(
-        record,
-        prompt=[{"role": "user", "content": record.prompt}],
-        completions=[[{"role": "assistant", "content": completion}] for completion in record.completions],
-    )
 
 
 def control_pattern(markers: Sequence[str]) -> re.Pattern[str]:

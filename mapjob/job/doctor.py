@@ -78,7 +78,7 @@ def _check_corpus(config: Config, code_allowed: bool, jobs: list[Job]) -> str:
         check_architecture(scorer.files, scorer.kind, scorer.name)
     jobs.append(job)
     models = ", ".join(f"{s.name} {s.files.architecture}" for s in job.scorers)
-    return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units of layout {job.plan.corpus.layout}; {models}"
+    return f"{job.plan.num_rows:,} rows in {len(job.plan.units)} units; {models}"
 
 
 def _check_storage(config: Config) -> str:
@@ -90,7 +90,7 @@ def _compare_batches(spec: ScorerSpec, job: Job) -> str:
     """Load the model, and score a few rows of the corpus one by one and as one batch."""
     corpus, unit = job.plan.corpus, job.plan.units[0]
     table = read_unit(unit, corpus.own_columns).slice(0, 64)
-    encoded = Encoder(spec.encoding, corpus).encode(read_records(table, corpus.spec, corpus.columns))
+    encoded = Encoder(spec.encoding, corpus).encode(read_records(table, corpus.reading, corpus.columns))
     rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
     scorer = make_scorer(spec, job.config.execution.tokens_per_batch)
     together = scorer.score(rows).table[spec.kind].to_pylist()

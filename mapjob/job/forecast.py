@@ -12,7 +12,7 @@ import torch
 
 from mapjob.corpus.plan import read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.errors import RowError
+from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import Job
 from mapjob.scoring.budget import CUDA_RANGE, bytes_per_token, tokens_that_fit
@@ -102,7 +102,8 @@ class Forecast:
     loads: dict[str, ScorerLoad]
     num_units: int = 0
     num_rows: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    first_broken: tuple[str, RowError] | None = None  # the first broken row: where it is, and why
 
     def whole(self, number: float) -> float:
         """A number of the sample for the whole corpus."""
@@ -121,11 +122,25 @@ class Forecast:
         actors = SHARE_OF_SCORING * (os.cpu_count() or 1) if default_device().type == "cpu" else 1.0
         return actors * self.num_rows / seconds
 
+    def check_broken(self, max_error_rate: float) -> None:
+        """Raises InputError if more of the sample's rows are broken than a run allows."""
+        broken = {reason: number for reason, number in self.reasons.items() if not reason.is_dropped}
+        share = sum(broken.values()) / self.num_rows
+        if self.first_broken is not None and share > max_error_rate:
+            where, error = self.first_broken
+            reasons = ", ".join(f"{number:,} {reason.value}" for reason, number in broken.items())
+            raise InputError(
+                f"{share:.2%} of the {self.num_rows:,} rows looked at are broken ({reasons}), more than max_error_rate "
+                f"{max_error_rate:.2%}",
+                f"the first is {where}: {error.reason.value} ({error.detail or 'no detail'})",
+                "fix the corpus, check input.reading (mapjob read shows the rows), or raise max_error_rate",
+            )
+
     def as_json(self, gpu: str) -> dict[str, Any]:
         return {
             "sampled_rows": self.num_rows,
             "sampled_units": self.num_units,
-            "reasons": {reason: self.whole(number) for reason, number in self.reasons.items()},
+            "reasons": {reason.value: self.whole(number) for reason, number in self.reasons.items()},
             "scorers": {
                 name: {
                     "parameters": load.cost.parameters,
@@ -148,7 +163,7 @@ class Forecast:
         whole_units = f"{self.num_units} of {self.total_units} units, each whole"
         yield f"sample: {self.num_rows:,} of {self.total_rows:,} rows, {whole_units}"
         for reason, number in self.reasons.most_common():
-            yield f"  {reason:<24}{number / self.num_rows:>7.2%}   about {self.whole(number):,.0f} rows"
+            yield f"  {reason.value:<24}{number / self.num_rows:>7.2%}   about {self.whole(number):,.0f} rows"
         names_by_encoding: dict[str, list[str]] = {}
         for name, load in self.loads.items():
             names_by_encoding.setdefault(load.spec.encoding.key, []).append(name)
@@ -184,16 +199,18 @@ def forecast(job: Job, seconds: float) -> Forecast:
     result = Forecast(plan.num_rows, len(plan.units), loads)
     for index in spread(len(plan.units)):
         unit = plan.units[index]
-        records = read_records(read_unit(unit, corpus.own_columns), corpus.spec, corpus.columns)
+        records = read_records(read_unit(unit, corpus.own_columns), corpus.reading, corpus.columns)
         encoded = {key: encoder.encode(records) for key, encoder in encoders.items()}
         for name, load in loads.items():
             key = load.spec.encoding.key
             load.add(encoded[key], budgets[name], encoders[key])
-        for row in zip(records, *encoded.values()):
+        for index, row in enumerate(zip(records, *encoded.values())):
             # The first reason that keeps the row from being scored by every model.
             error = next((item for item in row if isinstance(item, RowError)), None)
             if error is not None:
-                result.reasons[error.reason.value] += 1
+                result.reasons[error.reason] += 1
+                if not error.reason.is_dropped and result.first_broken is None:
+                    result.first_broken = f"{unit.name}, row {unit.start + index}", error
         result.num_units, result.num_rows = result.num_units + 1, result.num_rows + unit.num_rows
         if time.monotonic() - start > seconds:
             break

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mapjob.config.run import WITH_ALPHA, Config
 from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, make_plan
+from mapjob.corpus.recognise import to_yaml
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
@@ -91,13 +92,15 @@ def check_output_is_apart(config: Config) -> None:
 
 def check_selection(config: Config, plan: Plan) -> None:
     """Raises ConfigError if the selection asks for what this corpus or this installation cannot give."""
-    selection, layout = config.selection, plan.corpus.layout
+    selection = config.selection
     if selection.near_duplicates is not None:
         check_extra("datasketch", "dedup", "finding near duplicates", "selection.near_duplicates")
-    if layout != "candidates" and (selection.pairing != "best_worst" or selection.pairs_per_record > 1):
+    if not plan.corpus.reading.gives_candidates and (
+        selection.pairing != "best_worst" or selection.pairs_per_record > 1
+    ):
         raise ConfigError(
             f"selection.pairing {selection.pairing} makes pairs of candidates, and this corpus has pairs already",
-            f"input.path: {config.input.path} (layout {layout})",
+            f"input.path: {config.input.path}",
             "remove selection.pairing and selection.pairs_per_record, or give a corpus of candidates",
         )
 
@@ -107,8 +110,8 @@ def describe(job: Job) -> Iterator[str]:
     plan = job.plan
     yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
     yield from plan.notes
-    yield f"layout: {plan.corpus.layout}, {plan.why[0]}"
-    yield f"read as: {plan.corpus.style}, {plan.why[1]}"
+    yield from to_yaml(plan.corpus.reading).split("\n")
+    yield f"read as: {plan.corpus.style}, {plan.why_style}"
     for scorer in job.scorers:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
         if scorer.files.code:

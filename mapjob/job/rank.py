@@ -47,7 +47,7 @@ def _load(job: Job) -> Scored:
         raise InputError(
             f"{share:.2%} of the rows are broken ({reasons}), more than max_error_rate {job.config.max_error_rate:.2%}",
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
-            "fix the corpus, check input.layout, or raise max_error_rate",
+            "fix the corpus, check input.reading (mapjob read shows the rows), or raise max_error_rate",
         )
     return scored
 

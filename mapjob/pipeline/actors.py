@@ -45,7 +45,7 @@ class ReadAndEncode:
     def __call__(self, block: pa.Table) -> pa.Table:
         todo, corpus = Todo.of(block), self._corpus
         table = self._read(todo.unit)
-        records = read_records(table, corpus.spec, corpus.columns)
+        records = read_records(table, corpus.reading, corpus.columns)
         derived = [spec for spec in self._derived if spec.name in todo.missing]
         scored = {s.encoding.key for s in self._scorers if s.name in todo.missing}
         wanted = scored | {spec.encoding.key for spec in derived if spec.encoding is not None}

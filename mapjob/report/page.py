@@ -1,5 +1,6 @@
 """report.html of a run: one file without script, font or image from elsewhere, that opens offline and in an e-mail."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,9 @@ def _choices(manifest: Manifest, config: Config) -> Iterator[tuple[str, object]]
     shape = f"{corpus['num_rows']:,} rows in {corpus['num_files']:,} files{limit}"
     paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
     files = list_lines([code(path) for path in paths], MAX_LINES)
-    yield "data", Html(f"{files}<br>{shape}; layout {corpus['layout']}, read as {corpus['style']}")
+    yield "data", Html(f"{files}<br>{shape}, read as {corpus['style']}")
+    columns = [f"{code(name)}: {code(json.dumps(value))}" for name, value in corpus["reading"].items()]
+    yield "columns", list_lines(columns, MAX_LINES)
     yield "score", code(formula(selection.metric))
     scale, cut_off = manifest["statistics"]["scale"], manifest["statistics"]["cut_off"]
     yield (

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mapjob.arrays import I64, Bools
-from mapjob.config.run import Columns
+from mapjob.config.input import Columns
 from mapjob.corpus.plan import Corpus
+from mapjob.corpus.reading import Reading
 from mapjob.selection.formats import read_pair
 from mapjob.store.run_folder import FinishedRun, Manifest
 
@@ -159,5 +160,5 @@ def contains_text(column: pa.Array, text: str) -> Bools:
 def with_texts(manifest: Manifest, row: pa.Table) -> Row:
     """A selected row with prompt, chosen and rejected, in whatever format its run was written. row: of one row."""
     config, corpus = manifest["config"], manifest["corpus"]
-    read_as = Corpus(corpus["layout"], Columns(**config["input"]["columns"]), corpus["style"])
+    read_as = Corpus(Reading.of(corpus["reading"]), Columns(**config["input"]["columns"]), corpus["style"])
     return row.to_pylist()[0] | read_pair(row, config["output_format"], read_as)._asdict()

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mapjob.config.input import Columns
 from mapjob.config.load import fingerprint
-from mapjob.config.run import Columns, Selection
+from mapjob.config.run import Selection
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import python_rows, reason_columns
 from mapjob.corpus.records import Record, plain_text
@@ -42,7 +43,7 @@ def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) ->
     """The records (ids, content keys and groups, so that ranking never reads text again), and what the selection asks
     for: edit distances in the policy's tokens, and signatures of near duplicates.
     """
-    common = {"schema_version": SCHEMA_VERSION, "reading": corpus.reading}
+    common = {"schema_version": SCHEMA_VERSION, "reading": corpus.identity}
     columns = {"id": corpus.columns.id, "group": corpus.columns.group}
     specs = [DerivedColumns(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
     if DISTANCE in selection.scored_columns:

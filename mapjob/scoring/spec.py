@@ -137,7 +137,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         if style == "chat" and "tools" in corpus.template_columns:
             _check_tools(name, model)
         encoding = EncodingSpec(model, style, config.scoring, markers)
-        specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.reading))
+        specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.identity))
     policy, wanted = specs[0], config.selection.scored_columns
     if wanted & set(UNCONDITIONAL):
         alone = replace(policy.encoding, with_prompt=False)

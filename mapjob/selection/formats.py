@@ -113,7 +113,7 @@ def _chat(output_format: OutputFormat, message_fields: pa.Schema) -> tuple[pa.Sc
 def read_pair(row: pa.Table, output_format: OutputFormat, corpus: Corpus) -> Pair:
     """The texts of one selected row, in whatever format it was written."""
     if output_format == "columns":
-        (record,) = read_records(row, corpus.spec, corpus.columns.model_copy(update={"id": None, "group": None}))
+        (record,) = read_records(row, corpus.reading)
         sides = [row[name][0].as_py() for name in ("chosen_index", "rejected_index")]
         if isinstance(record, Record) and record.order:
             sides = [record.order.index(side) for side in sides]

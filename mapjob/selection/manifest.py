@@ -49,7 +49,7 @@ def manifest(
         "mapjob": mapjob.__version__,
         "config": config.model_dump(mode="json"),
         "corpus": {
-            "layout": plan.corpus.layout,
+            "reading": plan.corpus.reading.identity,
             "style": plan.corpus.style,
             "message_keys": list(plan.corpus.message_keys),
             "template_columns": list(plan.corpus.template_columns),

@@ -92,7 +92,7 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     pairs = rows.pairs_of(unit.pairs)
     table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
     ours = rows.our_columns(pairs)
-    records = list(map(readable, read_records(table, plan.corpus.spec, plan.corpus.columns)))
+    records = list(map(readable, read_records(table, plan.corpus.reading)))
     if texts.output_format == "columns":
         # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
         for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):

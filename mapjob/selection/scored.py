@@ -134,7 +134,7 @@ class ScoredUnits:
     @cached_property
     def pair_scale(self) -> Scale | None:
         """For pairing map: MAP's scale over the pairs that best_worst makes."""
-        if self.plan.corpus.layout != "candidates" or self._selection.pairing != "map":
+        if not self.plan.corpus.reading.gives_candidates or self._selection.pairing != "map":
             return None
         plain = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
         selection = self._selection.model_copy(update=plain)
@@ -198,7 +198,7 @@ class ScoredUnits:
         valid_rows = {name: table.take(pa.array(valid)).combine_chunks() for name, table in families.items()}
         first_row = int(self._first_rows[index])
         completions = completions_of(valid_rows, self.rewards)
-        if self.plan.corpus.layout == "candidates":
+        if self.plan.corpus.reading.gives_candidates:
             made = completions.by_pairing(self._selection, self.pair_scale)
         else:
             made = completions.by_label()

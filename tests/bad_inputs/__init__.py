@@ -15,7 +15,7 @@ flipped bytes: a corpus with page checksums        refused (3), or the same rows
 flipped bytes: a corpus without                    refused (3), error row or not seen  test_flips
 extension types: pickled, tensors, unknown ones    refused (3), their code not run     test_footers
 Arrow's own types json, uuid, bool8                unharmed                            test_columns
-missing or renamed column, unknown layout          refused (2 or 3)                    unit/test_recognise
+missing or renamed column, unknown form            refused (2 or 3)                    unit/test_recognise
 text column of numbers, bytes, dates               refused (3)                         test_columns
 string, large_string, dictionary, string_view      unharmed                            test_columns
 shards that differ in a type                       refused (3)                         unit/test_plan

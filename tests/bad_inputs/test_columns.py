@@ -5,7 +5,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.plan import make_plan
 from mapjob.errors import InputError
 from tests.bad_inputs.conftest import Run, pairs, write
@@ -68,23 +68,23 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("layout", ["auto", "trl"])
+@pytest.mark.parametrize("reading", [None, {"prompt": ["prompt"], "sides": ["chosen", "rejected"]}])
 @pytest.mark.parametrize("name", ["prompt", "chosen", "rejected"])
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_column_that_holds_no_text_is_refused(tmp_path, kind, name, layout):
+def test_a_column_that_holds_no_text_is_refused(tmp_path, kind, name, reading):
     values = WRONG[kind] if isinstance(WRONG[kind], pa.Array) else pa.array(WRONG[kind])
     table = pairs(3)
     folder = write(tmp_path / "corpus", table.set_column(table.column_names.index(name), name, values))
-    with pytest.raises(InputError, match=f"the column '{name}', read as {name}, is of the type") as caught:
-        make_plan(Input(path=str(folder), layout=layout), True, 100)
+    with pytest.raises(InputError, match=f"the column '{name}' is of the type") as caught:
+        make_plan(Input(path=str(folder), reading=reading), True, 100)
     assert caught.value.where.endswith("part-00000.parquet")
     assert caught.value.exit_code == 3
 
 
 def test_the_wrong_column_named_in_the_run_file(tmp_path):
     folder = write(tmp_path / "corpus", pairs(3).append_column("score", pa.array([1.0, 2.0, 3.0])))
-    with pytest.raises(InputError, match="'score', read as chosen"):
-        make_plan(Input(path=str(folder), columns={"chosen": "score"}), True, 100)
+    with pytest.raises(InputError, match="'score' is of the type"):
+        make_plan(Input(path=str(folder), reading={"sides": ["score", "rejected"]}), True, 100)
 
 
 def test_a_wrong_type_in_a_later_shard_is_named_with_its_file(tmp_path):

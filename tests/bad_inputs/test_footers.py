@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import find_files
 from mapjob.corpus.footers import read_footer
 from mapjob.corpus.reader import read_rows

@@ -3,12 +3,12 @@
 import pyarrow as pa
 import pytest
 
-from mapjob.config.run import Columns
-from mapjob.corpus.layouts import LAYOUTS
+from mapjob.config.input import Columns
 from mapjob.corpus.reader import read_records
 from mapjob.errors import ConfigError, Reason, RowError
 from mapjob.scoring.reader_families import identity_table
 from tests.bad_inputs.conftest import Run, pairs
+from tests.readings import READINGS
 
 UNHARMED = {
     "NUL": "a\0b\0",
@@ -97,7 +97,7 @@ def test_an_id_or_group_that_is_no_text(column):
     table = pairs(3).append_column("id", pa.array(["a", "b", "c"])).append_column("kind", pa.array(["x"] * 3))
     columns = Columns(id="id", group="kind")
     table = with_bytes(table, column, 1, b"\xff")
-    records = read_records(table, LAYOUTS["trl"], columns)
+    records = read_records(table, READINGS["trl"], columns)
     assert [isinstance(record, RowError) for record in records] == [False, True, False]
     identity = identity_table(table, records, columns)
     assert identity["reason"].to_pylist() == [None, Reason.INVALID_UTF8, None]
@@ -105,7 +105,7 @@ def test_an_id_or_group_that_is_no_text(column):
 
 
 def test_a_corpus_that_starts_with_bytes_that_are_no_text(run: Run):
-    """The rows by which the layout is recognised."""
+    """The rows by which the reading is recognised."""
     table = pairs(30)
     for row in range(21):
         table = with_bytes(table, "prompt", row, b"\xff")

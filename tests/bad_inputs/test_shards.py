@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.corpus.reader import read_rows
 from tests.bad_inputs.conftest import Run, pairs, write

@@ -30,7 +30,7 @@ def test_plan_run_rank_show(mapjob: Mapjob, here: Mapjob, run_file: RunFile, tmp
     result = last_json(ran)
     assert result["run_id"] == planned["run_id"]
     assert result["counts"]["selected"] == 24
-    assert "layout: trl" in ran.stderr
+    assert "sides: [chosen, rejected]" in ran.stderr
     assert "4/4 units, 60/60 pairs" in ran.stderr
     assert "Warning" not in ran.stderr
 

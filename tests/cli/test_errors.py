@@ -68,9 +68,9 @@ def test_column_that_is_not_there(here: Mapjob, run_file: RunFile) -> None:
     refused(here("run", run_file(input={"columns": {"group": "topic"}})), 2, "'topic'", "prompt, chosen, rejected")
 
 
-def test_no_layout_fits(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
+def test_no_reading_fits(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), tmp_path / "qa.parquet")
-    refused(here("run", run_file(input={"path": str(tmp_path / "qa.parquet")})), 3, "question, answer", "input.columns")
+    refused(here("run", run_file(input={"path": str(tmp_path / "qa.parquet")})), 3, "question, answer", "input.reading")
 
 
 def test_missing_model(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from huggingface_hub import constants
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.forms import file_identity
 from mapjob.corpus.listing import CONVERTED

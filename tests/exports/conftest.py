@@ -19,7 +19,7 @@ Exported = Callable[[str, str], Path]  # style and output format to the run fold
 
 
 def dialogues(num: int) -> list[Row]:
-    """Messages of one turn and of three, with a system message and without, in TRL's layout; own columns beside."""
+    """Messages of one turn and of three, with a system message and without, as TRL reads them; own columns beside."""
     rows = []
     for i, row in enumerate(make_pairs(num, seed=3)):
         prompt = [{"role": "user", "content": row["prompt"]}]
@@ -47,7 +47,6 @@ def config(folder: Path, models: tuple[Path, Path], rows: list[Row], **more: Any
     if not corpus.exists():
         write_corpus(corpus, rows)
     tree = config_tree(corpus, folder / "out", *models, execution={"rows_per_unit": 5})
-    tree["input"]["layout"] = "candidates" if "responses" in rows[0] else "trl"
     tree["models"]["reference"] = tree["models"]["policy"]
     return parse_config({**tree, **more})
 
@@ -59,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, models: tuple[Path, Path]
 
     def export(style: str, output_format: str) -> Path:
         folder, rows = folders[style], CORPORA[style]
-        source = {"path": str(folder / "corpus"), "layout": "trl", "plain_text": style}
+        source = {"path": str(folder / "corpus"), "plain_text": style}
         keep = {"keep": {"ratio": 0.5}}
         return Path(
             path_of(run(config(folder, models, rows, input=source, output_format=output_format, selection=keep)))

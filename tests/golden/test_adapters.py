@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
 from mapjob.pipeline.stages import by_base
@@ -17,8 +17,10 @@ from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.golden.in_process import columns, encode, read
+from tests.readings import READINGS
 
 CPU = torch.device("cpu")
+CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 
 
 def make_adapter(folder: Path, base: Path, kind=AutoModelForCausalLM, task: str = "CAUSAL_LM", seed: int = 3) -> Path:
@@ -48,7 +50,7 @@ def specs_of(folders: dict[str, Path], **models: dict) -> dict[str, ScorerSpec]:
     for name, more in models.items():
         tree["models"][name] = {**tree["models"].get(name, {}), **more}
     config = parse_config(tree)
-    return {spec.name: spec for spec in scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))}
+    return {spec.name: spec for spec in scorer_specs(config, CORPUS, scorer_files(config))}
 
 
 def test_base_and_adapter_share_one_model(folders, short_pairs):

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mapjob.corpus.records import Record, as_chat
+from mapjob.corpus.reading import as_chat
+from mapjob.corpus.records import Record
 from mapjob.metrics.map import reward_margin, simpo_margin
 from mapjob.scoring.budget import Budget
 from mapjob.scoring.encode import Encoded

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.scorers import make_scorer
@@ -14,9 +14,10 @@ from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward, make_tokenizer
 from tests.golden.in_process import columns, encode, read
 from tests.golden.reference import assert_logps_close, flat, in_float64, summed_logps
+from tests.readings import READINGS
 
 ALL = {"metrics": ["ifd_margin"], "signals": {"wpo_weight": {}}}
-CORPUS = Corpus("trl", Columns(), "chat")
+CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 EMPTY_PROMPT = {"prompt": "", "chosen": "def add(a, b):", "rejected": "\nnaive"}
 
 
@@ -27,7 +28,7 @@ def specs(request, tmp_path_factory) -> dict[str, ScorerSpec]:
     policy = make_policy(folder / "policy", "gemma2", tokenizer)  # with a soft cap on its logits
     tree = config_tree(folder, folder / "out", policy, make_reward(folder / "reward", "llama", tokenizer))
     config = parse_config({**tree, "selection": ALL})
-    made = scorer_specs(config, Corpus("trl", Columns(), request.param), scorer_files(config))
+    made = scorer_specs(config, Corpus(READINGS["trl"], Columns(), request.param), scorer_files(config))
     return {spec.name: spec for spec in made}
 
 

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Columns, Selection
+from mapjob.config.run import Selection
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
 from mapjob.scoring.spec import scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
+from tests.readings import READINGS
+
+CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def scorers_of(folder: Path, reference: Path) -> list[str]:
     tree = config_tree(folder / "unused", folder / "unused", folder / "policy", reward, selection={"implicit": "dpo"})
     tree["models"]["reference"] = {"path": str(reference), "dtype": "float32"}
     config = parse_config(tree)
-    return [spec.name for spec in scorer_specs(config, Corpus("trl", Columns(), "chat"), scorer_files(config))]
+    return [spec.name for spec in scorer_specs(config, CORPUS, scorer_files(config))]
 
 
 def test_both_margins_constant(columns):

@@ -6,19 +6,21 @@ import pyarrow as pa
 import pytest
 
 from mapjob.config.load import parse_config
+from mapjob.corpus.reading import Reading
 from mapjob.store.run_folder import open_run, path_of
+from tests.readings import READINGS
 from tests.without_ray import run
 
 
 @pytest.mark.parametrize(
-    ("data", "layout", "limit"),
+    ("data", "form", "limit"),
     [
         ("hh_harmless_test", "hh", 80),
         ("sharegpt_dpo_demo", "sharegpt", 12),
         ("alpaca_eval_candidates", "candidates", 5),
     ],
 )
-def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, layout: str, limit: int) -> None:
+def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, form: str, limit: int) -> None:
     models = shared / "models" / "small"
     tree = {
         "input": {"path": str(shared / "data" / data)},
@@ -27,7 +29,7 @@ def test_real_data_runs_to_a_selection(shared: Path, tmp_path: Path, data: str, 
         "execution": {"rows_per_unit": 60, "pools": {name: {"max_size": 1} for name in ("policy", "reward")}},
     }
     manifest = run(parse_config(tree), limit)
-    assert manifest["corpus"]["layout"] == layout
+    assert Reading.of(manifest["corpus"]["reading"]) == READINGS[form]
     counts = manifest["counts"]
     assert counts["rows"] == limit == counts["ranked"] + counts["dropped"] + counts["broken"]
     assert counts["ranked"] > 0.8 * limit

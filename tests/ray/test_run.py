@@ -198,6 +198,6 @@ def test_candidates_pair_best_against_worst(world: World, tmp_path: Path) -> Non
     pq.write_table(pa.Table.from_pylist(rows), folder / "part.parquet")
     config = world.config(tmp_path / "out", input={"path": str(folder)}, selection={"keep": {"ratio": 1.0}})
     manifest = run_in_process(config)
-    assert manifest["corpus"]["layout"] == "candidates"
+    assert manifest["corpus"]["reading"]["responses"] == "responses"
     assert manifest["counts"]["ranked"] == 12
     assert (selected(manifest)["reward_margin"].to_numpy() > 0).all()

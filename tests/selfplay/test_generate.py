@@ -40,7 +40,7 @@ def test_candidates_are_what_run_reads(generated: Generate, models, tmp_path):
     tree = config_tree(Path(manifest["path"]), tmp_path / "scored", models["policy"], models["reward"])
     tree["input"]["columns"] = {"group": "group"}
     ran = run(parse_config(tree))
-    assert ran["corpus"]["layout"] == "candidates"
+    assert ran["corpus"]["reading"]["responses"] == "responses"
     assert ran["counts"]["rows"] == len(made)
     assert ran["counts"]["broken"] == 0
     selected = pq.read_table(next((tmp_path / "scored").glob("runs/*/selected/*.parquet")))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mapjob.config.input import Reading
 from mapjob.config.load import fingerprint, load_config, parse_config
 from mapjob.config.run import Config
 from mapjob.errors import ConfigError
@@ -22,7 +23,8 @@ LEAST = {
 DESIGN = """
 input:
   path: s3://corpus/pairs/            # folder, glob, list of them, or a dataset id of the hub (hf://org/name)
-  layout: auto                        # auto | trl | hh | sharegpt | openrlhf | ultrafeedback | candidates
+  split: null                         # null: `train` where file names or the README name splits
+  reading: null                       # null: worked out from all head rows and printed as YAML to paste
   columns: {id: null, group: null}    # renames for other column names; group is what quotas go by
   plain_text: auto                    # auto | chat | raw: how string prompts and completions meet the models
 output:
@@ -93,8 +95,9 @@ def test_the_run_file_of_the_design_is_accepted_and_holds_the_defaults():
 
 def test_everything_else_has_a_default():
     config = parse_config(LEAST)
-    assert config.input.layout == config.input.plain_text == "auto"
     assert config.input.split is None
+    assert config.input.reading == Reading()
+    assert config.input.plain_text == "auto"
     assert config.models.reference is None
     assert config.models.policy.dtype == "bfloat16"
     assert (config.scoring.max_length, config.scoring.overlength) == (2048, "drop")
@@ -140,7 +143,7 @@ def test_an_unknown_key_is_named(key):
         ("input.path", [1]),
         ("input.split", 3),
         ("input.split", ["train", None]),
-        ("input.layout", "csv"),
+        ("input.reading.sides", ["chosen"]),
         ("input.plain_text", "html"),
         ("input.columns", "id"),
         ("models.policy", "org/model"),

@@ -60,7 +60,7 @@ USES = {
     "train": "from mapjob.cli.train import train; train('run', 'simpo')",
     "dedup": "from mapjob.job.prepare import check_selection as check; from mapjob.config.run import *; "
     "from types import SimpleNamespace as N; "
-    "check(N(selection=Selection(near_duplicates=0.8)), N(corpus=N(layout='trl')))",
+    "check(N(selection=Selection(near_duplicates=0.8)), N(corpus=N(reading=N(gives_candidates=False))))",
 }
 
 

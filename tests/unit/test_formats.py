@@ -6,11 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mapjob.config.run import Columns
+from mapjob.config.input import Columns
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError
 from mapjob.selection.formats import Pair, extra_files, pair_columns, read_pair
+from tests.readings import READINGS
 
+CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 SYSTEM = {"role": "system", "content": "be brief"}
 USER = {"role": "user", "content": "p"}
 SAID = {"role": "assistant", "content": "a"}
@@ -64,7 +66,7 @@ def test_strings_stay_three_strings(output_format):
 @pytest.mark.parametrize("prompt", ["p", *PROMPTS.values()], ids=["string", *PROMPTS])
 def test_a_pair_reads_back_as_it_was(output_format, prompt):
     pair = Pair(prompt, "c", "r") if prompt == "p" else Pair(prompt, CHOSEN, REJECTED)
-    corpus = Corpus("hh", Columns(id="their id", prompt="question"), "raw" if prompt == "p" else "chat")
+    corpus = Corpus(READINGS["hh"], Columns(id="their id"), "raw" if prompt == "p" else "chat")
     assert read_pair(written(output_format, pair), output_format, corpus) == pair
 
 
@@ -125,7 +127,6 @@ THINKING = Pair(
     [CHOSEN[0] | {"reasoning_content": "hm"}],
     REJECTED,
 )
-CORPUS = Corpus("trl", Columns(), "chat")
 
 
 @pytest.mark.parametrize("output_format", ["trl", "openrlhf"])
@@ -173,7 +174,7 @@ def test_texts_come_through_with_their_bytes():
     said = [{"role": "assistant", "content": text}]
     for output_format in TRAINERS:
         pair = Pair([{"role": "user", "content": text}], said, REJECTED)
-        assert read_pair(written(output_format, pair), output_format, Corpus("trl", Columns(), "chat")) == pair
+        assert read_pair(written(output_format, pair), output_format, CORPUS) == pair
 
 
 @pytest.mark.parametrize("style", ["chat", "raw"])

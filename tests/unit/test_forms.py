@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import SourceFile, find_files
 from mapjob.corpus.plan import make_plan
 from mapjob.corpus.reader import python_rows, read_rows

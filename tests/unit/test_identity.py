@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config.run import Columns
-from mapjob.corpus.layouts import LAYOUTS
+from mapjob.config.input import Columns
 from mapjob.corpus.reader import read_records
 from mapjob.ranking.order import rank_order
 from mapjob.scoring.reader_families import identity_table
+from tests.readings import READINGS
 
 TABLE = pa.table(
     {
@@ -22,7 +22,7 @@ TABLE = pa.table(
 
 def identity(**columns: str) -> pa.Table:
     names = Columns(**columns)
-    return identity_table(TABLE, read_records(TABLE, LAYOUTS["trl"], names), names)
+    return identity_table(TABLE, read_records(TABLE, READINGS["trl"]), names)
 
 
 def test_one_row_each_with_keys_or_a_reason():
@@ -37,7 +37,7 @@ def test_one_row_each_with_keys_or_a_reason():
 
 
 def test_pair_id_is_the_content_key_in_hex():
-    for row, record in zip(identity().to_pylist()[:3], read_records(TABLE, LAYOUTS["trl"], Columns())):
+    for row, record in zip(identity().to_pylist()[:3], read_records(TABLE, READINGS["trl"])):
         assert row["pair_id"] == record.content_key.hex()
 
 

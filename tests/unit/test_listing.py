@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.listing import list_path, url_of
 from mapjob.corpus.plan import make_plan, read_unit

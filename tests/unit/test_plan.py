@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import SourceFile, find_files
 from mapjob.corpus.plan import Plan, cut, make_plan
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import ConfigError, InputError
+from tests.readings import READINGS
 
 
 def pairs(num: int, first: int = 0) -> pa.Table:
@@ -294,7 +295,7 @@ def test_an_empty_shard_among_others_is_fine(tmp_path):
     write(tmp_path / "b.parquet", pairs(5))
     write(tmp_path / "c.parquet", pairs(0))
     made = plan(str(tmp_path))
-    assert (made.num_rows, made.corpus.layout, len(made.units)) == (5, "trl", 1)
+    assert (made.num_rows, made.corpus.reading, len(made.units)) == (5, READINGS["trl"], 1)
 
 
 def test_a_corpus_of_empty_shards_has_no_rows(tmp_path):

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mapjob.config.run import Columns, Input, Keep, Selection
+from mapjob.config.input import Input
+from mapjob.config.run import Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern
@@ -23,6 +24,7 @@ from mapjob.selection import publish
 from mapjob.selection.rows import selected_rows
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.run_folder import RunFolder
+from tests.readings import READINGS
 from tests.scored_units import scored_units
 
 OURS = [
@@ -281,7 +283,7 @@ CORPORA: dict[str, tuple[dict, str, Any, Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_each_layout_is_written_as_trl_reads_it(tmp_path, name):
+def test_each_form_is_written_as_trl_reads_it(tmp_path, name):
     row, style, prompt, chosen, rejected = CORPORA[name]
     plan = make(write(tmp_path / "corpus", [{"source": "s", **row}]), style)
     (table,) = published(tmp_path, rank(scored_units(plan)))
@@ -290,18 +292,18 @@ def test_each_layout_is_written_as_trl_reads_it(tmp_path, name):
     assert table.column_names == ["prompt", "chosen", "rejected", "source", *OURS]
 
 
-def test_the_prompt_column_of_ultrafeedback_is_renamed(tmp_path):
+def test_a_prompt_column_beside_whole_dialogues_gives_way_to_their_prompt(tmp_path):
     row = {"prompt": "p", "chosen": [TURN, *said("c")], "rejected": [TURN, *said("r")]}
     plan = make(write(tmp_path / "corpus", [row]))
     (written,) = published(tmp_path, rank(scored_units(plan)))[0].to_pylist()
     assert written["prompt"] == [TURN]
-    assert written["input_prompt"] == "p"
+    assert "input_prompt" not in written
 
 
 def test_renamed_columns_are_replaced_by_the_trainers_names(tmp_path):
     row = {"question": "p", "good": "c", "bad": "r", "prompt": "another thing"}
-    columns = Columns(prompt="question", chosen="good", rejected="bad")
-    plan = make(write(tmp_path / "corpus", [row]), columns=columns.model_dump())
+    reading = {"prompt": ["question"], "sides": ["good", "bad"]}
+    plan = make(write(tmp_path / "corpus", [row]), reading=reading)
     (table,) = published(tmp_path, rank(scored_units(plan)))
     (written,) = table.to_pylist()
     assert (written["prompt"], written["chosen"], written["rejected"]) == ("p", "c", "r")
@@ -326,9 +328,9 @@ def test_published_rows_read_back_as_the_scored_records(tmp_path):
     plan = make(write(tmp_path / "corpus", rows_of(6)), "chat")
     published(tmp_path, rank(scored_units(plan)))
     again = make(str(tmp_path / "out" / "runs" / "run" / "selected"), "auto")
-    assert (again.corpus.layout, again.corpus.style) == ("trl", "chat")
+    assert (again.corpus.reading, again.corpus.style) == (READINGS["trl"], "chat")
     table = read_rows(again.units[0].file, 0, 1)
-    (record,) = read_records(table, again.corpus.spec, again.corpus.columns)
+    (record,) = read_records(table, again.corpus.reading)
     assert isinstance(record, Record)
 
 

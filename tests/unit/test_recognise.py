@@ -1,15 +1,17 @@
-"""Which layout a corpus has, and how plain text is read: from schema and first rows, or as the run file says."""
+"""Which reading a corpus has, and how plain text is read: from schema and first rows, or as the run file says."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from mapjob.config.run import Columns, Input
-from mapjob.corpus.layouts import recognise
+from mapjob.config.input import Input
 from mapjob.corpus.plan import Plan, make_plan
+from mapjob.corpus.recognise import to_yaml
 from mapjob.errors import ConfigError, InputError
+from tests.readings import READINGS
 
 USER, ASSISTANT, OTHER = (
     {"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yes"), ("assistant", "no"))
@@ -47,28 +49,20 @@ def plan(path: str, policy_has_template: bool = True, **keys) -> Plan:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_recognised_from_schema_and_head(name):
-    layout, row = ROWS[name]
-    recognised, why = recognise(pa.Table.from_pylist([row]).schema, [row], Columns(), "here")
-    assert recognised == layout
-    assert why
-
-
-@pytest.mark.parametrize("name", ROWS)
 def test_recognised_in_a_file_among_columns_of_the_users_own(tmp_path, name):
-    layout, row = ROWS[name]
+    form, row = ROWS[name]
     made = plan(corpus(tmp_path, {"id": 7, "source": "forum", **row}, {"id": 8, "source": "forum", **row}))
-    assert made.corpus.layout == layout
+    assert made.corpus.reading == READINGS[form]
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_null_in_the_first_row_does_not_hide_the_layout(tmp_path, name):
-    layout, row = ROWS[name]
-    assert plan(corpus(tmp_path, dict.fromkeys(row), row)).corpus.layout == layout
+def test_a_null_in_the_first_row_does_not_hide_the_reading(tmp_path, name):
+    form, row = ROWS[name]
+    assert plan(corpus(tmp_path, dict.fromkeys(row), row)).corpus.reading == READINGS[form]
 
 
 @pytest.mark.parametrize(
-    ("folder", "layout", "num_rows"),
+    ("folder", "form", "num_rows"),
     [
         ("alpaca_eval_pairs", "trl", 37_003),
         ("alpaca_eval_candidates", "candidates", 805),
@@ -76,44 +70,55 @@ def test_a_null_in_the_first_row_does_not_hide_the_layout(tmp_path, name):
         ("sharegpt_dpo_demo", "sharegpt", 300),
     ],
 )
-def test_real_corpora(shared, folder, layout, num_rows):
+def test_real_corpora(shared, folder, form, num_rows):
     made = plan(str(shared / "data" / folder))
-    assert (made.corpus.layout, made.num_rows, made.corpus.style) == (layout, num_rows, "chat")
+    assert (made.corpus.reading, made.num_rows, made.corpus.style) == (READINGS[form], num_rows, "chat")
 
 
 def test_the_run_file_overrules_what_would_be_recognised(tmp_path):
     path = corpus(tmp_path, ROWS["ultrafeedback"][1])
-    assert plan(path).corpus.layout == "ultrafeedback"
-    made = plan(path, layout="openrlhf")
-    assert made.corpus.layout == "openrlhf"
-    assert made.why[0] == "as the run file says"
+    assert plan(path).corpus.reading.prompt == ("prompt",)
+    assert plan(path, reading={"prompt": []}).corpus.reading.prompt == ()
 
 
-def test_renamed_columns_are_recognised_and_read(tmp_path):
-    row = {"question": "hi", "better": "yes", "worse": "no", "prompt_tokens": 3}
-    made = plan(corpus(tmp_path, row), columns={"prompt": "question", "chosen": "better", "rejected": "worse"})
-    assert made.corpus.layout == "trl"
-    assert made.corpus.text_columns == ["question", "better", "worse"]
+def test_the_yaml_that_is_printed_gives_the_same_reading(tmp_path):
+    row = {"system": "be brief", "question": "hi", "response_a": "yes", "response_b": "no", "winner": "b"}
+    verdict = {"column": "winner", "first": ["a"], "second": ["b"]}
+    made = plan(corpus(tmp_path, row), reading={"verdict": verdict}).corpus.reading
+    printed = yaml.safe_load("input:\n" + to_yaml(made))["input"]["reading"]
+    assert plan(str(tmp_path), reading=printed).corpus.reading == made
+    assert printed["prompt"] == ["system", "question"]
 
 
-def test_a_renamed_column_stands_for_one_that_has_the_layouts_name(tmp_path):
-    """`chosen` is a number here; the layout is seen from the column that the run file names instead."""
-    row = {"best": [USER, ASSISTANT], "rejected": [USER, OTHER], "chosen": 0}
-    assert plan(corpus(tmp_path, row), columns={"chosen": "best"}).corpus.layout == "openrlhf"
+def test_columns_of_other_names_are_named_in_the_run_file(tmp_path):
+    row = {"request": "hi", "first try": "yes", "second try": "no", "prompt": "another thing"}
+    made = plan(corpus(tmp_path, row), reading={"prompt": ["request"], "sides": ["first try", "second try"]})
+    assert made.corpus.text_columns == ["request", "first try", "second try"]
 
 
-@pytest.mark.parametrize("key", ["prompt", "chosen", "rejected", "id", "group"])
+@pytest.mark.parametrize("names", [("better", "worse"), ("preferred", "rejected"), ("win_response", "lose_response")])
+def test_words_for_better_and_worse_are_sides(tmp_path, names):
+    row = {"question": "hi", names[0]: "yes", names[1]: "no", "preferred_model": "m"}
+    made = plan(corpus(tmp_path, row), reading={"ignore": ["preferred_model"]})
+    assert made.corpus.reading.sides == names
+
+
+@pytest.mark.parametrize("paths", ["prompt", "sides"])
+def test_a_path_that_the_corpus_lacks_is_named_beside_the_columns_there_are(tmp_path, paths):
+    path = corpus(tmp_path, {**ROWS["trl strings"][1], "source": "forum"})
+    given = {"prompt": {"prompt": ["no_such"]}, "sides": {"sides": ["chosen", "source.no_such"]}}[paths]
+    with pytest.raises(ConfigError, match="no_such") as caught:
+        plan(path, reading=given)
+    assert "prompt, chosen, rejected, source" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["id", "group"])
 def test_a_wrong_column_is_named_beside_those_there_are(tmp_path, key):
     path = corpus(tmp_path, {**ROWS["trl strings"][1], "source": "forum"})
     with pytest.raises(ConfigError) as caught:
         plan(path, columns={key: "no_such_column"})
     assert "'no_such_column'" in caught.value.what
     assert "prompt, chosen, rejected, source" in str(caught.value)
-
-
-def test_a_layout_whose_columns_are_missing_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match="'conversations'"):
-        plan(corpus(tmp_path, ROWS["trl strings"][1]), layout="sharegpt")
 
 
 def test_a_later_file_without_a_column_is_named(tmp_path):
@@ -124,27 +129,35 @@ def test_a_later_file_without_a_column_is_named(tmp_path):
     assert caught.value.where.endswith("b.parquet")
 
 
+def test_a_system_column_may_be_missing_in_some_files(tmp_path):
+    corpus(tmp_path, ROWS["trl strings"][1], name="a.parquet")
+    made = plan(corpus(tmp_path, {"system": "be brief", **ROWS["trl strings"][1]}, name="b.parquet"))
+    assert made.corpus.reading.prompt == ("system", "prompt")
+
+
 @pytest.mark.parametrize(
     "row",
     [
         {"text": "hello"},
         {"prompt": "hi", "completion": "yes"},
+        {"prompt": "hi", "completion": "yes", "label": True},
+        {"messages": [USER, ASSISTANT]},
         {"chosen": "no turns", "rejected": "at all"},
         {"chosen": None, "rejected": None},
     ],
 )
-def test_an_unknown_layout_is_an_input_error_that_lists_the_columns(tmp_path, row):
-    with pytest.raises(InputError, match="no known layout") as caught:
+def test_a_corpus_without_a_reading_is_an_input_error_that_lists_the_columns(tmp_path, row):
+    with pytest.raises(InputError) as caught:
         plan(corpus(tmp_path, row))
     assert ", ".join(row) in caught.value.what
-    assert "input.layout" in caught.value.do
+    assert caught.value.do
 
 
 def test_two_columns_of_one_needed_name_are_refused(tmp_path):
     table = pa.table([["hi"], ["yes"], ["no"], ["no"]], ["prompt", "chosen", "rejected", "rejected"])
     pq.write_table(table, tmp_path / "part.parquet")
     with pytest.raises(InputError, match="'rejected'"):
-        plan(str(tmp_path), layout="trl")
+        plan(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["trl strings", "hh", "candidates strings"])
@@ -162,7 +175,7 @@ def test_two_columns_of_one_needed_name_are_refused(tmp_path):
 def test_style_of_plain_strings(tmp_path, name, plain_text, policy_has_template, style):
     made = plan(corpus(tmp_path, ROWS[name][1]), policy_has_template, plain_text=plain_text)
     assert made.corpus.style == style
-    assert made.why[1]
+    assert made.why_style
 
 
 @pytest.mark.parametrize("name", ["trl messages", "openrlhf", "ultrafeedback", "sharegpt"])

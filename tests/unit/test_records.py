@@ -3,20 +3,12 @@
 import pyarrow as pa
 import pytest
 
-from mapjob.config.run import Columns
-from mapjob.corpus.layouts import LAYOUTS
+from mapjob.corpus.cells import read_turns
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.records import (
-    Record,
-    as_chat,
-    check_record,
-    control_pattern,
-    messages,
-    plain_text,
-    sanitize,
-    strings,
-)
+from mapjob.corpus.reading import as_chat, read_record
+from mapjob.corpus.records import Record, check_record, control_pattern, plain_text, sanitize, strings
 from mapjob.errors import Reason, RowError
+from tests.readings import READINGS
 
 
 def user(text: str) -> dict:
@@ -29,7 +21,7 @@ def assistant(text: str) -> dict:
 
 def reason(layout: str, row: dict) -> Reason | None:
     """The reason for which the row is refused, None where it is a Record."""
-    (record,) = read_records(pa.Table.from_pylist([row]), LAYOUTS[layout], Columns())
+    (record,) = read_records(pa.Table.from_pylist([row]), READINGS[layout])
     return record.reason if isinstance(record, RowError) else None
 
 
@@ -45,10 +37,10 @@ GOOD = {
     "ultrafeedback": {"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]},
     "candidates": {"prompt": "p", "responses": ["a", "b", "c"]},
 }
-CELLS = [(layout, name) for layout, spec in LAYOUTS.items() for name in spec.columns]
+CELLS = [(form, name) for form, reading in READINGS.items() for name in reading.columns if form != "ultrafeedback"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", READINGS)
 def test_good_rows_are_records(layout):
     assert reason(layout, GOOD[layout]) is None
 
@@ -103,15 +95,15 @@ def test_hh_completions_that_are_one_text_but_for_white_space():
 def test_too_few_completions(responses):
     schema = pa.schema([("prompt", pa.string()), ("responses", pa.list_(pa.string()))])
     table = pa.Table.from_pylist([{"prompt": "p", "responses": responses}], schema)
-    (error,) = read_records(table, LAYOUTS["candidates"], Columns())
+    (error,) = read_records(table, READINGS["candidates"])
     assert error.reason == Reason.TOO_FEW_COMPLETIONS
 
 
 @pytest.mark.parametrize("response", [None, {"text": None}, {"score": 1.0}])
 def test_a_response_without_text_names_its_place(response):
     first = {"text": "a", "score": 0.0} if isinstance(response, dict) else "a"
-    with pytest.raises(RowError, match="response 1") as caught:
-        LAYOUTS["candidates"].read({"prompt": "p", "responses": [first, response]})
+    with pytest.raises(RowError, match="answer 1") as caught:
+        read_record({"prompt": "p", "responses": [first, response]}, READINGS["candidates"])
     assert caught.value.reason == Reason.NULL_FIELD
 
 
@@ -160,37 +152,32 @@ def test_strings_are_found_and_broken_up_at_any_depth():
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (None, "no list"),
-        ([], "no list"),
-        ("a string", "no list"),
-        (user("one message"), "no list"),
+        (3, "int instead of text"),
         ([None], "message 0"),
-        (["text"], "message 0"),
+        (["two", "texts"], "2 texts without roles"),
         ([user("p"), {"role": "assistant"}], "message 1: no text"),
         ([{"role": "user", "content": None}], "no text"),
         ([{"role": "user", "content": 3}], "no text"),
-        ([{"role": "user", "content": [{"type": "text", "text": "p"}]}], "no text"),
-        ([{"role": "function", "content": "p"}], "role 'function'"),
-        ([{"role": "User", "content": "p"}], "role 'User'"),
-        ([{"role": "human", "content": "p"}], "role 'human'"),
+        ([{"role": "user", "content": [{"type": "image", "text": None}]}], "a content part that is no text"),
+        ([{"role": "critic", "content": "p"}], "role that is none of"),
         ([{"role": None, "content": "p"}], "role None"),
-        ([{"content": "p"}], "role None"),
         ([{"role": ["user"], "content": "p"}], "role"),
         ([{"role": {"name": "user"}, "content": "p"}], "role"),
-        ([{**assistant("c"), "tool_calls": [{"name": "f"}]}], "tool calls"),
+        ({"role": ["user", "assistant"], "content": ["p"]}, "lists of different lengths"),
     ],
 )
 def test_bad_messages(value, says):
     with pytest.raises(RowError) as caught:
-        messages(value, "chosen")
+        read_turns(value, "assistant", "chosen")
     assert caught.value.reason == Reason.BAD_MESSAGES
     assert caught.value.detail.startswith("chosen")
     assert says in caught.value.detail
 
 
-@pytest.mark.parametrize("extra", [{"tool_calls": None}, {"tool_calls": []}, {"name": "Ann"}, {"weight": 1}])
-def test_other_keys_of_a_message_are_left_behind(extra):
-    assert messages([{**user("p"), **extra}], "prompt") == [user("p")]
+@pytest.mark.parametrize("extra", [{"tool_calls": []}, {"name": "Ann"}, {"weight": 1}, {"reasoning_content": "so"}])
+def test_further_keys_of_a_message_are_kept_unless_they_are_null(extra):
+    message = {**user("p"), **extra}
+    assert read_turns([{**message, "tool_call_id": None}], "user", "prompt") == [message]
 
 
 def test_a_prompt_that_ends_in_an_assistant_turn():
@@ -205,7 +192,7 @@ def test_a_prompt_that_ends_in_an_assistant_turn():
 )
 def test_a_completion_starts_and_ends_with_the_assistant(completion):
     with pytest.raises(RowError) as caught:
-        LAYOUTS["trl"].read({"prompt": [user("p")], "chosen": completion, "rejected": [assistant("r")]})
+        read_record({"prompt": [user("p")], "chosen": completion, "rejected": [assistant("r")]}, READINGS["trl"])
     assert caught.value.reason == Reason.BAD_MESSAGES
     assert "chosen" in caught.value.detail
 
@@ -237,7 +224,7 @@ def test_sharegpt_turns_that_are_no_answer(turn):
 
 def test_a_sharegpt_role_that_is_no_string():
     with pytest.raises(RowError):
-        LAYOUTS["sharegpt"].read({**GOOD["sharegpt"], "chosen": {"from": ["gpt"], "value": "c"}})
+        read_record({**GOOD["sharegpt"], "chosen": {"from": ["gpt"], "value": "c"}}, READINGS["sharegpt"])
 
 
 @pytest.mark.parametrize(
@@ -287,7 +274,7 @@ def test_content_keys_of_equal_content_are_equal():
     for record in DIFFERENT:
         assert Record(record.prompt, list(record.completions)).content_key == record.content_key
     reordered = [{"content": "p", "role": "user"}]
-    (message,) = messages(reordered, "prompt")
+    (message,) = read_turns(reordered, "user", "prompt")
     assert Record([message], ["a", "b"]).content_key == Record([user("p")], ["a", "b"]).content_key
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.splits import by_name, read_configs
 from mapjob.errors import ConfigError, InputError

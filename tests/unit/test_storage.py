@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import find_files
 from mapjob.corpus.plan import make_plan
 from mapjob.corpus.reader import read_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
 from mapjob.corpus.files import find_files
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import InputError

@@ -117,7 +117,7 @@ def run_config(config: SelfPlayConfig, policy: Model, candidates: Sequence[str],
     whole = config.model_dump(include={"output", "models", "scoring", "selection", "execution", "max_error_rate"})
     whole["input"] = {
         "path": list(candidates),
-        "layout": "candidates",
+        "reading": {"prompt": ["prompt"], "responses": "responses"},
         "columns": {"group": "group" if config.prompts.group else None},
         "plain_text": config.prompts.plain_text,
     }

@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config.run import Input
+from mapjob.config.input import Input
+from mapjob.corpus.cells import read_turns
 from mapjob.corpus.files import FoundFiles, find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
-from mapjob.corpus.records import Record, Text, is_empty, messages
+from mapjob.corpus.records import Record, Text, is_empty
 from mapjob.errors import ConfigError, InputError, Reason, RowError
 from mapjob.lab.selfplay.config import Prompts
 
@@ -119,11 +120,11 @@ def _prompt(row: dict[str, Any] | None, source: Prompts, style: Style) -> Prompt
         return RowError(Reason.BAD_MESSAGES, "messages where plain strings are continued")
     else:
         try:
-            value = messages(value, "prompt")
-            _check_plain(row[source.column])
+            value = read_turns(value, "user", "prompt")
+            _check_plain(value)
         except RowError as error:
             return error
-        if value[-1]["role"] != "user":
+        if not value or value[-1]["role"] != "user":
             return RowError(Reason.BAD_MESSAGES, "the prompt does not end in a user turn")
     group = row.get(source.group) if source.group else None
     lineage = {name: row[name] for name in LINEAGE if row.get(name) is not None}

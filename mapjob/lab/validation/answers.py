@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapjob.arrays import F64
-from mapjob.config.run import Columns, Config, Model, Scoring
+from mapjob.config.input import Columns
+from mapjob.config.run import Config, Model, Scoring
 from mapjob.corpus.plan import Corpus, Style
+from mapjob.corpus.reading import Reading
 from mapjob.corpus.records import Record, Text
 from mapjob.errors import RowError
 from mapjob.lab.selfplay.config import Generation
@@ -46,7 +48,7 @@ class Scores:
         style = scorer_style(name, files, style)
         encoding = EncodingSpec(files, style, scoring.model_copy(update={"control_tokens": "keep"}), ())
         self._kind = "rewards" if is_reward(name) else "logps"
-        self._encoder = Encoder(encoding, Corpus("trl", Columns(), style))
+        self._encoder = Encoder(encoding, Corpus(Reading(), Columns(), style))
         self._scorer = make_scorer(ScorerSpec(name, self._kind, files, encoding, {}))
 
     def of(self, records: Sequence[Record]) -> tuple[F64, F64]:

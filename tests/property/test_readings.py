@@ -1,4 +1,4 @@
-"""Layouts round-trip: a prompt and its completions, written as a row of each layout, are read back as they were."""
+"""Readings round-trip: a prompt and its completions, written as a row of each form, are read back as they were."""
 
 import json
 import re
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mapjob.config.run import Columns
-from mapjob.corpus.layouts import LAYOUTS
 from mapjob.corpus.reader import read_records, read_rows
-from mapjob.corpus.records import Record, as_chat
+from mapjob.corpus.reading import as_chat
+from mapjob.corpus.records import Record
 from mapjob.errors import Reason, RowError
+from tests.readings import READINGS
 
 HARD = [
     "🙂",
@@ -77,7 +77,7 @@ strings = st.builds(Record, text, pair_of_texts)
 
 
 def read(layout: str, rows: list[dict], schema: pa.Schema | None = None) -> list[Record | RowError]:
-    return read_records(pa.Table.from_pylist(rows, schema), LAYOUTS[layout], Columns())
+    return read_records(pa.Table.from_pylist(rows, schema), READINGS[layout])
 
 
 @given(st.lists(strings, min_size=1, max_size=4))
@@ -109,7 +109,7 @@ def test_trl_plain_prompt_with_completions_as_messages(record):
 def test_whole_dialogues(layout, records):
     rows = [{"chosen": r.prompt + r.completions[0], "rejected": r.prompt + r.completions[1]} for r in records]
     if layout == "ultrafeedback":
-        rows = [{"prompt": "the prompt once more", "score_chosen": 8.0, **row} for row in rows]
+        rows = [{"prompt": r.prompt[-1]["content"], "score_chosen": 8.0, **row} for r, row in zip(records, rows)]
     assert read(layout, rows) == records
 
 
@@ -200,7 +200,7 @@ def test_hh_as_chat(exchanges, question, answers):
     expected = Record(
         [*turns, turn("user", question.strip())], [[turn("assistant", answer.strip())] for answer in answers]
     )
-    assert LAYOUTS["hh"].to_chat(record) == expected
+    assert as_chat(record) == expected
 
 
 def test_hh_real_dialogues_lose_no_character(shared):
@@ -209,13 +209,13 @@ def test_hh_real_dialogues_lose_no_character(shared):
     for file in sorted((shared / "data" / "hh_harmless_test").glob("*.parquet")):
         table = pq.read_table(file)
         dialogues += zip(table["chosen"].to_pylist(), table["rejected"].to_pylist())
-        records += read_records(table, LAYOUTS["hh"], Columns())
+        records += read_records(table, READINGS["hh"])
     good = [(pair, record) for pair, record in zip(dialogues, records) if isinstance(record, Record)]
     assert len(good) > 0.97 * len(records) > 2000
     for pair, record in good:
         assert tuple(record.prompt + completion for completion in record.completions) == pair
         assert record.prompt.endswith("\n\nAssistant:")
-        chat = LAYOUTS["hh"].to_chat(record)
+        chat = as_chat(record)
         assert chat.prompt[-1]["role"] == "user"
         assert all(completion[0]["role"] == completion[-1]["role"] == "assistant" for completion in chat.completions)
 
@@ -243,7 +243,7 @@ def test_strings_through_parquet(tmp_path, kind, records, row_group_size):
     table = table.cast(pa.schema([(name, STRING_KINDS[kind]) for name in table.column_names]))
     read_back = through_parquet(table, tmp_path, row_group_size)
     assert read_back.schema.field("prompt").type == STRING_KINDS[kind]
-    assert read_records(read_back, LAYOUTS["trl"], Columns()) == records
+    assert read_records(read_back, READINGS["trl"]) == records
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -254,7 +254,7 @@ def test_messages_through_parquet(tmp_path, large, records, row_group_size):
     messages = wrap(pa.struct([("role", string), ("content", string)]))
     rows = [{"chosen": r.prompt + r.completions[0], "rejected": r.prompt + r.completions[1]} for r in records]
     table = pa.Table.from_pylist(rows, pa.schema([("chosen", messages), ("rejected", messages)]))
-    assert read_records(through_parquet(table, tmp_path, row_group_size), LAYOUTS["openrlhf"], Columns()) == records
+    assert read_records(through_parquet(table, tmp_path, row_group_size), READINGS["openrlhf"]) == records
 
 
 # Nonsense
@@ -271,16 +271,16 @@ values = st.recursive(
 )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", READINGS)
 @given(data=st.data())
 def test_any_value_in_any_column_is_a_record_or_a_row_error(layout, data):
     """A row of the wrong shape goes to errors/ with its reason; it never ends the run."""
-    row = {name: data.draw(values | st.binary(max_size=3), name) for name in LAYOUTS[layout].columns}
+    row = {name: data.draw(values | st.binary(max_size=3), name) for name in READINGS[layout].columns}
     try:
         table = pa.Table.from_pylist([row])
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         assume(False)
-    (record,) = read_records(table, LAYOUTS[layout], Columns())
+    (record,) = read_records(table, READINGS[layout])
     if isinstance(record, RowError):
         assert record.reason in Reason
     else:
@@ -301,6 +301,6 @@ def test_text_that_is_not_utf8_is_an_error_of_its_row():
     raw = pa.array([b"caf\xe9", b"fine"])
     prompt = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
     table = pa.table({"prompt": prompt, "chosen": ["a", "a"], "rejected": ["b", "b"]})
-    bad, good = read_records(table, LAYOUTS["trl"], Columns())
+    bad, good = read_records(table, READINGS["trl"])
     assert isinstance(bad, RowError)
     assert good == Record("fine", ["a", "b"])
