@@ -172,7 +172,7 @@ def test_a_row_cannot_set_what_rendering_goes_by(spec, name):
 def test_tools_are_refused_by_name_where_the_template_takes_none(tmp_path, policy):
     plain = make_reward(tmp_path / "reward", "llama", make_tokenizer())
     tree = config_tree(tmp_path, tmp_path / "out", policy, plain)
-    config, corpus = parse_config(tree), replace(CORPUS, template_columns=("tools",))
+    config, corpus = parse_config(tree), replace(CORPUS, reading=replace(CORPUS.reading, template=("tools",)))
     with pytest.raises(ModelError, match=r"column tools.*reward takes none") as caught:
         scorer_specs(config, corpus, scorer_files(config))
     assert "ignore: [tools]" in caught.value.do
