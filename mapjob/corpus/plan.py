@@ -23,7 +23,7 @@ from mapjob.corpus.recognise import recognise
 from mapjob.corpus.records import Record
 from mapjob.errors import IncompleteError, InputError
 
-HEAD_ROWS, HEAD_FILES = 20, 5
+HEAD_ROWS, HEAD_FILES = 20, 3
 HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 NO_FIELDS = pa.schema([])
 

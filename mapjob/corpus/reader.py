@@ -49,7 +49,8 @@ def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None
     row = edges[groups[0]] if groups else 0
     batches = []
     options = {"row_groups": groups, "columns": columns, "use_threads": False}  # see store/tables.py
-    for batch in file.iter_batches(BATCH_ROWS, **options) if groups else ():
+    size = max(1, min(BATCH_ROWS, stop - row))  # of a few first rows, no page behind theirs is fetched
+    for batch in file.iter_batches(size, **options) if groups else ():
         if row + batch.num_rows > start:
             batches.append(batch.slice(max(0, start - row), stop - max(start, row)))
         row += batch.num_rows
