@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.cli.conftest import Mapjob
-from tests.fakes import make_policy, make_reward, make_tokenizer
+from tests.fakes import make_policy, make_reward, make_tokenizer, write_corpus
 
 RunFile = Callable[..., Path]
 
@@ -141,3 +141,15 @@ def test_usage(here: Mapjob) -> None:
     help_text = here("run", "--help")
     assert help_text.returncode == 0
     assert "Example" in help_text.stdout
+
+
+def test_too_many_broken_rows_end_a_plan_before_a_model_is_loaded(
+    here: Mapjob, run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"p {i}", "chosen": "yes", "rejected": None if i in (3, 7) else "no"} for i in range(40)]
+    write_corpus(tmp_path / "rows", rows)
+    path = run_file(input={"path": str(tmp_path / "rows")})
+    monkeypatch.setattr("mapjob.job.forecast.make_scorer", lambda *_: pytest.fail("a model is loaded"))
+    refused(here("plan", path), 3, "5.00% of the 40 rows", "2 null_field", "row 3", "rejected is null", "mapjob read")
+    allowed = here("plan", path, "--set", "max_error_rate=0.05", "--no-measure")
+    assert allowed.returncode == 0, allowed.stderr
