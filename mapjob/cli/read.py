@@ -1,6 +1,7 @@
 """`mapjob read`: how the corpus is read. No model is loaded."""
 
 import json
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def read(
     with tempfile.TemporaryDirectory() as folder:
         run_file = _parse(read_tree(config, overrides or ()), folder, config)
         plan = make_plan(run_file.input, True, run_file.execution.rows_per_unit, output=run_file.output.path)
+        for line in _describe(plan):
+            print(one_line(line), file=sys.stderr if json_rows else sys.stdout)
         if json_rows:
             for row in islice(_rows(plan), rows):
                 print(json.dumps(_as_json(*row, plan.corpus), ensure_ascii=False, default=str))
@@ -77,13 +80,15 @@ def _alone(completion: Text) -> Text:
     return completion[0]["content"] if is_plain else completion
 
 
-def _print(plan: Plan, num_rows: int) -> None:
-    for note in plan.notes:
-        print(one_line(note))
-    print("\n".join(map(one_line, to_yaml(plan.corpus.reading).split("\n"))))
-    print(f"{plan.num_rows:,} rows in {plan.num_files} files; plain strings are read as {plan.corpus.style}")
+def _describe(plan: Plan) -> Iterator[str]:
+    yield from plan.notes
+    yield from to_yaml(plan.corpus.reading).split("\n")
+    yield f"{plan.num_rows:,} rows in {plan.num_files} files, read as {plan.corpus.style}"
     if plan.corpus.reading.template:
-        print(f"{' and '.join(plan.corpus.reading.template)}: given to the chat template of each model")
+        yield f"{' and '.join(plan.corpus.reading.template)}: given to the chat template of each model"
+
+
+def _print(plan: Plan, num_rows: int) -> None:
     reasons: Counter[str] = Counter()
     for index, (file, row, record) in enumerate(islice(_rows(plan), max(LOOKED_AT, num_rows))):
         if index < num_rows:

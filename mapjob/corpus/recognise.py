@@ -18,24 +18,8 @@ from mapjob.errors import ConfigError, InputError
 
 RESPONSES = ("responses", "completions", "candidates", "answers", "outputs", "generations", "summaries", "samples")
 SYSTEM = ("system", "system_prompt", "system_message")
-PROMPT = [
-    "prompt",
-    "question",
-    "instruction",
-    "query",
-    "messages",
-    "conversations",
-    "conversation",
-    "dialogue",
-    "input",
-    "prompts",
-    "questions",
-    "instructions",
-    "problem",
-    "context",
-    "info.post",
-    "post",
-]
+PROMPT = ("prompt", "question", "instruction", "query", "messages", "conversations", "conversation", "dialogue")
+PROMPT += ("input", "prompts", "questions", "instructions", "problem", "context", "info.post", "post")
 TEMPLATE = ("tools", "chat_template_kwargs")  # what TRL gives to the chat template beside the messages
 
 
