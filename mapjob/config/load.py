@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -50,10 +51,25 @@ def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Co
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"] if part not in (ONE, SEVERAL))
             unknown = fault["type"] == "extra_forbidden"
-            what = "unknown key" if unknown else fault["msg"].removeprefix("Value error, ")
+            what = (
+                f"unknown key{_did_you_mean(kind, fault['loc'])}"
+                if unknown
+                else fault["msg"].removeprefix("Value error, ")
+            )
             faults.append(f"{key or 'run file'}: {what}")
         do = f"`{kind.explained_by}` lists every key and its values"
         raise ConfigError("; ".join(faults), where, do) from None
+
+
+def _did_you_mean(kind: Any, path: tuple[int | str, ...]) -> str:
+    """The key of that section whose name is nearest to the unknown one at the end of the path."""
+    *parents, key = path
+    for name in parents:
+        fields = getattr(kind, "model_fields", {})
+        inside = [fields[name].annotation, *get_args(fields[name].annotation)] if name in fields else []
+        kind = next((part for part in inside if hasattr(part, "model_fields")), None)
+    near = get_close_matches(str(key), getattr(kind, "model_fields", ()), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
