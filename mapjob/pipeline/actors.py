@@ -100,7 +100,11 @@ class ScorerActor:
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
         wanted = [scorer for scorer in self._scorers() if scorer.spec.name in todo.missing]
-        return with_columns(block, {s.spec.name: self._score(s, todo.unit, block) for s in wanted})
+        columns = {s.spec.name: self._score(s, todo.unit, block) for s in wanted}
+        for scorer in wanted:
+            # Weights on CPU may be pages of their file: what is written over it would be in these columns.
+            scorer.spec.files.check_unchanged(scorer.spec.name)
+        return with_columns(block, columns)
 
     def _score(self, scorer: "Scorer", unit: Unit, block: pa.Table) -> pa.Table:
         records = from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer()))

@@ -2,15 +2,16 @@
 
 import json
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mapjob.config.run import Model
-from mapjob.errors import ModelError
+from mapjob.errors import IncompleteError, ModelError
 from mapjob.escaping import first_line
-from mapjob.scoring.own_code import classes_of, code_hash, content_hash, make_importable
+from mapjob.scoring.contents import Known, content_hash, known_digests, remember
+from mapjob.scoring.own_code import classes_of, code_hash, make_importable
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
@@ -35,12 +36,18 @@ class AdapterFiles:
     def folder(self) -> Path:
         return Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, ADAPTER)
 
+    def check_unchanged(self, name: str) -> None:
+        """Raises IncompleteError if the folder no longer holds what the run had planned."""
+        if self.commit is None and _pattern_hash(self.folder, ADAPTER) != self.weights_hash:
+            raise _changed("the adapter", f"models.{name}.adapter: {self.location}")
+
 
 @dataclass(frozen=True)
 class ModelFiles:
     """A model of the run file as files, on this machine or on the hub; the hashes change whenever its numbers could.
 
     path is what the run file says; location the absolute folder, or the name on the hub, there with its commit.
+    known: what has been read of the files, so that no other process on the same disk has to read them for their hashes.
     """
 
     path: str
@@ -52,6 +59,7 @@ class ModelFiles:
     adapter: AdapterFiles | None = None
     code: str | None = None  # pins its own code, if the run file allows that to run: a hash, or the commit
     code_allowed: bool = False  # the command line allows it too
+    known: Known = field(default=(), compare=False, repr=False)
 
     def folder(self, weights: bool = False) -> Path:
         """Where config and tokenizer are on this machine. What is on the hub is fetched, the weights when asked for."""
@@ -60,17 +68,33 @@ class ModelFiles:
         wanted = (*(WEIGHTS if weights else ()), *DESCRIPTION, *(CODE if self.code else ()))
         return _snapshot(self.location, self.commit, wanted)
 
+    def check_unchanged(self, name: str) -> None:
+        """Raises IncompleteError if the folder no longer holds the weights that the run had planned.
+
+        name: what the run file calls the model. Cheap while stat says that no file was touched, so that it is asked
+        after every unit.
+        """
+        remember(self.known)
+        if self.commit is None and _pattern_hash(Path(self.location), WEIGHTS) != self.weights_hash:
+            raise _changed("the weights of the model", self.where(name))
+        if self.adapter is not None:
+            self.adapter.check_unchanged(name)
+
+    def check_tokenizer_unchanged(self) -> None:
+        """Raises IncompleteError if the folder no longer holds the tokenizer that the run had planned."""
+        if self.commit is None and _pattern_hash(Path(self.location), TOKENIZER) != self.tokenizer_hash:
+            raise _changed("the tokenizer", self.path)
+
     def runs_own_code(self) -> bool:
         """Whether transformers may run the code that comes with the model; it is ready to be imported then.
 
-        Raises ModelError when the code is no longer what was planned, or cannot be imported.
+        Raises IncompleteError when the code is no longer what was planned, and ModelError if it cannot be imported.
         """
         if not self.code_allowed:
             return False
         folder = self.folder()
         if self.commit is None and code_hash(folder) != self.code:
-            do = "look at what changed, then run the same command again"
-            raise ModelError("the model's own code changed after the run had planned it", self.path, do)
+            raise _changed("the model's own code", self.path)
         make_importable(folder, self.path)
         return True
 
@@ -116,6 +140,7 @@ def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFil
         _check_weights(folder, where)
         hashes = _pattern_hash(folder, WEIGHTS), _pattern_hash(folder, TOKENIZER)
         location, commit, code = str(folder), None, code_hash(folder) if trusted else None
+        known = known_digests((*_matching(folder, WEIGHTS), *_matching(folder, TOKENIZER)))
     else:
         _check_hub_name(model.path, where)
         if trusted and not re.fullmatch(r"[0-9a-f]{40}", model.revision or ""):
@@ -127,10 +152,11 @@ def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFil
         folder = _snapshot(model.path, model.revision, (*DESCRIPTION, *CODE) if trusted else DESCRIPTION)
         commit = folder.name  # the hub's cache names a snapshot by its commit
         hashes = f"{model.path}@{commit}", _pattern_hash(folder, TOKENIZER)
-        location, code = model.path, commit if trusted else None
+        location, code, known = model.path, commit if trusted else None, ()
     if trusted:
         classes_of(folder, where)
-    return ModelFiles(model.path, location, commit, model.dtype, *hashes, adapter, code, trusted and code_allowed)
+    allowed = trusted and code_allowed
+    return ModelFiles(model.path, location, commit, model.dtype, *hashes, adapter, code, allowed, known)
 
 
 def _adapter_files(model: Model, role: str) -> AdapterFiles | None:
@@ -178,6 +204,18 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
         ) from None
 
 
-@lru_cache(maxsize=16)
 def _pattern_hash(folder: Path, patterns: tuple[str, ...]) -> str:
-    return content_hash(folder, (file for pattern in patterns for file in folder.glob(pattern) if file.is_file()))
+    try:
+        return content_hash(folder, _matching(folder, patterns))
+    except FileNotFoundError:
+        raise _changed("the folder of a model", str(folder)) from None
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+    return (file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+
+
+def _changed(what: str, where: str) -> IncompleteError:
+    """No number is kept under a name that was made of something else."""
+    do = "run the same command again: it scores with what the folder holds now"
+    return IncompleteError(f"{what} changed after the run had planned it", where, do)

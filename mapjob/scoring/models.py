@@ -56,7 +56,8 @@ def load_model(
 
     Its weights have the values of the run file's dtype; `arithmetic` says what they are stored and multiplied in.
     name: what the run file calls it, for errors. adapters: of all the scorers that share it, by name; None: its own,
-    under its name. spread: over all GPUs, layer by layer. Raises ModelError for weights that are missing or made up.
+    under its name. spread: over all GPUs, layer by layer. Raises ModelError for weights that are missing or made up,
+    and IncompleteError for others than were planned.
     """
     if adapters is None:
         adapters = {name: files.adapter} if files.adapter else {}
@@ -76,6 +77,7 @@ def load_model(
             device_map="auto" if spread else None,
         )
     except (*DAMAGED, TypeError, ImportError, AttributeError) as error:
+        files.check_unchanged(name)
         raise ModelError(f"the model cannot be loaded: {first_line(error)}", where, "check the folder") from error
     if info["missing_keys"]:
         raise ModelError(
@@ -90,6 +92,8 @@ def load_model(
         raise ModelError("the model does not fit on the GPUs of one actor", where, "raise execution.pools.*.num_gpus")
     for adapter_name, adapter in adapters.items():
         model = _with_adapter(model, adapter, kind, adapter_name)
+        adapter.check_unchanged(adapter_name)
+    files.check_unchanged(name)
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
     if arithmetic(files.dtype, device) == "float32":
         model = model.float()

@@ -1,28 +1,17 @@
 """Code that comes with a model (trust_remote_code): pinned, kept to the model's folder, ready to import."""
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
+from mapjob.scoring.contents import content_hash
 
 NAMED_IN = ("config.json", "tokenizer_config.json")
 # `module.Class` of a .py file beside config.json: no other repository (`org/name--module.Class`), no other folder.
 _BESIDE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
-
-
-def content_hash(folder: Path, files: Iterable[Path]) -> str:
-    """A hash of names and contents: a copied folder is the same model, a changed byte is another one."""
-    digest = hashlib.sha256()
-    for file in sorted(set(files)):
-        with file.open("rb") as handle:
-            name = file.relative_to(folder).as_posix()
-            digest.update(f"{name}\0".encode() + hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
 
 
 def code_hash(folder: Path) -> str:

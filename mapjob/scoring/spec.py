@@ -81,7 +81,8 @@ class ScorerSpec:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {**self.identity, "first_written_by": {**asdict(self.files), "scorer": self.name}}
+        files = asdict(replace(self.files, known=()))
+        return {**self.identity, "first_written_by": {**files, "scorer": self.name}}
 
 
 def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelFiles]:

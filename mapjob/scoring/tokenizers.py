@@ -20,15 +20,18 @@ from mapjob.scoring.own_code import needs_code
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """The tokenizer of a model. Raises ModelError when there is none that transformers can load.
 
-    Its own code is run only if the run file and the command line allow it.
+    Its own code is run only if the run file and the command line allow it. Raises IncompleteError for another
+    tokenizer than the run had planned.
     """
     try:
-        return AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=files.runs_own_code())
+        tokenizer = AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=files.runs_own_code())
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         if "trust_remote_code" in str(error):
             raise needs_code("the tokenizer", files.path) from None
         do = "give a folder whose tokenizer transformers knows, saved with save_pretrained"
         raise ModelError(f"the tokenizer cannot be loaded: {first_line(error)}", files.path, do) from None
+    files.check_tokenizer_unchanged()
+    return tokenizer
 
 
 def check_vocabulary(name: str, files: ModelFiles) -> None:

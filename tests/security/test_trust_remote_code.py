@@ -10,7 +10,7 @@ import yaml
 
 from mapjob.config.load import parse_config
 from mapjob.config.run import Model
-from mapjob.errors import ModelError
+from mapjob.errors import IncompleteError, ModelError
 from mapjob.job.prepare import prepare
 from mapjob.job.run import rank_job
 from mapjob.scoring.model_files import model_files
@@ -150,7 +150,7 @@ def test_the_workers_refuse_a_tokenizer_that_is_too_large(tree: dict, tmp_path: 
 def test_code_that_changes_after_the_plan_is_not_run(tree: dict, tmp_path: Path) -> None:
     files = scorer_files(parse_config(tree), code_allowed=True)["policy"]
     (tmp_path / "own" / "parts.py").write_text("SCALE = 2.0\n")
-    with pytest.raises(ModelError, match="changed after the run had planned it"):
+    with pytest.raises(IncompleteError, match="changed after the run had planned it"):
         load_tokenizer(files)
     assert noted(tmp_path) == {}
 
