@@ -17,6 +17,14 @@ Result = dict[str, Any]  # of a command: the object that --json prints
 
 Run = Annotated[str, Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
 ConfigFile = Annotated[str, Argument(metavar="CONFIG", help="The run file (YAML).")]
+Ranked = Annotated[
+    str,
+    Argument(
+        metavar="CONFIG|OUTPUT",
+        help="The run file (YAML). Or an output folder or a run folder, for the settings of its run: then no model is "
+        "needed, not even its files.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),

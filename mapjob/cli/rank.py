@@ -4,8 +4,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
-from mapjob.config.load import load_config
+from mapjob.cli.options import Limit, Overrides, Ranked, Result, TrustRemoteCode, print_run
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS
@@ -30,7 +29,7 @@ List = Annotated[
 
 
 def rank(
-    config: ConfigFile,
+    source: Ranked,
     overrides: Overrides = None,
     limit: Limit = None,
     list_metrics: List = False,
@@ -38,6 +37,6 @@ def rank(
 ) -> Result:
     """Rank and publish from the stored scores, as a new run. No model is loaded.
 
-    Example: mapjob rank configs/demo.yaml --set selection.alpha=2.5 --set selection.keep='{count: 500}'
+    Example: mapjob rank runs/demo --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    return print_run(rank_job(load_config(config, overrides or ()), limit, trust_remote_code))
+    return print_run(rank_job(source, limit, trust_remote_code, overrides or ()))

@@ -14,7 +14,7 @@ from mapjob.store.run_folder import open_run
 def show(
     run: Run, which: Annotated[str, Argument(metavar="RANK|PAIR_ID", help="A rank (1 = best) or a pair_id.")]
 ) -> None:
-    """Print a pair of a finished run: prompt, both completions, margins, and why it has its rank.
+    """Print a pair of a finished run: prompt, both completions, margins, and why it has its rank. No model is needed.
 
     Example: mapjob show runs/demo 1
     """

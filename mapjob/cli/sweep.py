@@ -4,8 +4,7 @@ from typing import Annotated, get_args
 
 from typer import Option
 
-from mapjob.cli.options import ConfigFile, Limit, Overrides, Result
-from mapjob.config.load import load_config
+from mapjob.cli.options import Limit, Overrides, Ranked, Result
 from mapjob.config.run import Metric
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
@@ -16,7 +15,7 @@ from mapjob.report.sweep import sweep_text
 
 
 def sweep(
-    config: ConfigFile,
+    source: Ranked,
     alpha: Annotated[
         str, Option(help="Numbers, or `calibrated` for margins in log-odds.")
     ] = "0.25,0.5,1,2.5,calibrated",
@@ -27,10 +26,10 @@ def sweep(
 ) -> Result:
     """Compare selections from the stored scores: overlap, labels, lengths, groups and margins. No model is loaded.
 
-    Example: mapjob sweep configs/demo.yaml --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
+    Example: mapjob sweep runs/demo --alpha 0.25,1,2.5 --ratio 0.4 --metric map,explicit
     """
     wanted = _choices(metric, alpha, ratio)
-    swept, url = sweep_job(load_config(config, overrides or ()), wanted, limit)
+    swept, url = sweep_job(source, wanted, limit, overrides or ())
     print(sweep_text(swept))
     print(f"sweep: {one_line(url)} (sweep.json, overlap.svg)")
     return {"sweep_path": url, **swept_json(swept)}

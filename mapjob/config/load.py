@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -37,9 +38,14 @@ def read_tree(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> 
         raise ConfigError(f"the run file is not valid YAML: {error}", str(path), "fix the line named above")
     if not isinstance(tree, dict):
         raise ConfigError("the run file is not a mapping of keys", str(path), "start from one of configs/")
+    apply_overrides(tree, overrides)
+    return tree
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Put `a.b=value` overrides (values are YAML) into a plain mapping. Raises ConfigError for one that is none."""
     for override in overrides:
         _apply(tree, override)
-    return tree
 
 
 def parse_config(tree: dict[str, Any], where: str = "config", kind: type[S] = Config) -> S:

@@ -1,10 +1,15 @@
-"""A run file with its corpus and its models: what is known before a model is loaded or a byte is written."""
+"""A run file, or a finished run, with its corpus and its models: what is known before a model is loaded."""
 
+import copy
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from mapjob.config.load import apply_overrides, load_config, parse_config
 from mapjob.config.run import WITH_ALPHA, Config
 from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, make_plan
@@ -13,28 +18,37 @@ from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import DerivedColumns, derived_columns
+from mapjob.scoring.recorded import HAS_TEMPLATE, Record, record, recorded_families, recorded_models
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.selection.manifest import run_id
-from mapjob.store.run_folder import RunFolder
+from mapjob.store.run_folder import Manifest, RunFolder, open_run, path_of
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
+
+RunFile = Config | dict[str, Any] | str  # its path, its content, or a Config
+Source = RunFile  # or the path of an output or run folder
+
+SCORED_BY = ("input", "models", "scoring", "execution", "output")  # keys that another ranking of a run leaves alone
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run file with its corpus and its models."""
+    """A run file with its corpus and its models.
+
+    families: name -> fingerprint of every column family, the records first. models: what a manifest keeps of each, by
+    scorer. derived, scorers: what computes the families; none if only what is scored is ranked.
+    """
 
     config: Config
     plan: Plan
-    derived: tuple[DerivedColumns, ...]
-    scorers: tuple[ScorerSpec, ...]
+    families: dict[str, str]
+    models: dict[str, Record]
     store: ScoreStore
     limit: int | None
-
-    @property
-    def families(self) -> dict[str, str]:
-        """Name -> fingerprint of every column family, the records first."""
-        return {spec.name: spec.fingerprint for spec in (*self.derived, *self.scorers)}
+    derived: tuple[DerivedColumns, ...] = ()
+    scorers: tuple[ScorerSpec, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -47,7 +61,7 @@ class Job:
     @property
     def control(self) -> re.Pattern[str] | None:
         """What scoring broke up in the texts (control_tokens: sanitize), so that a selection holds what was scored."""
-        markers = self.scorers[0].encoding.markers
+        markers = self.models["policy"]["encoding"]["markers"]
         return control_pattern(markers) if markers else None
 
     def todo(self) -> list[Todo]:
@@ -71,14 +85,73 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
         do = "add trust_remote_code: true to the model whose code is to run, or drop the flag"
         raise ConfigError("--trust-remote-code is given, but the run file trusts no model", "models", do)
     files = scorer_files(config, code_allowed)
-    check_output_is_apart(config)
-    has_template, rows_per_unit = files["policy"].has_chat_template, config.execution.rows_per_unit
-    plan = make_plan(config.input, has_template, rows_per_unit, limit, config.output.path)
-    check_selection(config, plan)
+    plan = _plan(config, files["policy"].has_chat_template, limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
-    store = ScoreStore(config.output.path)
-    derived = tuple(derived_columns(plan.corpus, scorers[0], config.selection))
-    return Job(config, plan, derived, scorers, store, limit)
+    encoding = scorers[0].encoding
+    derived = tuple(derived_columns(plan.corpus, config.selection, encoding.identity, encoding))
+    families = {spec.name: spec.fingerprint for spec in (*derived, *scorers)}
+    models = {spec.name: record(spec) for spec in scorers if spec.name in files}
+    return Job(config, plan, families, models, ScoreStore(config.output.path), limit, derived, scorers)
+
+
+def read_config(config: RunFile, overrides: Sequence[str] = ()) -> Config:
+    """A run file with `a.b=value` overrides. Raises ConfigError with every fault."""
+    if isinstance(config, str):
+        return load_config(config, tuple(overrides))
+    if isinstance(config, Config) and not overrides:
+        return config
+    tree = config.model_dump(mode="json") if isinstance(config, Config) else copy.deepcopy(config)
+    apply_overrides(tree, overrides)
+    return parse_config(tree)
+
+
+def read_source(source: Source, overrides: Sequence[str] = ()) -> tuple[Config, Manifest | None]:
+    """The settings of a run file (and None), or of the finished run in a folder; overrides: `a.b=value`, on top.
+
+    Raises ConfigError with every fault, and for an override of a run that changes what is scored.
+    """
+    if not (isinstance(source, str) and ("://" in source or Path(source).is_dir())):
+        return read_config(source, overrides), None
+    manifest = open_run(source).manifest
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0] in SCORED_BY:
+            raise ConfigError(
+                f"a folder is ranked as it was scored, so no key of {', '.join(SCORED_BY)} can be set",
+                f"--set {override}",
+                "give the run file in place of the folder, with this override",
+            )
+    log.info(f"with the settings and scores of {path_of(manifest)}")
+    tree = copy.deepcopy(manifest["config"])
+    apply_overrides(tree, overrides)
+    return parse_config(tree, path_of(manifest)), manifest
+
+
+def prepare_scored(config: Config, ran: Manifest | None, limit: int | None = None, code_allowed: bool = False) -> Job:
+    """A job that ranks what is scored. ran: of a finished run with the same models, so that not even their files are
+    needed; None: as `prepare`. limit: by default that of the run.
+
+    Raises ConfigError if the run folder does not say what of the models decides the scores.
+    """
+    if ran is None:
+        return prepare(config, limit, code_allowed)
+    if code_allowed:
+        what = "--trust-remote-code is given, but a folder is ranked without any model"
+        raise ConfigError(what, path_of(ran), "drop the flag")
+    if any(HAS_TEMPLATE not in model for model in ran["models"].values()):
+        what = "an older version of mapjob wrote this run, and its manifest does not say enough of the models"
+        raise ConfigError(what, path_of(ran), "give the run file; the run that it makes can be ranked without models")
+    limit = ran["limit"] if limit is None else limit
+    models = recorded_models(config, ran["models"])
+    plan = _plan(config, models["policy"][HAS_TEMPLATE], limit)
+    families = recorded_families(config, plan.corpus, models)
+    return Job(config, plan, families, models, ScoreStore(config.output.path), limit)
+
+
+def _plan(config: Config, policy_has_template: bool, limit: int | None) -> Plan:
+    check_output_is_apart(config)
+    plan = make_plan(config.input, policy_has_template, config.execution.rows_per_unit, limit, config.output.path)
+    check_selection(config, plan)
+    return plan
 
 
 def check_output_is_apart(config: Config) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from mapjob.arrays import I64
 from mapjob.config.load import fingerprint, parse_config
-from mapjob.config.run import Config, Signals
+from mapjob.config.run import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
-from mapjob.job.prepare import Job, prepare
+from mapjob.job.prepare import Job, Source, prepare_scored, read_source
 from mapjob.ranking.compare import PROFILE_COLUMNS, Choice, Sweep
 from mapjob.ranking.compare import sweep as compare_choices
 from mapjob.ranking.pairs import RankedPairs
@@ -58,22 +58,23 @@ def check_scored(job: Job) -> None:
     if lacking:
         missing = ", ".join(f"{number} of {len(job.plan.units)} units of {name}" for name, number in lacking.items())
         path = job.config.output.path
-        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with this run file scores them")
+        raise IncompleteError(f"the score store lacks {missing}", path, "`mapjob run` with the run file scores them")
 
 
 def prepare_again(manifest: Manifest, do: str) -> Job:
-    """The job of a finished run. Raises ConfigError if the corpus or a model is no longer that of the run; do: then."""
-    job = prepare(parse_config(manifest["config"]), manifest["limit"])
+    """The job of a finished run, without its models. Raises ConfigError if the corpus is not as it was; do: then."""
+    job = prepare_scored(parse_config(manifest["config"]), manifest)
     if job.run_id != manifest["run_id"]:
-        what = "the corpus or a model changed since this run, so only its selected pairs can be read"
-        raise ConfigError(what, path_of(manifest), do)
+        is_same = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
+        why = "another version of mapjob made this run" if is_same else "the corpus changed since this run"
+        raise ConfigError(f"{why}, so only its selected pairs can be read", path_of(manifest), do)
     return job
 
 
 def find_pair(manifest: Manifest, which: str) -> dict[str, Any] | None:
     """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
 
-    Raises ConfigError if the corpus or a model is no longer that of the run.
+    Raises ConfigError if the corpus is no longer that of the run.
     """
     job = prepare_again(manifest, "run the run file again to rank what the corpus is now")
     scored, ranking = rank_scored(job)
@@ -105,15 +106,19 @@ def pick_rows(job: Job, scored: Scored, ranking: Ranking, index: I64) -> list[di
     ]
 
 
-def sweep_job(config: Config, wanted: Sequence[Choice], limit: int | None = None) -> tuple[Sweep, str]:
+def sweep_job(
+    source: Source, wanted: Sequence[Choice], limit: int | None = None, overrides: Sequence[str] = ()
+) -> tuple[Sweep, str]:
     """Select by every choice from the score store, and publish nothing but the comparison; no model is loaded.
 
-    Returns it, and the URL of its folder (`sweep.json`, `overlap.svg`). Raises as `rank` does.
+    source, overrides: as in `rank_job`. Returns the comparison, and the URL of its folder (`sweep.json`,
+    `overlap.svg`). Raises as `rank_job` does.
     """
+    config, ran = read_source(source, overrides)
     metrics = tuple(dict.fromkeys(choice.metric for choice in wanted))
     selection = config.selection.model_copy(update={"metrics": metrics, "signals": Signals()})
     config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
-    job = prepare(config, limit)
+    job = prepare_scored(config, ran, limit)
     check_scored(job)
     scored = _load(job)
     swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)

@@ -5,16 +5,23 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from mapjob.config.load import load_config, parse_config
-from mapjob.config.run import Config
 from mapjob.errors import ConfigError
-from mapjob.job.prepare import Job, describe, find_warnings, prepare
+from mapjob.job.prepare import (
+    Job,
+    RunFile,
+    Source,
+    describe,
+    find_warnings,
+    prepare,
+    prepare_scored,
+    read_config,
+    read_source,
+)
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.stages import Todo, passes
@@ -30,12 +37,10 @@ from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
 from mapjob.selection.scored import Scored
-from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, path_of
+from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, path_of, where_it_is
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
-
-RunFile = Config | dict[str, Any] | str  # its path, its content, or a Config
 
 # A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
 UNITS_PER_PASS = 2_000
@@ -50,7 +55,7 @@ def run_job(
     allows it too. events: a file to append JSON lines to. Raises MapjobError; what is committed by then stays, and the
     same call resumes from it.
     """
-    config = _read_config(config)
+    config = read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
         keys = ", ".join(f"models.{name}.trust_remote_code" for name in trusted)
         do = "read that code, then add --trust-remote-code; or take the key out of the run file"
@@ -65,7 +70,7 @@ def run_job(
     if finished is not None:
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
-        return finished
+        return where_it_is(finished, config.output.path)
     Storage(config.output.path).check_conditions()
     log_file = Events(events)
     log_file.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
@@ -75,16 +80,21 @@ def run_job(
     return manifest
 
 
-def rank_job(config: RunFile, limit: int | None = None, code_allowed: bool = False) -> Manifest:
+def rank_job(
+    source: Source, limit: int | None = None, code_allowed: bool = False, overrides: Sequence[str] = ()
+) -> Manifest:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
-    Raises IncompleteError if scores are missing.
+    source: a run file's path, its content, or a Config; or the path of an output folder or a run folder, for the
+    settings of its (newest) run on the corpus as it is now: then not even the models' files are needed. overrides:
+    `a.b=value` on top, as --set gives them. Raises IncompleteError if scores are missing.
     """
     spent = Spent()
-    job = prepare(_read_config(config), limit, code_allowed)
+    config, ran = read_source(source, overrides)
+    job = prepare_scored(config, ran, limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.read_manifest()
-    return finished if finished is not None else _rank_and_publish(job, spent)
+    return _rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
 
 
 def render_report(run: FinishedRun, num_examples: int = 0) -> str:
@@ -175,7 +185,7 @@ def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
         job.plan,
         job.families,
         ranking,
-        models={s.name: {"weights": s.files.weights_hash, "tokenizer": s.files.tokenizer_hash} for s in job.scorers},
+        models=job.models,
         limit=job.limit,
         counts=count_rows(job.plan, ranking, count_reasons(refused)),
         flags=scored.flags,
@@ -213,7 +223,8 @@ def load_scores(path: str) -> pa.Table:
     """Every ranked pair of a finished run in rank order: ids, scores, margins, group and `selected`, no texts.
 
     path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
-    `datasets.Dataset(table)` a dataset. Raises ConfigError if the corpus or a model is no longer that of the run.
+    `datasets.Dataset(table)` a dataset. No model is needed. Raises ConfigError if the corpus is no longer that of the
+    run.
     """
     job = prepare_again(open_run(path).manifest, "read selected/, or run the run file again")
     scored, ranking = rank_scored(job)
@@ -227,9 +238,3 @@ def load_scores(path: str) -> pa.Table:
         parts.append(pa.table({**unit_rows.our_columns(pairs), "group": pairs.group}))
     selected = pa.array(np.isin(every, ranking.kept))
     return pa.concat_tables(parts).append_column("selected", selected).take(pa.array(ranking.order))
-
-
-def _read_config(config: RunFile) -> Config:
-    if isinstance(config, Config):
-        return config
-    return parse_config(config) if isinstance(config, dict) else load_config(config)

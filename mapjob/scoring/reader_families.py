@@ -17,7 +17,7 @@ from mapjob.corpus.records import Record, plain_text
 from mapjob.errors import RowError
 from mapjob.metrics.columns import DISTANCE
 from mapjob.metrics.dcrm import edit_distances
-from mapjob.scoring.spec import SCHEMA_VERSION, EncodingSpec, ScorerSpec
+from mapjob.scoring.spec import SCHEMA_VERSION, EncodingSpec
 
 if TYPE_CHECKING:  # ranking asks for the specs alone, and encoding takes seconds to import
     from mapjob.scoring.encode import Encoded
@@ -39,16 +39,20 @@ class DerivedColumns:
         return fingerprint(self.identity)
 
 
-def derived_columns(corpus: Corpus, policy: ScorerSpec, selection: Selection) -> list[DerivedColumns]:
+def derived_columns(
+    corpus: Corpus, selection: Selection, identity_of_encoding: dict[str, Any], encoding: EncodingSpec | None = None
+) -> list[DerivedColumns]:
     """The records (ids, content keys and groups, so that ranking never reads text again), and what the selection asks
     for: edit distances in the policy's tokens, and signatures of near duplicates.
+
+    encoding: the policy's, of that identity; None where nothing is to be computed.
     """
     common = {"schema_version": SCHEMA_VERSION, "reading": corpus.identity}
     columns = {"id": corpus.columns.id, "group": corpus.columns.group}
     specs = [DerivedColumns(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
     if DISTANCE in selection.scored_columns:
-        identity = {**common, "kind": EDIT_DISTANCE, "encoding": policy.encoding.identity}
-        specs.append(DerivedColumns(EDIT_DISTANCE, identity, policy.encoding))
+        identity = {**common, "kind": EDIT_DISTANCE, "encoding": identity_of_encoding}
+        specs.append(DerivedColumns(EDIT_DISTANCE, identity, encoding))
     if selection.near_duplicates is not None:
         from mapjob.ranking.near_duplicates import COVERS  # with datasketch and scipy, which few runs need
 

@@ -1,5 +1,6 @@
 """What one scorer is: its model, how text meets it, and the fingerprint under which its columns are kept."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -107,9 +108,9 @@ def is_reward(name: str) -> bool:
     return name.partition(".")[0] == "reward"
 
 
-def scorer_style(name: str, files: ModelFiles, style: Style) -> Style:
+def scorer_style(name: str, has_chat_template: bool, style: Style) -> Style:
     """The corpus's style; but a reward model was trained on its chat template, so it gets it for plain strings too."""
-    return "chat" if is_reward(name) and files.has_chat_template else style
+    return "chat" if is_reward(name) and has_chat_template else style
 
 
 def _check_length(name: str, files: ModelFiles, max_length: int) -> None:
@@ -131,7 +132,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
     markers = _markers(files) if config.scoring.control_tokens == "sanitize" else ()
     specs = []
     for name, model in files.items():
-        style = scorer_style(name, model, corpus.style)
+        style = scorer_style(name, model.has_chat_template, corpus.style)
         if style == "chat" and not model.has_chat_template:
             do = "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw"
             raise ModelError(f"the corpus is read as chat, but the {name} has no chat template", model.where(name), do)
@@ -145,14 +146,18 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         specs.insert(1, replace(policy, name="unconditional", encoding=alone))
     if wanted & set(COLLISION):
         specs.insert(1, replace(policy, name="collision", kind="collision_logps"))
-    by_name = {spec.name: spec for spec in specs}
-    if config.selection.of_reference and by_name["policy"].fingerprint == by_name["reference"].fingerprint:
+    check_reference(config, {spec.name: spec.fingerprint for spec in specs})
+    return specs
+
+
+def check_reference(config: Config, fingerprints: Mapping[str, str]) -> None:
+    """Raises ConfigError if the selection compares the policy with itself. fingerprints: by name of scorer."""
+    if config.selection.of_reference and fingerprints["policy"] == fingerprints["reference"]:
         raise ConfigError(
             "policy and reference are the same model, so every DPO margin is 0 and says nothing about any pair",
-            by_name["reference"].where,
+            f"models.reference.path: {config.scored_models['reference'].path}",
             "take what needs no reference (implicit: simpo), or the reference that the policy was trained from",
         )
-    return specs
 
 
 def _check_tools(name: str, model: ModelFiles) -> None:

@@ -18,7 +18,7 @@ from mapjob.ranking.rank import Ranking
 from mapjob.store.run_folder import Manifest
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-RUN_FOLDER = 2  # what a run folder holds; report.json since 2
+RUN_FOLDER = 3  # what a run folder holds; report.json since 2, what of the models decides the scores since 3
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 

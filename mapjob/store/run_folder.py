@@ -27,7 +27,7 @@ class Manifest(TypedDict):
     fingerprints: dict[str, str]  # by name of column family
     units: list[str]  # ids in reading order: half a million of them for 10^9 pairs
     statistics: dict[str, Any]
-    models: dict[str, dict[str, str]]
+    models: dict[str, dict[str, Any]]  # by scorer: what decides its scores
     limit: int | None
     counts: dict[str, Any]
     flags: dict[str, int]
@@ -148,7 +148,12 @@ def open_run(path: str) -> FinishedRun:
     if folder is None or manifest is None:
         do = "give the run folder that `mapjob run` printed, or the output folder for its newest run"
         raise ConfigError("there is no finished run here (a run folder holds manifest.json)", path, do)
-    return FinishedRun(folder, manifest)
+    return FinishedRun(folder, where_it_is(manifest, output))
+
+
+def where_it_is(manifest: Manifest, output_url: str) -> Manifest:
+    """The manifest of a run in this output, which may have been moved here: its config says where it is now."""
+    return {**manifest, "config": {**manifest["config"], "output": {"path": output_url}}}
 
 
 def path_of(manifest: Manifest) -> str:

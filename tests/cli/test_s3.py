@@ -33,7 +33,7 @@ def test_a_nightly_on_s3(
     ran = here("run", on_disk, *on_s3, "--json")
     second = last_json(ran)
     assert "2 units are already scored, 2 are not" in ran.stderr
-    ranked = last_json(here("rank", on_disk, *on_s3, "--set", "selection.alpha=2.5", "--json"))
+    ranked = last_json(here("rank", f"{swift_bucket}/out", "--set", "selection.alpha=2.5", "--json"))
 
     on_this_disk = [run(load_config(on_disk)), rank_job(load_config(on_disk, ["selection.alpha=2.5"]))]
     for there, local in zip((second, ranked), on_this_disk):

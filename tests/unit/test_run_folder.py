@@ -9,7 +9,7 @@ import pytest
 
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.output import Output
-from mapjob.store.run_folder import FinishedRun, RunFolder, open_run
+from mapjob.store.run_folder import FinishedRun, RunFolder, open_run, path_of
 from mapjob.store.storage import Storage
 from mapjob.store.tables import seal
 
@@ -91,7 +91,7 @@ def latest(root: str) -> dict:
 
 def finish(root: str, run_id: str, finished_at: str) -> FinishedRun:
     """A run that was committed at this time."""
-    manifest = {"run_id": run_id, "finished_at": finished_at}
+    manifest = {"run_id": run_id, "finished_at": finished_at, "config": {"output": {"path": root}}}
     Storage(root).create(f"runs/{run_id}/manifest.json", json.dumps(manifest).encode())
     return FinishedRun(RunFolder(root, run_id), manifest)
 
@@ -155,6 +155,13 @@ def test_open_run_takes_the_run_folder_or_the_output_folder(root):
     assert id_of(root) == id_of(root + "/") == "newer"
     assert id_of(older.folder.url) == id_of(older.folder.url + "/") == "older"
     assert open_run(older.folder.url).manifest == older.manifest
+
+
+def test_a_run_is_where_its_folder_is_now(tmp_path):
+    finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    manifest = open_run(str(tmp_path / "moved" / "runs" / "one")).manifest
+    assert path_of(manifest) == str(tmp_path / "moved" / "runs" / "one")
 
 
 def test_open_run_takes_a_relative_path(tmp_path, monkeypatch):

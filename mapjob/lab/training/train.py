@@ -93,7 +93,7 @@ def train(
     max_length = recipe.max_length or config.scoring.max_length
     files = trainable_files(model or config.models.policy, corpus["style"], max_length, given)
     tokenizer = load_tokenizer(files)
-    if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["tokenizer"]:
+    if COLUMNS[objective] and files.tokenizer_hash != manifest["models"]["reference"]["encoding"]["tokenizer"]:
         log.warning("the tokenizer's files differ from the reference's, whose log-probabilities are taken as they are")
     loss = _loss(objective, parameters)
     progress = _Progress()

@@ -45,7 +45,7 @@ class Scores:
 
     def __init__(self, name: str, model: Model, style: Style, scoring: Scoring):
         files = model_files(model, name)
-        style = scorer_style(name, files, style)
+        style = scorer_style(name, files.has_chat_template, style)
         encoding = EncodingSpec(files, style, scoring.model_copy(update={"control_tokens": "keep"}), ())
         self._kind = "rewards" if is_reward(name) else "logps"
         self._encoder = Encoder(encoding, Corpus(Reading(), Columns(), style))
