@@ -178,7 +178,7 @@ def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pa
         kept_at = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).kept_at
         picked = ranking.order[kept_at]
         of_picked = profile(ranking, picked)
-        names = of_picked.groups.keys() | everything.groups.keys()
+        names = everything.groups | of_picked.groups  # in the same order in every process, and so the same sum
         drift = sum(abs(of_picked.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
         cut_off = float(ranking.score[picked[-1]]) if len(picked) else None
         outcomes.append(Outcome(choice, of_picked, cut_off, drift))
