@@ -12,7 +12,7 @@ import torch
 from mapjob.corpus.plan import Corpus, Unit, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
-from mapjob.errors import InputError, MapjobError, RowError
+from mapjob.errors import InputError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, bisect_crashes
 from mapjob.pipeline.stages import Cost, Todo, tokens_column, with_columns, with_cost
 from mapjob.scoring.costs import peak_flop_per_s, token_cost
@@ -155,10 +155,14 @@ def _score_with_cost(scorer: "Scorer", records: Sequence[Encoded | RowError], nu
 
 
 def defer_error(build: Callable[[], T]) -> Callable[[], T]:
-    """Build now; a MapjobError is raised at the first use. Ray keeps only the text of what a constructor raises."""
+    """Build now; what that raises is raised at the first use. Ray keeps only the text of what a constructor raises, and
+    takes it for the end of a worker, which another one might survive.
+    """
     try:
         result = build()
-    except MapjobError as error:
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:  # noqa: BLE001
         refusal = error
 
         def refused() -> T:

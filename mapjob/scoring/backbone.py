@@ -39,6 +39,11 @@ class Backbone:
                 self._probe_padding()
 
     @property
+    def num_embeddings(self) -> int:
+        """How many tokens the model knows."""
+        return self.network.get_input_embeddings().weight.shape[0]
+
+    @property
     def _multiple(self) -> int:
         """Lengths are padded to a multiple of this: on CPU so that each thread's share is whole vectors in any case."""
         return math.lcm(32, torch.get_num_threads()) if self.device.type == "cpu" else 128
@@ -126,7 +131,7 @@ class Backbone:
             )
 
     def _probe_groups(self) -> list[Group]:
-        vocabulary = self.network.get_input_embeddings().num_embeddings
+        vocabulary = self.num_embeddings
         ids = iter(np.arange(1, 200, dtype=np.int32) * 7919 % vocabulary)
         texts = [np.fromiter(ids, np.int32, n) for n in (9, 6, 11, 1, 4, 7)]
         return [

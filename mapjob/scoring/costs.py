@@ -1,14 +1,10 @@
 """What a model costs before it is loaded: parameters and bytes from safetensors headers, operations from its shape."""
 
-import json
 import re
-import struct
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import get_safetensors_metadata
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from mapjob.scoring.model_files import ModelFiles
@@ -51,18 +47,26 @@ class Shape:
     def of(cls, config: Any) -> "Shape":
         """Of transformers' configuration."""
         config = config.get_text_config()
-        hidden, heads = config.hidden_size, getattr(config, "num_attention_heads", 0) or 1
-        head_dim = getattr(config, "head_dim", None) or hidden // heads
-        groups = getattr(config, "num_key_value_heads", None) or heads
-        inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+        hidden, heads = config.hidden_size, largest(config, "num_attention_heads") or 1
+        head_dim = largest(config, "head_dim") or hidden // heads
+        groups = largest(config, "num_key_value_heads") or heads
+        inner = largest(config, "intermediate_size") or largest(config, "n_inner") or 4 * hidden
         return cls(hidden, heads, head_dim, groups, inner)
+
+
+def largest(config: PreTrainedConfig, name: str) -> Any:
+    """A size that may differ from layer to layer (Gemma 3n, Gemma 4): the largest of them; None if there is none."""
+    varies = getattr(config, "is_heterogeneous", False)
+    found = [getattr(layer, name, None) for layer in (config.per_layer_config if varies else [config])]
+    sizes = [size for value in found for size in (value if isinstance(value, list | tuple) else [value])]
+    return max((size for size in sizes if size is not None), default=None)
 
 
 def model_cost(files: ModelFiles, head: bool) -> ModelCost:
     """head: the scorer multiplies with the output embedding (policies do, reward models do not)."""
-    config, shapes = model_config(files), _shapes(files)
+    config, shapes = model_config(files), files.shapes()
     shape, vocabulary = Shape.of(config), config.vocab_size
-    heads = getattr(config, "num_attention_heads", 0)  # a state space model has none
+    heads = largest(config, "num_attention_heads") or 0  # a state space model has none
     # Looked up, not multiplied; an output embedding counts with the head.
     met = [sizes for name, sizes in shapes.items() if len(sizes) > 1 and not POSITIONS.search(name)]
     parameters = sum(map(prod, shapes.values()))
@@ -80,7 +84,7 @@ def token_cost(files: ModelFiles) -> int:
     config = model_config(files)
     shape = Shape.of(config)
     gated = 3 if getattr(config, "hidden_act", "") in ("silu", "swiglu") else 2
-    experts = getattr(config, "num_experts_per_tok", None) or 1
+    experts = largest(config, "num_experts_per_tok") or 1
     attention = 2 * shape.head_dim * (shape.heads + shape.groups)
     return config.num_hidden_layers * shape.hidden * (attention + experts * gated * shape.inner)
 
@@ -90,20 +94,6 @@ def model_config(files: ModelFiles) -> PreTrainedConfig:
     tree = files.config
     kind = CONFIG_MAPPING[tree["model_type"]] if tree.get("model_type") in CONFIG_MAPPING else PreTrainedConfig
     return kind.from_dict(tree).get_text_config()
-
-
-def _shapes(files: ModelFiles) -> dict[str, list[int]]:
-    """Of every weight, by name."""
-    if files.commit is not None:
-        metadata = get_safetensors_metadata(files.location, revision=files.commit).files_metadata
-        return {name: info.shape for file in metadata.values() for name, info in file.tensors.items()}
-    shapes: dict[str, list[int]] = {}
-    for path in sorted(Path(files.location).glob("*.safetensors")):
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, Any] = json.loads(file.read(size))
-        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
-    return shapes
 
 
 class Gpu(NamedTuple):

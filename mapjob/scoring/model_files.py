@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ class AdapterFiles:
     @property
     def folder(self) -> Path:
         return Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, ADAPTER)
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Of every weight, by the name that peft saves it under."""
+        return _shapes([self.folder / ADAPTER[1]])
+
+    @property
+    def whole_weights(self) -> set[str]:
+        """Names of the model's weights that the adapter brings whole, such as a reward head."""
+        parts = ("lora_", "base_layer", "token_adapter")
+        names = (name.removeprefix("base_model.model.") for name in self.shapes())
+        return {name for name in names if not any(part in name for part in parts)}
 
     def check_unchanged(self, name: str) -> None:
         """Raises IncompleteError if the folder no longer holds what the run had planned."""
@@ -107,6 +119,31 @@ class ModelFiles:
         """config.json, with the language model's part of a multimodal one on top."""
         tree = json.loads((self.folder() / "config.json").read_text(encoding="utf-8"))
         return {**tree, **tree.get("text_config", {})}
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Of every weight, by name."""
+        if self.commit is None:
+            return _shapes(Path(self.location).glob("*.safetensors"))
+        from huggingface_hub import get_safetensors_metadata
+
+        metadata = get_safetensors_metadata(self.location, revision=self.commit).files_metadata
+        return {name: info.shape for file in metadata.values() for name, info in file.tensors.items()}
+
+    @property
+    def num_labels(self) -> int | None:
+        """How many numbers a reward model returns: as the rows of its adapter's head or its own say, or config.json.
+
+        None if nothing says it.
+        """
+        weights = {**(self.shapes() if self.commit is None else {}), **(self.adapter.shapes() if self.adapter else {})}
+        heads = [sizes for name, sizes in weights.items() if name.endswith("score.weight")]
+        return heads[-1][0] if heads else self.configured_labels
+
+    @property
+    def configured_labels(self) -> int | None:
+        """How many labels config.json speaks of."""
+        labels, config = self.config.get("id2label"), self.config
+        return len(labels) if labels is not None else config.get("num_labels")
 
     @property
     def architecture(self) -> str | None:
@@ -202,6 +239,19 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
             f"model {name}, revision {revision or 'newest'}",
             "check the name, the revision, the network and the access rights (HF_TOKEN)",
         ) from None
+
+
+def _shapes(files: Iterable[Path]) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(files):
+        try:
+            with path.open("rb") as file:
+                (size,) = struct.unpack("<Q", file.read(8))
+                header: dict[str, Any] = json.loads(file.read(size))
+        except (struct.error, ValueError, OverflowError, MemoryError):
+            raise ModelError("the weights are damaged", str(path), "copy or fetch the file again") from None
+        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return shapes
 
 
 def _pattern_hash(folder: Path, patterns: tuple[str, ...]) -> str:

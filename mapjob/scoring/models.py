@@ -4,22 +4,22 @@ Code that comes with a model is run only if the run file and the command line bo
 """
 
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from mapjob.errors import ModelError
+from mapjob.errors import MapjobError, ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.architecture import auto_class, check_architecture
-from mapjob.scoring.model_files import AdapterFiles, ModelFiles
+from mapjob.scoring.model_files import ADAPTER, AdapterFiles, ModelFiles
 from mapjob.scoring.spec import Kind
 from mapjob.scoring.tokenizers import check_vocabulary
-
-DAMAGED = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)  # what files that do not fit raise
 
 
 def default_device() -> torch.device:
@@ -67,7 +67,11 @@ def load_model(
         check_vocabulary(name, files)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
-    try:
+    # What config.json leaves open, the shape of the head has said.
+    labels = {"num_labels": 1} if kind == "rewards" and files.num_labels == 1 != files.configured_labels else {}
+    with as_model_error(
+        "the model cannot be loaded", files, where, "check the folder", lambda: files.check_unchanged(name)
+    ):
         model, info = auto_class(files, kind).from_pretrained(
             files.folder(weights=True),
             dtype=getattr(torch, files.dtype),
@@ -75,13 +79,12 @@ def load_model(
             trust_remote_code=files.runs_own_code(),
             output_loading_info=True,
             device_map="auto" if spread else None,
+            **labels,
         )
-    except (*DAMAGED, TypeError, ImportError, AttributeError) as error:
-        files.check_unchanged(name)
-        raise ModelError(f"the model cannot be loaded: {first_line(error)}", where, "check the folder") from error
-    if info["missing_keys"]:
+    brought = {weight for adapter in adapters.values() for weight in adapter.whole_weights}
+    if missing := sorted(name for name in info["missing_keys"] if name not in brought):
         raise ModelError(
-            f"weights are missing and would be made up at random: {', '.join(sorted(info['missing_keys'])[:4])}",
+            f"weights are missing and would be made up at random: {', '.join(missing[:4])}",
             where,
             "give a reward model (sequence classification)"
             if kind == "rewards"
@@ -91,7 +94,7 @@ def load_model(
     if device.type == "cuda" and devices & {"cpu", "disk"}:
         raise ModelError("the model does not fit on the GPUs of one actor", where, "raise execution.pools.*.num_gpus")
     for adapter_name, adapter in adapters.items():
-        model = _with_adapter(model, adapter, kind, adapter_name)
+        model = _with_adapter(model, files, adapter, kind, adapter_name)
         adapter.check_unchanged(adapter_name)
     files.check_unchanged(name)
     model = (model if spread else model.to(device)).eval().requires_grad_(False)
@@ -102,30 +105,106 @@ def load_model(
 
 def network_of(model: PreTrainedModel) -> torch.nn.Module:
     """The network under the head: token ids in, last hidden states out."""
-    return getattr(model, model.base_model_prefix, model)
-
-
-def _with_adapter(model: PreTrainedModel, adapter: AdapterFiles, kind: Kind, name: str) -> PreTrainedModel:
-    from peft import PeftModel  # slow to import, and few runs need it
-
-    try:
-        if kind == "rewards":
-            # A reward adapter brings its own head; it has no other scorer to share the base with.
-            return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
-        model.load_adapter(str(adapter.folder), adapter_name=name)
-    except DAMAGED as error:
-        where = f"models.{name}.adapter: {adapter.location}"
-        raise ModelError(f"the adapter does not fit the model: {first_line(error)}", where, "check both") from error
+    for name in (model.base_model_prefix, "model"):  # Llama 4's language model is called otherwise than it says
+        if name and hasattr(model, name):
+            return getattr(model, name)
     return model
+
+
+@contextmanager
+def as_model_error(
+    what: str, files: ModelFiles, where: str, do: str, look: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Inside, whatever a model's classes raise is a ModelError that names its architecture: other code than ours, of
+    which any exception may come, and which would raise it again if the same command ran again.
+
+    look: called first, to raise what is the true cause. A device that is lost is no fault of the model.
+    """
+    try:
+        yield
+    except (MapjobError, torch.AcceleratorError):
+        raise
+    except Exception as error:
+        look()
+        said = first_line(error) or type(error).__name__
+        raise ModelError(f"{what} ({files.architecture}): {said}", where, do) from error
+
+
+def _with_adapter(
+    model: PreTrainedModel, files: ModelFiles, adapter: AdapterFiles, kind: Kind, name: str
+) -> PreTrainedModel:
+    """The model with the adapter, every tensor of which is in it. A reward adapter is merged: nobody shares its base.
+
+    Raises ModelError for an adapter that this leaves out in part.
+    """
+    from peft import PeftModel, set_peft_model_state_dict  # slow to import, and few runs need it
+
+    where, unchanged = f"models.{name}.adapter: {adapter.location}", lambda: adapter.check_unchanged(name)
+    with as_model_error("the adapter does not fit the model", files, where, "check both", unchanged):
+        saved = load_file(adapter.folder / ADAPTER[1])
+        tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in saved.items()}
+        if kind == "rewards":
+            model = PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
+            wanted, loaded = adapter.whole_weights, dict(model.named_parameters(remove_duplicate=False))
+        else:
+            model.load_adapter(str(adapter.folder), adapter_name=name)
+            # Once more by peft itself: transformers' own loading leaves out DoRA's magnitudes.
+            set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+            wanted = tensors.keys()
+            loaded = {_saved_name(key, name): weight for key, weight in model.named_parameters(remove_duplicate=False)}
+    for key in sorted(wanted):
+        tensor = tensors[key]
+        if key not in loaded or not torch.equal(loaded[key].cpu(), tensor.to(loaded[key].dtype)):
+            raise ModelError(
+                f"the adapter changes {key} in a way that peft does not apply to this model",
+                where,
+                "merge the adapter into its base (merge_and_unload), save that, and give it as path",
+            )
+    return model
+
+
+def _saved_name(parameter: str, adapter: str) -> str:
+    """The name under which peft saves a parameter of an adapter."""
+    name = re.sub(rf"\.(modules_to_save\.)?{re.escape(adapter)}(?=\.|$)", "", parameter)
+    return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name
 
 
 @contextmanager
 def adapter_active(model: PreTrainedModel, name: str | None) -> Iterator[None]:
     """Inside, the adapter of that name is on; None: every adapter is off."""
     if getattr(model, "_hf_peft_config_loaded", False):
-        if name is None:
-            model.disable_adapters()
-        else:
-            model.enable_adapters()
-            model.set_adapter(name)
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        # transformers' own switch leaves whole weights, and those of single tokens, as they were.
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+                module.enable_adapters(name is not None)
+                if name is not None:
+                    module.set_adapter(name, inference_mode=True)
     yield
+
+
+def forward_with_float32_head(
+    model: PreTrainedModel, head: torch.nn.Module, ids_1L: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits of the model's own forward pass, last hidden states (1, L, H) of its network).
+
+    What the head makes of the states, and all that comes after it, is computed in float32.
+    """
+    exact = deepcopy(head)
+    if hasattr(exact, "_hf_hook"):  # of a model that is spread over devices
+        from accelerate.hooks import remove_hook_from_module
+
+        remove_hook_from_module(exact, recurse=True)
+    exact = exact.to("cpu", torch.float32)
+    states: list[torch.Tensor] = []
+    hooks = [
+        network_of(model).register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state)),
+        head.register_forward_hook(lambda _, given, output: exact(given[0].cpu().float()).to(output.device)),
+    ]
+    try:
+        return model(input_ids=ids_1L, use_cache=False).logits.float(), states[0]
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError, Reason, RowError
+from mapjob.scoring.models import forward_with_float32_head
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer
+
+HEAD_TOLERANCE = 1e-4
 
 
 class RewardHead(Protocol):
@@ -27,7 +31,7 @@ class RewardHead(Protocol):
 class LinearHead:
     """The `score` of transformers' sequence classification models, with one label."""
 
-    def __init__(self, model: nn.Module, spec: ScorerSpec):
+    def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
         head = getattr(model, "score", None)
         if not isinstance(head, nn.Linear) or head.out_features != 1:
             do = "give a decoder-only sequence classification model with num_labels=1"
@@ -35,6 +39,26 @@ class LinearHead:
         self._weight_H = head.weight[0].double()
         self._bias = 0.0 if head.bias is None else head.bias.double()
         self._pad = model.config.get_text_config().pad_token_id
+        self._check(model, head, spec)
+
+    @torch.inference_mode()
+    def _check(self, model: PreTrainedModel, head: nn.Linear, spec: ScorerSpec) -> None:
+        """Raises ModelError unless this gives the reward of the model's own forward pass, with pad tokens at
+        the end and without: in float32, and from the same states.
+        """
+        ids_L = np.arange(1, 17) * 11 % model.get_input_embeddings().weight.shape[0]
+        ids_L = ids_L[ids_L != self._pad]
+        for tail in ([], [self._pad] * 2) if self._pad is not None else ([],):
+            ids = np.concatenate([ids_L, np.array(tail, ids_L.dtype)])
+            theirs, states_1LH = forward_with_float32_head(model, head, torch.from_numpy(ids).to(model.device)[None])
+            ours, theirs = self(states_1LH[:, self.tokens(ids)]).item(), theirs.item()
+            # A head that makes no number makes none of any row, and the rows say so.
+            if not np.isclose(ours, theirs, HEAD_TOLERANCE, HEAD_TOLERANCE, equal_nan=True):
+                raise ModelError(
+                    f"the model makes its reward in a way not known here ({theirs:.6g} is {ours:.6g} here)",
+                    spec.where,
+                    "report the architecture, so that its head can be added to scoring/rewards.py",
+                )
 
     def tokens(self, ids_L: np.ndarray) -> list[int]:
         """Where transformers reads the reward of one unpadded sequence: its last token that is not the pad token.

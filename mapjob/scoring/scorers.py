@@ -13,7 +13,7 @@ from mapjob.errors import Reason, RowError
 from mapjob.scoring.backbone import Backbone
 from mapjob.scoring.budget import Budget, tokens_that_fit
 from mapjob.scoring.encode import Encoded
-from mapjob.scoring.models import arithmetic, default_device, load_model
+from mapjob.scoring.models import adapter_active, arithmetic, as_model_error, default_device, load_model
 from mapjob.scoring.pack_layout import Layout, Padded, Reading, on_device
 from mapjob.scoring.packing import Pack, halves, shared_prompts
 from mapjob.scoring.rewards import RewardHead, reward_head
@@ -45,17 +45,22 @@ def make_scorer(
     """model: as `load_model` gives it, to share one among scorers; None loads the scorer's own."""
     device = device or default_device()
     model = model or load_model(spec.files, spec.kind, spec.name, device)
-    backbone = Backbone(model, spec)
-    reader: ScoreReader
-    if spec.kind == "rewards":
-        reader = RewardReader(backbone, reward_head(model, spec))
-    else:
-        head = VocabularyHead(model)
-        check_head(head, model, spec)
-        reader = LogpsReader(backbone, head) if spec.kind == "logps" else CollisionReader(backbone, head)
-    if tokens_per_batch == "auto":
-        return Scorer(spec, backbone, reader, tokens_that_fit(model.config, model.dtype, device))
-    return Scorer(spec, backbone, reader, Budget(tokens_per_batch, "as the run file says"))
+    do = "report the architecture, or give a model of another one"
+    with as_model_error("the model does not do what scoring asks of it", spec.files, spec.where, do):
+        backbone = Backbone(model, spec)
+        reader: ScoreReader
+        if spec.kind == "rewards":
+            reader = RewardReader(backbone, reward_head(model, spec))
+        else:
+            with adapter_active(model, spec.adapter_name):
+                head = VocabularyHead(model)
+            check_head(head, model, spec)
+            reader = LogpsReader(backbone, head) if spec.kind == "logps" else CollisionReader(backbone, head)
+        if tokens_per_batch == "auto":
+            budget = tokens_that_fit(model.config, model.dtype, device)
+        else:
+            budget = Budget(tokens_per_batch, "as the run file says")
+    return Scorer(spec, backbone, reader, budget)
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Scorer:
         """Columns `logps` and `num_tokens`, `rewards`, or `collision_logps`: lists of length N, null where `reason`
         says why.
         """
+        records = [self._check_tokens(record) for record in records]
         groups, completion_ids = shared_prompts(records)
         parts: list[tuple[list[int], torch.Tensor]] = []
         failed: dict[int, RowError] = {}
@@ -98,6 +104,15 @@ class Scorer:
             for record, ids in zip(records, completion_ids)
         ]
         return Scored(pa.Table.from_pylist(rows, _schema(self.spec.kind)), num_tokens)
+
+    def _check_tokens(self, record: Encoded | RowError) -> Encoded | RowError:
+        """A refusal for a record with a token that the model has no embedding for."""
+        if isinstance(record, RowError):
+            return record
+        largest = max(int(ids.max()) for ids in (record.prompt, *record.completions) if len(ids))
+        if largest < (size := self.backbone.num_embeddings):
+            return record
+        return RowError(Reason.CONTROL_TOKENS, f"holds token {largest}, and {self.spec.name} has {size} embeddings")
 
     def _read_halving(self, pack: Pack, failed: dict[int, RowError]) -> list[tuple[list[int], torch.Tensor]]:
         """What the reader makes of a pack. One that does not fit is halved; a completion that does not fit fails."""

@@ -93,10 +93,10 @@ def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelF
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
     for name in filter(is_reward, files):
-        labels = files[name].config.get("id2label")
-        if files[name].architecture not in ADAPTED and (labels is None or len(labels) != 1):
+        labels = files[name].num_labels
+        if files[name].architecture not in ADAPTED and labels != 1:
             raise ModelError(
-                f"a reward model has one label, this one has {len(labels) if labels else 'none'}",
+                f"a reward model has one label, this one has {labels or 'none'}",
                 files[name].where(name),
                 "give a sequence classification model that was trained with num_labels=1",
             )

@@ -10,7 +10,7 @@ import jinja2.meta
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mapjob.errors import ModelError
+from mapjob.errors import MapjobError, ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.own_code import needs_code
@@ -25,7 +25,9 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder(), trust_remote_code=files.runs_own_code())
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except MapjobError:
+        raise
+    except Exception as error:  # noqa: BLE001 (of a tokenizer's own classes any may come)
         if "trust_remote_code" in str(error):
             raise needs_code("the tokenizer", files.path) from None
         do = "give a folder whose tokenizer transformers knows, saved with save_pretrained"
@@ -35,15 +37,34 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
 
 def check_vocabulary(name: str, files: ModelFiles) -> None:
-    """Raises ModelError when the tokenizer can write ids for which the model has no embedding."""
-    size = files.config.get("vocab_size")
-    token, largest = max(load_tokenizer(files).get_vocab().items(), key=lambda entry: entry[1])
+    """Raises ModelError when the tokenizer can write ids for which the model has no embedding.
+
+    A special token past the embedding that no plain dialogue needs is no fault of the model: rows that hold it are
+    refused (Gemma 3's 1B model has no embedding for images).
+    """
+    size, tokenizer = files.config.get("vocab_size"), load_tokenizer(files)
+    unused = set(special_tokens(tokenizer)) - set(tokenizer.convert_ids_to_tokens(_plain_dialogue(tokenizer)))
+    tokens = ((token, number) for token, number in tokenizer.get_vocab().items() if token not in unused)
+    token, largest = max(tokens, key=lambda entry: entry[1])
     if size is not None and largest >= size:
         raise ModelError(
             f"the tokenizer is larger than the model's embedding: {token!r} is token {largest}, the model has {size}",
             files.where(name),
             "give the model its own tokenizer, or resize its embedding and train it",
         )
+
+
+def _plain_dialogue(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a question and an answer, as text and by the template."""
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    ids = [*tokenizer("a")["input_ids"], *(number for number in ends if number is not None)]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        for messages in (turns[:1], turns):
+            ids += tokenizer.apply_chat_template(messages, add_generation_prompt=len(messages) == 1, return_dict=False)
+    except (jinja2.TemplateError, TypeError, ValueError):
+        return ids  # a tokenizer without a template, or one that takes no such dialogue: its rows say so
+    return ids
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -8,26 +8,33 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mapjob.errors import ModelError
-from mapjob.scoring.models import adapter_active, arithmetic, network_of
+from mapjob.scoring.models import adapter_active, forward_with_float32_head
 from mapjob.scoring.spec import ScorerSpec
 
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # completion tokens and logits at one time
+HEAD_TOLERANCE = 1e-4  # nats
 # Rows are padded to whole vectors: the CPU rounds what is left over, and very few rows, in other ways.
 ROW_MULTIPLE = 32
 
 
 class VocabularyHead:
-    """The output embedding of a causal model with its model's logit transforms: scales and soft caps."""
+    """The output embedding of a causal model with its model's logit transforms: scales and soft caps.
+
+    Of the adapter that is active while the head is made, what it does to the output embedding belongs to the head.
+    """
 
     def __init__(self, model: nn.Module):
-        self._linear = model.get_output_embeddings()
+        output = model.get_output_embeddings()
+        self.weight, self._bias = output.weight, getattr(output, "bias", None)
+        self._low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
+        if hasattr(output, "lora_A") and not output.disable_adapters:
+            # Beside the weight, as the model itself has it: a sum of both would be rounded.
+            (name,) = output.active_adapters
+            down, up = output.lora_A[name].weight.float(), output.lora_B[name].weight.float() * output.scaling[name]
+            self._low_rank = down.to(self.weight.device), up.to(self.weight.device)
         config = model.config.get_text_config()
         self._scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2; the scales are Cohere's and Granite's
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self._linear.weight
 
     def token_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
         """log p of each target in float32, shape (R,). Target logit and normaliser come from the same tile."""
@@ -75,7 +82,7 @@ class VocabularyHead:
     def logits(self, hidden_RH: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Float32 logits of the tokens start to stop, shape (R, V)."""
         weight_VH = self.weight[start:stop]
-        bias_V = None if self._linear.bias is None else self._linear.bias[start:stop].float()
+        bias_V = None if self._bias is None else self._bias[start:stop].float()
         if hidden_RH.dtype == torch.float32:
             logits_RV = nn.functional.linear(hidden_RH, weight_VH)
         elif hidden_RH.is_cuda:
@@ -85,6 +92,9 @@ class VocabularyHead:
                 logits_RV = nn.functional.linear(hidden_RH.float(), weight_VH.float())
         if bias_V is not None:
             logits_RV += bias_V
+        if self._low_rank is not None:
+            down_KH, up_VK = self._low_rank
+            logits_RV += nn.functional.linear(nn.functional.linear(hidden_RH.float(), down_KH), up_VK[start:stop])
         if self._scale != 1.0:
             logits_RV *= self._scale
         return logits_RV if self._cap is None else logits_RV.div_(self._cap).tanh_().mul_(self._cap)
@@ -105,15 +115,18 @@ def _exact_in_bfloat16(is_bfloat16: bool) -> Iterator[None]:
 
 @torch.inference_mode()
 def check_head(head: VocabularyHead, model: PreTrainedModel, spec: ScorerSpec) -> None:
-    """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass on a few tokens."""
+    """Raises ModelError unless the head gives the log-probabilities of the model's own forward pass on a few tokens.
+
+    Both in float32 and from the same states, so that a difference is one of the arithmetic of a head.
+    """
     pad = model.config.get_text_config().pad_token_id
     ids_L = torch.arange(1, 17, device=model.device) * 11 % head.weight.shape[0]
     ids_1L = ids_L[ids_L != pad][None]  # transformers warns of pad tokens without a mask
     with adapter_active(model, spec.adapter_name):
-        theirs_LV = model(input_ids=ids_1L, use_cache=False).logits[0].float().log_softmax(-1)
-        hidden_LH = network_of(model)(input_ids=ids_1L, use_cache=False).last_hidden_state[0]
-    drift = (theirs_LV - head.logits(hidden_LH).log_softmax(-1)).abs().max().item()
-    if not drift <= (1e-4 if arithmetic(spec.files.dtype, hidden_LH.device) == "float32" else 1e-1):
+        output, states_1LH = forward_with_float32_head(model, model.get_output_embeddings(), ids_1L)
+    theirs_LV, ours_LV = output[0].log_softmax(-1), head.logits(states_1LH[0].to(head.weight.device)).log_softmax(-1)
+    drift = (theirs_LV - ours_LV.to(theirs_LV.device)).abs().max().item()
+    if not drift <= HEAD_TOLERANCE:
         raise ModelError(
             f"the model transforms its logits in a way not known here (log-probabilities differ by {drift:.3g})",
             spec.where,

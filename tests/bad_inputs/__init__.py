@@ -41,6 +41,8 @@ reward model with several labels                   refused (2)                  
 reward model whose head is newly made              refused (2) by its worker           ray/test_run
 model without a pad token                          unharmed                            test_models
 tokenizer larger than the embedding                refused (2)                         test_models
+special token past the embedding, unused           control_tokens                      golden/test_model_forms
+architecture that does not fit, any exception      refused (2)                         golden/test_model_forms
 no chat template                                   refused (2) or read as raw          cli/test_errors, ray/test_run
 wrong revision                                     refused (2)                         cli/test_hub
 =================================================  ==================================  ==============================

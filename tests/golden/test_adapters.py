@@ -1,10 +1,13 @@
 """LoRA adapters: the policy is base and adapter, its reference the base alone, on one set of weights."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from mapjob.config.input import Columns
@@ -15,6 +18,7 @@ from mapjob.pipeline.stages import by_base
 from mapjob.scoring.models import load_model
 from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
+from mapjob.scoring.vocabulary import VocabularyHead
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.golden.in_process import columns, encode, read
 from tests.readings import READINGS
@@ -23,13 +27,21 @@ CPU = torch.device("cpu")
 CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 
 
-def make_adapter(folder: Path, base: Path, kind=AutoModelForCausalLM, task: str = "CAUSAL_LM", seed: int = 3) -> Path:
-    """An adapter whose weights are far from zero on both of its sides."""
+# What an adapter trains beside its low-rank matrices, or as it starts at zero.
+TRAINED = ("lora_B", "embedding_B", "magnitude", "trainable_tokens_delta", "modules_to_save")
+
+
+def make_adapter(
+    folder: Path, base: Path, kind=AutoModelForCausalLM, task: str = "CAUSAL_LM", seed: int = 3, **more: Any
+) -> Path:
+    """An adapter whose weights are far from those that it begins with, everywhere."""
     torch.manual_seed(seed)
-    model = get_peft_model(kind.from_pretrained(base), LoraConfig(task, r=4, lora_alpha=8, target_modules="all-linear"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
+    model = kind.from_pretrained(base, **({"num_labels": 1} if task == "SEQ_CLS" else {}))
+    model = get_peft_model(model, LoraConfig(task, r=4, lora_alpha=8, **{"target_modules": "all-linear", **more}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in TRAINED):
+                parameter += 0.2 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     return folder
 
@@ -90,6 +102,93 @@ def test_reward_model_with_an_adapter(folders, short_pairs):
     base = AutoModelForSequenceClassification.from_pretrained(folders["reward"])
     tuned = PeftModel.from_pretrained(base, folders["classifier"]).eval()
     ours = columns(make_scorer(spec["reward"], device=CPU), records)["rewards"]
+    with torch.no_grad():
+        for record, rewards in zip(records, ours):
+            ids = [torch.tensor([[*record.prompt, *completion]]).long() for completion in record.completions]
+            assert rewards == pytest.approx([tuned(input_ids=i).logits.item() for i in ids], abs=1e-4)
+
+
+ON_EMBEDDINGS = {
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [*range(5, 80)]},
+    "whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    "directions": {"target_modules": ["q_proj", "v_proj"], "use_dora": True},
+}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("kind", ON_EMBEDDINGS)
+def test_adapters_on_head_and_embeddings_are_applied(tmp_path, short_pairs, kind, tied):
+    """Policy and reference, on one set of weights, are what peft and transformers make of them."""
+    base = make_policy(tmp_path / "base", tie_word_embeddings=tied)
+    adapter = make_adapter(tmp_path / "adapter", base, **ON_EMBEDDINGS[kind])
+    specs = specs_of({"base": base, "reward": make_reward(tmp_path / "reward")}, policy={"adapter": str(adapter)})
+    model = load_model(specs["policy"].files, "logps", "policy", CPU)
+    records = encode(specs["policy"], read(short_pairs[:4]))
+    scorers = [make_scorer(specs[name], device=CPU, model=model) for name in ("policy", "reference")]
+    policy, reference = ([sum(row) for row in columns(s, records)["logps"]] for s in scorers)
+    plain_base = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        assert reference == pytest.approx([plain(plain_base, record) for record in records], abs=2e-3)
+        tuned = PeftModel.from_pretrained(plain_base, adapter).eval()
+        assert policy == pytest.approx([plain(tuned, record) for record in records], abs=2e-3)
+    assert max(abs(a - b) for a, b in zip(policy, reference)) > 0.1
+
+
+def test_an_adapter_on_the_head_counts_in_bfloat16(tmp_path, short_pairs, multiplies_bfloat16):
+    """Small enough that it is within bfloat16's own rounding of a log-probability, token by token."""
+    base = make_policy(tmp_path / "base")
+    adapter = make_adapter(tmp_path / "adapter", base, target_modules=["lm_head"])
+    models = {name: {"adapter": str(adapter), "dtype": "bfloat16"} for name in ("policy",)}
+    specs = specs_of({"base": base, "reward": make_reward(tmp_path / "reward")}, **models)
+    model = load_model(specs["policy"].files, "logps", "policy", CPU)
+    records = encode(specs["policy"], read(short_pairs[:4]))
+    policy, reference = (
+        columns(make_scorer(specs[name], device=CPU, model=model), records)["logps"] for name in ("policy", "reference")
+    )
+    assert policy != reference
+
+
+def test_a_head_that_is_not_the_models_own_is_refused_in_bfloat16(folders, monkeypatch, multiplies_bfloat16):
+    """A difference of a hundredth of a nat a token, far within bfloat16's rounding."""
+    spec = specs_of(folders, policy={"adapter": str(folders["adapter"]), "dtype": "bfloat16"})["reference"]
+    logits = VocabularyHead.logits
+    monkeypatch.setattr(VocabularyHead, "logits", lambda *given: logits(*given) * 1.01)
+    with pytest.raises(ModelError, match="transforms its logits"):
+        make_scorer(spec, device=CPU)
+
+
+def test_directions_on_the_head_are_refused_by_name(folders, tmp_path):
+    adapter = make_adapter(tmp_path / "dora", folders["base"], target_modules=["lm_head"], use_dora=True)
+    spec = specs_of(folders, policy={"adapter": str(adapter)})["policy"]
+    with pytest.raises(ModelError, match="transforms its logits"):
+        make_scorer(spec, device=CPU)
+
+
+def test_a_tensor_that_peft_would_leave_out_is_refused_by_name(folders, tmp_path):
+    adapter = Path(shutil.copytree(folders["adapter"], tmp_path / "adapter"))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.model.norm.lora_A.weight"] = torch.ones(4, 32)
+    save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    spec = specs_of(folders, policy={"adapter": str(adapter)})["policy"]
+    with pytest.raises(ModelError, match=r"the adapter changes model\.norm\.lora_A\.weight"):
+        make_scorer(spec, device=CPU)
+
+
+@pytest.mark.parametrize("base", ["base", "reward"])
+def test_a_reward_adapter_brings_its_own_head(folders, tmp_path, short_pairs, base):
+    """On a causal language model, which has none, and on a reward model, whose head it replaces."""
+    classifier = make_adapter(tmp_path / "lora", folders[base], AutoModelForSequenceClassification, "SEQ_CLS", seed=5)
+    spec = specs_of(
+        {**folders, "reward": folders[base]},
+        policy={"adapter": str(folders["adapter"])},
+        reward={"adapter": str(classifier)},
+    )["reward"]
+    records = encode(spec, read(short_pairs[:5]))
+    plain_base = AutoModelForSequenceClassification.from_pretrained(folders[base], num_labels=1)
+    tuned = PeftModel.from_pretrained(plain_base, classifier).eval()
+    ours = columns(make_scorer(spec, device=CPU), records)["rewards"]
     with torch.no_grad():
         for record, rewards in zip(records, ours):
             ids = [torch.tensor([[*record.prompt, *completion]]).long() for completion in record.completions]
