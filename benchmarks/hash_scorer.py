@@ -44,7 +44,7 @@ def _score(spec: ScorerSpec, block: pa.Table) -> pa.Table:
     if spec.kind == "logps":
         columns["num_tokens"] = pa.array(num_tokens, pa.list_(pa.int32()))
     flags = pa.array([False] * len(records))
-    columns |= {"truncated": flags, "boundary_moved": flags}
+    columns |= {"truncated": flags, "boundary_moved": flags, "text_not_kept": flags}
     columns["reason"] = pa.array([error.reason.value if error else None for error in errors], pa.string())
     columns["detail"] = pa.array([error.detail if error else None for error in errors], pa.string())
     tokens = sum(sum(lengths) for lengths in num_tokens if lengths)

@@ -42,7 +42,7 @@ def fill(job: Job) -> None:
             "num_tokens": rng.integers(20, 500, (num, 2)).tolist(),
         }
         none = {name: pa.nulls(num, pa.string()) for name in ("reason", "detail")}
-        none |= {name: pa.array([False] * num) for name in ("truncated", "boundary_moved")}
+        none |= {name: pa.array([False] * num) for name in ("truncated", "boundary_moved", "text_not_kept")}
         for name, fingerprint in job.families.items():
             own = {"reward": ("rewards",), "policy": ("logps", "num_tokens")}.get(name)
             kept = identity if own is None else pa.table({**{c: columns[c] for c in own}, **none})

@@ -74,6 +74,11 @@ class Reason(StrEnum):
         True,
     )
     IDENTICAL_COMPLETIONS = "identical_completions", "chosen and rejected are the same text, so every margin is 0", True
+    IDENTICAL_TOKENS = (
+        "identical_tokens",
+        "chosen and rejected differ as texts, but a model's template or tokenizer makes the same tokens of both",
+        True,
+    )
     OVERLENGTH = "overlength", "prompt and completion are longer than scoring.max_length tokens", True
     CONTROL_TOKENS = (
         "control_tokens",

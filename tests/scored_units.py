@@ -48,7 +48,7 @@ def scored_units(
         }
         for name in ("policy", "reward"):
             nothing = pa.nulls(len(rows), pa.string())
-            families[name] |= {"truncated": [False] * len(rows), "boundary_moved": [False] * len(rows)}
+            families[name] |= {flag: [False] * len(rows) for flag in ("truncated", "boundary_moved", "text_not_kept")}
             families[name] |= {"reason": nothing, "detail": nothing}
         for name, columns in families.items():
             store.commit(name, unit.id, pa.table(columns))

@@ -160,7 +160,7 @@ def _groups(summary: Summary) -> Iterator[tuple[object, ...]]:
 
 
 def _repeats(counts: dict[str, Any]) -> Iterator[tuple[object, ...]]:
-    for reason in (Reason.DUPLICATE, Reason.IDENTICAL_COMPLETIONS, Reason.DISAGREEMENT):
+    for reason in (Reason.DUPLICATE, Reason.IDENTICAL_COMPLETIONS, Reason.IDENTICAL_TOKENS, Reason.DISAGREEMENT):
         if number := counts["by_reason"].get(reason):
             yield f"{reason}, dropped before the ranking", f"{number:,}"
     for reason, number in counts.get("pairs_dropped_beside", {}).items():

@@ -5,9 +5,10 @@ and of prompt + completion part ways, for all completions of a record at the ear
 """
 
 import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -25,6 +26,7 @@ from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_token
 
 I32 = npt.NDArray[np.int32]
 OPTIONS = "chat_template_kwargs"
+TEXTS = ("content", "reasoning_content", "reasoning", "thinking")  # what a completion says; of a prompt, the first
 
 # What apply_chat_template takes for itself, so that no row may set it.
 RESERVED = {*inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters} - {"tools", "documents"}
@@ -35,13 +37,25 @@ class Encoded:
     """Token ids of a record, int32.
 
     truncated: a completion lost its end to max_length. boundary_moved: the prompt's last tokens differ when a
-    completion follows, so that the completion starts before them.
+    completion follows, so that the completion starts before them. text_not_kept: the template left out, trimmed or
+    rewrote a message, so that what was scored is not all that is written.
     """
 
     prompt: I32
     completions: list[I32]
     truncated: bool = False
     boundary_moved: bool = False
+    text_not_kept: bool = False
+
+
+FLAGS = ("truncated", "boundary_moved", "text_not_kept")
+
+
+class Rendered(NamedTuple):
+    """The text of the prompt, then of the prompt with each completion; whether all messages are in these texts."""
+
+    texts: list[str]
+    keeps_all: bool
 
 
 class Encoder:
@@ -62,7 +76,7 @@ class Encoder:
         self._rendered.clear()
         rendered = [self._try(self._render, record) for record in records]
         # Each distinct text once, all in one call: fast tokenizers work through a batch in parallel.
-        texts = list({text: None for item in rendered if not isinstance(item, RowError) for text in item})
+        texts = list({text: None for item in rendered if not isinstance(item, RowError) for text in item.texts})
         special = self.spec.style == "raw"  # a chat template writes its own BOS
         ids = self._tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"] if texts else []
         ids_of = dict(zip(texts, ids))
@@ -81,17 +95,17 @@ class Encoder:
         except RowError as error:
             return error
 
-    def _render(self, record: Record) -> list[str]:
-        """The text of the prompt, then of the prompt with each completion."""
-        texts = self._chat_texts(record) if self.spec.style == "chat" else self._raw_texts(record)
+    def _render(self, record: Record) -> Rendered:
+        rendered = self._chat_texts(record) if self.spec.style == "chat" else Rendered(self._raw_texts(record), True)
+        texts = rendered.texts
         if len(texts) > 2 and len(set(texts[1:])) == 1:
-            raise RowError(Reason.IDENTICAL_COMPLETIONS, "as the model reads them")
+            raise RowError(Reason.IDENTICAL_TOKENS, "the chat template writes the same text for them")
         # keep_start takes the start of any completion.
         if self.spec.scoring.overlength == "drop" and any(map(self._bound.is_exceeded, texts[1:])):
             raise RowError(Reason.OVERLENGTH, f"{max(map(len, texts)):,} characters")
-        return texts
+        return rendered
 
-    def _chat_texts(self, record: Record) -> list[str]:
+    def _chat_texts(self, record: Record) -> Rendered:
         chat = self._corpus.to_chat(record)
         prompt, *completions = (self._messages(self._check(text)) for text in (chat.prompt, *chat.completions))
         given = self._given(self._check(record.template or {}))
@@ -99,9 +113,12 @@ class Encoder:
             raise RowError(Reason.TEMPLATE_ERROR, f"chat_template_kwargs sets {min(reserved)}, which no template reads")
         try:
             dialogues = [self._template(prompt + completion, False, given) for completion in completions]
-            return [self._template(prompt, True, given), *dialogues]
+            texts = [self._template(prompt, True, given), *dialogues]
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise RowError(Reason.TEMPLATE_ERROR, self._without_text(error)) from None
+        written = [[*_written(prompt, ("content",)), *_written(completion, TEXTS)] for completion in completions]
+        kept = all(_holds(text, part) for text, parts in zip(dialogues, written) for part in parts)
+        return Rendered(texts, kept)
 
     def _without_text(self, error: Exception) -> str:
         """What a template complains of in its own words; what is none of them may be a text of the corpus."""
@@ -172,8 +189,8 @@ class Encoder:
                 raise RowError(Reason.CONTROL_TOKENS, f"holds {match.group()!r}")
         return text
 
-    def _cut(self, texts: list[str], ids_of: dict[str, list[int]]) -> Encoded:
-        prompt, *dialogues = (ids_of[text] for text in texts)
+    def _cut(self, rendered: Rendered, ids_of: dict[str, list[int]]) -> Encoded:
+        prompt, *dialogues = (ids_of[text] for text in rendered.texts)
         start = min(_common_prefix(prompt, dialogue) for dialogue in dialogues)
         limit = self.spec.scoring.max_length
         longest = max(map(len, dialogues))
@@ -183,10 +200,23 @@ class Encoder:
         # The very first token of a sequence has nothing before it that could predict it.
         if any(len(completion) <= (start == 0) for completion in completions):
             raise RowError(Reason.EMPTY_COMPLETION, "a completion has no token to score")
+        if len(dialogues) > 1 and all(dialogue[:limit] == dialogues[0][:limit] for dialogue in dialogues):
+            same = "the tokenizer writes" if longest <= limit else f"up to scoring.max_length ({limit}) there are"
+            raise RowError(Reason.IDENTICAL_TOKENS, f"{same} the same tokens for them")
         shown = np.array(prompt[:start], np.int32)
         if self._first is not None and start:
             shown = self._first  # an empty prompt stays, so that the same tokens are scored
-        return Encoded(shown, completions, longest > limit, start < len(prompt))
+        return Encoded(shown, completions, longest > limit, start < len(prompt), not rendered.keeps_all)
+
+
+def _written(messages: list[Message], keys: Sequence[str]) -> list[str]:
+    """What the messages say, under these keys."""
+    return [turn[key] for turn in messages for key in keys if isinstance(turn.get(key), str)]
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether the template wrote this text: as it is, or as JSON, as results of tools often are."""
+    return part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
 
 
 def _first_token(tokenizer: PreTrainedTokenizerBase, spec: EncodingSpec) -> int:
@@ -218,8 +248,7 @@ def to_table(encoded: Sequence[Encoded | RowError]) -> pa.Table:
         {
             "tokens": pa.LargeListArray.from_arrays(pa.array(offsets), tokens),
             "lengths": pa.array(lengths, pa.list_(pa.int32())),
-            "truncated": pa.array([e.truncated if e else None for e in good], pa.bool_()),
-            "boundary_moved": pa.array([e.boundary_moved if e else None for e in good], pa.bool_()),
+            **{flag: pa.array([getattr(e, flag) if e else None for e in good], pa.bool_()) for flag in FLAGS},
             **reason_columns(encoded),
         }
     )
@@ -229,7 +258,7 @@ def from_table(table: pa.Table) -> list[Encoded | RowError]:
     """The inverse of `to_table`; token arrays are views of the table."""
     tokens = table["tokens"].combine_chunks()
     ids, starts = tokens.values.to_numpy(), tokens.offsets.to_numpy()
-    rows = table.select(["lengths", "truncated", "boundary_moved", "reason", "detail"]).to_pylist()
+    rows = table.select(["lengths", *FLAGS, "reason", "detail"]).to_pylist()
     return [_from_row(ids[start:], row) for start, row in zip(starts, rows)]
 
 
@@ -238,4 +267,4 @@ def _from_row(ids: I32, row: dict) -> Encoded | RowError:
         return RowError(Reason(row["reason"]), row["detail"])
     ends = np.cumsum(row["lengths"])
     prompt, *completions = (ids[end - length : end] for end, length in zip(ends, row["lengths"]))
-    return Encoded(prompt, completions, row["truncated"], row["boundary_moved"])
+    return Encoded(prompt, completions, *(row[flag] for flag in FLAGS))

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from mapjob.errors import Reason, RowError
 from mapjob.scoring.backbone import Backbone
 from mapjob.scoring.budget import Budget, tokens_that_fit
-from mapjob.scoring.encode import Encoded
+from mapjob.scoring.encode import FLAGS, Encoded
 from mapjob.scoring.models import adapter_active, arithmetic, as_model_error, default_device, load_model
 from mapjob.scoring.pack_layout import Layout, Padded, Reading, on_device
 from mapjob.scoring.packing import Pack, halves, shared_prompts
@@ -136,17 +136,16 @@ class Scorer:
             failures = [RowError(Reason.NOT_FINITE, f"{self.spec.name} returned {values.tolist()}")]
         if failures:
             reason, detail = failures[0].reason.value, failures[0].detail
-            return {"truncated": False, "boundary_moved": False, "reason": reason, "detail": detail}
+            return {**dict.fromkeys(FLAGS, False), "reason": reason, "detail": detail}
         return {
             self.spec.kind: values.tolist(),
             "num_tokens": [len(completion) - (len(record.prompt) == 0) for completion in record.completions],
-            "truncated": record.truncated,
-            "boundary_moved": record.boundary_moved,
+            **{flag: getattr(record, flag) for flag in FLAGS},
         }
 
 
 def _schema(kind: str) -> pa.Schema:
-    flags = [pa.field(name, pa.bool_()) for name in ("truncated", "boundary_moved")]
+    flags = [pa.field(name, pa.bool_()) for name in FLAGS]
     num_tokens = [pa.field("num_tokens", pa.list_(pa.int32()))] if kind == "logps" else []
     reasons = [pa.field(name, pa.string()) for name in ("reason", "detail")]
     return pa.schema([pa.field(kind, pa.list_(pa.float64())), *num_tokens, *flags, *reasons])

@@ -98,7 +98,7 @@ def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 class ScoredUnit:
     """A unit as every model scored it: `rows` has pair_id, reason and detail, `pairs` the rows without a reason.
 
-    `flags` counts rows whose text was truncated or whose boundary moved.
+    `flags` counts rows whose text was truncated, whose boundary moved, or whose text a template did not keep.
     """
 
     index: int  # of the unit in the plan
@@ -191,7 +191,7 @@ class ScoredUnits:
         flags = {
             f"{name}.{flag}": int(pc.sum(table[flag]).as_py() or 0)
             for name, table in families.items()
-            for flag in ("truncated", "boundary_moved")
+            for flag in ("truncated", "boundary_moved", "text_not_kept")
             if flag in table.column_names
         }
         valid = np.flatnonzero(reason.is_null().to_numpy(zero_copy_only=False))

@@ -22,6 +22,7 @@ shards that differ in a type                       refused (3)                  
 shards that differ in strings' width, own columns  unharmed                            test_columns, unit/test_plan
 null field; empty or blank completion              null_field, empty_completion        unit/test_records, test_rows
 empty or blank prompt                              unharmed                            test_rows
+sides of equal tokens; text a template drops       identical_tokens; flagged           golden/test_kept_text
 identical sides; exact repeat                      identical_completions, duplicate    test_rows, test_repeats
 the same pair flipped                              unharmed; under relabel duplicate   test_repeats
 repeated ids; null ids                             unharmed; a hash of the text        test_repeats

@@ -132,9 +132,9 @@ def test_a_key_that_the_selection_would_not_hold_is_never_dropped(spec):
     assert not isinstance(encoded, RowError)
 
 
-def test_sides_that_differ_in_what_the_template_leaves_out_are_identical(spec):
+def test_sides_that_differ_in_what_the_template_leaves_out_have_the_same_tokens(spec):
     record = Record([ASKED], [[said("42", name=None, weight=1)], [said("42", weight=0)]])
-    assert refused(spec, record, (*KEYS, "weight")).reason == Reason.IDENTICAL_COMPLETIONS
+    assert refused(spec, record, (*KEYS, "weight")).reason == Reason.IDENTICAL_TOKENS
 
 
 MARKED = {
