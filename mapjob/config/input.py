@@ -52,9 +52,17 @@ class Verdict(Section):
         if self.column is not None:
             known = [same_kind(values[0], value) for value in (*self.first, *self.second)]
             return None if True not in known else int(known.index(True) >= len(self.first))
-        numbers = [float(value) if isinstance(value, int | float) else math.nan for value in values]
+        numbers = list(map(as_number, values))
         less, more = (0.0, numbers[0]) if self.sign is not None else (numbers[0], numbers[1])
         return 1 if less < more else 0 if less > more else None
+
+
+def as_number(value: Any) -> float:
+    """A number, also one that is written in a string; NaN for anything else."""
+    try:
+        return math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def same_kind(value: Any, other: Value) -> bool:

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Literal
 
-from mapjob.corpus.records import OTHER_ROLES, Message
+from mapjob.corpus.records import OTHER_ROLES, SAYING, Message
 from mapjob.errors import Reason, RowError
 
 Speaker = Literal["system", "user", "assistant"]
@@ -21,9 +21,13 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant"),
     **dict.fromkeys(("tool", "function", "ipython", "observation"), "tool"),
 }
-WHO, WORDS = ("role", "from"), ("content", "value", "text")  # the keys of a message
+WHO, WORDS = ("role", "from", "speaker", "sender", "author"), ("content", "value", "text")  # the keys of a message
 ONE_TEXT = ("text", "content", "response", "completion", "answer", "output", "generated_text", "full_text", "post")
 ONE_TEXT += ("value",)
+
+# What a struct around a text may hold beside it that a model would have to be told.
+BESIDE = ("system", "system_prompt", "context", "history", "tools", "image", "images")
+TEXT_PARTS = ("text", "input_text", "output_text")
 
 HH_OPENING = "\n\nHuman:"
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -39,14 +43,14 @@ def shape_of(value: Any) -> Shape:
         if all(item is None or isinstance(item, str) for item in value):
             return "texts" if any(value) else "nothing"
         if all(isinstance(item, list) and [type(text) for text in item] == [str, str] for item in value):
-            return "exchanges"
+            return "dialogue" if all(item[0].lower() in ROLES for item in value) else "exchanges"
         if all(shape_of(item) == "message" for item in value):
             return "dialogue"
         return "text" if all(_is_part(item) for item in value) else "other"
     if isinstance(value, dict):
         if (who := _key(value, WHO)) is not None:
             return "dialogue" if isinstance(value[who], list) else "message"
-        return "struct" if _one_text(value) is not None else "other"
+        return "struct" if len(_texts_in(value)) == 1 else "other"
     return "other"
 
 
@@ -55,7 +59,7 @@ def decode_json(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             decoded = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if shape_of(decoded) in ("dialogue", "message", "texts", "exchanges") or decoded == []:
             return decoded
@@ -78,6 +82,10 @@ def read_turns(value: Any, speaker: Speaker, what: str) -> list[Message]:
         match shape_of(value):
             case "exchanges":
                 return [_turn(who, text) for pair in value for who, text in zip(("user", "assistant"), pair)]
+            case "dialogue" if isinstance(value[0], list):
+                return [_turn(ROLES[who.lower()], text) for who, text in value]
+            case "other" if len(value) > 1 and all(isinstance(item, dict) for item in value):
+                raise RowError(Reason.BAD_MESSAGES, f"{what}: messages without a role among {_names(value[0])}")
             case "text":
                 return [_turn(speaker, _join_parts(value, what))]
             case "texts" if len(value) > 1:
@@ -107,10 +115,15 @@ def _message(value: Any, speaker: Speaker, what: str) -> Message:
         raise RowError(Reason.BAD_MESSAGES, f"{what}: no text content")
     who = _key(value, WHO)
     if who is None:
-        name = _one_text(value)
-        if name is None:
-            raise RowError(Reason.NULL_FIELD, f"{what}: no text in any of {', '.join(map(str, value))}"[:200])
-        return _turn(speaker, value[name])
+        names = _texts_in(value)
+        if not names:
+            raise RowError(Reason.NULL_FIELD, f"{what}: no text in any of {_names(value)}")
+        if len(names) > 1:
+            raise RowError(Reason.BAD_MESSAGES, f"{what}: several texts, {' and '.join(names)}: name one by a path")
+        if beside := [key for key in BESIDE if value.get(key)]:
+            raise RowError(Reason.BAD_MESSAGES, f"{what}: {beside[0]} beside {names[0]}, which no reading uses")
+        said = {key: value[key] for key in SAYING if key != "content" and key not in names and value.get(key)}
+        return {**_turn(speaker, value[names[0]]), **said}
     role = value[who]
     if not isinstance(role, str) or role.lower() not in ROLES:
         raise RowError(Reason.BAD_MESSAGES, f"{what}: role {_name_role(role)}")
@@ -136,8 +149,13 @@ def _key(value: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return next((name for name in here if value[name] is not None), here[0] if here else None)
 
 
-def _one_text(value: dict[str, Any]) -> str | None:
-    return next((name for name in ONE_TEXT if isinstance(value.get(name), str)), None)
+def _texts_in(value: dict[str, Any]) -> list[str]:
+    """The keys of a struct without a role that hold a text which may be the one that is meant."""
+    return [name for name in ONE_TEXT if isinstance(value.get(name), str)]
+
+
+def _names(value: dict[str, Any]) -> str:
+    return ", ".join(map(str, value))[:200]
 
 
 def _is_part(item: Any) -> bool:
@@ -146,7 +164,7 @@ def _is_part(item: Any) -> bool:
 
 def _join_parts(parts: list[Any], what: str) -> str:
     for part in parts:
-        if not _is_part(part) or part["type"] != "text" or not isinstance(part.get("text"), str):
+        if not _is_part(part) or part["type"] not in TEXT_PARTS or not isinstance(part.get("text"), str):
             raise RowError(Reason.BAD_MESSAGES, f"{what}: a content part that is no text")
     return "".join(part["text"] for part in parts)
 

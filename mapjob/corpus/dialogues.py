@@ -1,5 +1,6 @@
 """Prompt and completions as messages, from the prompt's columns and from answers that may be whole dialogues."""
 
+import re
 from typing import Any
 
 from mapjob.corpus.cells import HH_OPENING, read_turns, shape_of
@@ -11,8 +12,13 @@ Dialogue = list[Message]
 
 
 def is_system(path: str) -> bool:
-    """Whether a column's name says that its text is the system's."""
-    return path.rpartition(".")[2].lower().startswith("system")
+    """Whether a column's name says that its text is the system's: system, sys_prompt, customSystemPrompt, preamble."""
+    return bool({"system", "sys", "preamble"} & set(tokens(path.rpartition(".")[2])))
+
+
+def tokens(name: str) -> list[str]:
+    """The words of a column's name, numbers apart."""
+    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
 
 def read_dialogue(prompt: Cells, answers: Cells) -> tuple[Dialogue, list[Dialogue]]:
@@ -30,6 +36,13 @@ def read_dialogue(prompt: Cells, answers: Cells) -> tuple[Dialogue, list[Dialogu
             raise RowError(Reason.BAD_MESSAGES, f"{name}: the dialogue does not end in an assistant turn")
     completions = list(sides.values())
     opens = [turns[0]["role"] == "assistant" for turns in completions]
+    lone = [isinstance(value, str) for value in answers.values()]
+    whole = [isinstance(value, list) for value in answers.values()]
+    if not prompt and opens == lone and True in lone and True in whole and lone != whole:
+        # A whole dialogue, and another end of it as a string (ms-swift: messages and rejected_response).
+        start = completions[lone.index(False)][:-1]
+        completions = [start + turns if is_lone else turns for turns, is_lone in zip(completions, lone)]
+        opens = [False] * len(completions)
     if not any(opens):
         inside, completions = split_dialogues(completions)
         given = _join_prompts(given, inside, " and ".join(prompt))
@@ -77,9 +90,20 @@ def _read_prompt(cells: Cells) -> Dialogue:
         if is_text and joins:
             turns[-1] = {**turns[-1], "content": f"{turns[-1]['content']}\n{cell}"}
         else:
-            turns += read_turns(cell, "system" if is_system(path) else "user", path)
+            turns = _append(turns, read_turns(cell, "system" if is_system(path) else "user", path), path)
         joins = is_text
     return turns
+
+
+def _append(turns: Dialogue, more: Dialogue, path: str) -> Dialogue:
+    """Turns and those of a further column, which may repeat the system's turn or the question at their end."""
+    if turns and more and turns[-1]["role"] == "user" and turns[-1] == more[0]:
+        return turns + more[1:]
+    if turns and more and more[0]["role"] == "system":
+        if more[0] not in turns and any(turn["role"] == "system" for turn in turns):
+            raise RowError(Reason.BAD_MESSAGES, f"{path} has another system message than the columns before it")
+        return [more[0], *(turn for turn in turns if turn != more[0]), *more[1:]]
+    return turns + more
 
 
 def _interleave(prompt: Cells, answers: Cells) -> tuple[Dialogue, list[Dialogue]] | None:

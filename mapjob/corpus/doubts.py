@@ -1,69 +1,106 @@
 """Doubts about a reading: what it would read wrongly, or leave out of what a trainer reads. Each is an error that names
 the column and the key that settles it."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config.input import Columns, Verdict
-from mapjob.corpus.cells import HH_OPENING, decode_json, shape_of
-from mapjob.corpus.dialogues import is_system
-from mapjob.corpus.head import BETTER_WORSE, Head
-from mapjob.corpus.reading import Reading, Row, pick
-from mapjob.corpus.recognise import SYSTEM, TEMPLATE
-from mapjob.corpus.verdicts import score_pairs, verdicts
-from mapjob.errors import ConfigError, InputError
+from mapjob.config.input import Columns, Verdict, as_number
+from mapjob.corpus.cells import decode_json, shape_of
+from mapjob.corpus.dialogues import is_system, tokens
+from mapjob.corpus.head import BETTER_WORSE, Head, may_hold_text
+from mapjob.corpus.reading import Reading, Row, as_chat, pick
+from mapjob.corpus.records import Record
+from mapjob.corpus.suspicious import begins_with_prompt, find_data, find_marker
+from mapjob.corpus.verdicts import SCORES, score_pairs, verdicts
+from mapjob.errors import ConfigError, InputError, RowError
 
-# Columns that a trainer's template or collator reads by name (TRL, LLaMA-Factory, axolotl).
-TRAINER_COLUMNS = (*SYSTEM, "context", "history", *TEMPLATE, "functions", "documents")
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-PLACEHOLDER = re.compile(r"<(image|video|audio)>")
-MARKERS = re.compile(
-    r"<\|[a-z_]+\|>|\[/?INST\]|<(start|end)_of_turn>|</?s>"
-    r"|(^|\n)\s*#{1,4} ?(Human|Assistant|Instruction|Response|User|Input)\b ?:?"
-    r"|(^|\n)(Human|Assistant|USER|ASSISTANT|User|Bot|Q|A): |\n\n(Human|Assistant):",
-)
-SOME, MANY = 0.25, 0.5
+Doubt = tuple[str, str]  # what, and what to do
+Rows = list[tuple[Row, Record]]  # first rows that are read, as chat
+
+# Words in names of columns that a trainer's template or collator reads (TRL, LLaMA-Factory, axolotl).
+EARLIER = {"history", "context"}
+DIALOGUES = {"conversation", "conversations", "dialogue", "dialog", "messages"}
+PARTS = {"input", "inputs", "passage", "choices", "options", "document", "article"}
+GIVEN = {"tools", "functions", "documents", "kwargs"}
+REASONING = {"reasoning", "thinking", "thought", "thoughts", "rationale", "cot"}
+MEDIA = {"image", "images", "img", "video", "videos", "audio", "audios"}
+PLACEHOLDER = re.compile(r"<\|?(image|video|audio)[_\d]*\|?>")
+MARKED, HELD = 0.1, 0.25  # shares of the first rows from which markers, or JSON and the prompt, are no chance
 
 
-def check_reading(head: Head, reading: Reading, is_said: bool, where: str) -> None:
-    """Raises InputError for the first doubt. is_said: the run file says that plain strings are meant as they are
-    (input.plain_text: chat or raw)."""
-    doubts = chain(_media(head, reading), _unused(head, reading), _verdicts(head, reading))
-    for what, do in chain(doubts, () if is_said else _texts(head, reading)):
+def check_reading(head: Head, reading: Reading, records: Sequence[Record | RowError], where: str) -> None:
+    """Raises InputError for the first doubt. records: of head.rows, as they are read."""
+    good = [(row, as_chat(record)) for row, record in zip(head.rows, records) if isinstance(record, Record)]
+    doubts = chain(_media(head, reading, good), _unused(head, reading, good), _verdicts(head, reading))
+    for what, do in chain(doubts, () if reading.as_is else _texts(head, reading, good)):
         raise InputError(what, where, do)
+    broken = [record for record in records if isinstance(record, RowError) and not record.reason.is_dropped]
+    if records and len(broken) == len(records):
+        what = f"none of the first {len(records)} rows can be read: {broken[0].reason.value} ({broken[0].detail})"
+        raise InputError(what, where, "say in input.reading what the columns hold, or fix the rows")
 
 
-Doubt = tuple[str, str]
-
-
-def _media(head: Head, reading: Reading) -> Iterator[Doubt]:
-    names = [name for name in head.schema.names if name.lower() in MEDIA and head.is_filled(name)]
-    left = [name for name in names if name not in reading.ignore]
+def _media(head: Head, reading: Reading, rows: Rows) -> Iterator[Doubt]:
+    names = [name for name in head.schema.names if MEDIA & set(tokens(name)) and head.is_filled(name)]
+    left = [name for name in names if name not in reading.ignore and not _is_number(head.schema.field(name).type)]
     if left:
         yield (
             f"the column {left[0]!r} holds images, videos or sound, which the models here do not see",
             f"score text alone by input.reading.ignore: [{', '.join(left)}], if the answers are about the text",
         )
-    shown = sum(any(PLACEHOLDER.search(text) for text in _strings(row, reading)) for row in head.rows)
+    shown = sum(any(map(PLACEHOLDER.search, strings)) for strings in (_strings_of(record) for _, record in rows))
     if shown and not names:
-        yield f"the texts of {shown} of {len(head.rows)} first rows hold places for images (<image>)", "give text pairs"
+        yield f"the texts of {shown} of {len(rows)} first rows hold places for images (<image>)", "give text pairs"
 
 
-def _unused(head: Head, reading: Reading) -> Iterator[Doubt]:
-    used = {path.partition(".")[0] for path in reading.columns} | set(reading.ignore)
-    left = [name for name in head.schema.names if name.lower() in TRAINER_COLUMNS and name not in used]
-    left = [name for name in left if head.is_filled(name)]
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _unused(head: Head, reading: Reading, rows: Rows) -> Iterator[Doubt]:
+    used = {path.partition(".")[0] for path in reading.columns} | {*reading.columns, *reading.ignore}
+    left = [name for name in head.schema.names if name not in used and head.is_filled(name)]
+    left = [name for name in left if _may_be_read(head, name) and not _is_told(name, rows)]
     if left:
+        first = sorted((name for name in (*left, *reading.prompt) if is_system(name)), key=list(left).count)
+        rest = [name for name in (*left, *reading.prompt) if not is_system(name)]
         yield (
-            f"a trainer reads the column {left[0]!r}, and the reading leaves it out",
-            f"give it its place in input.reading.prompt: [{', '.join([*left, *reading.prompt])}], "
+            f"a trainer may read the column {left[0]!r}, and the reading leaves it out",
+            f"give it its place in input.reading.prompt: [{', '.join([*first, *rest])}], "
             f"or leave it out knowingly: input.reading.ignore: [{', '.join([*left, *reading.ignore])}]",
         )
+    free = [name for name in head.schema.names if name not in used]
+    for one, two, rest in head.partners(BETTER_WORSE, free):
+        if rest and rest <= REASONING:
+            yield (
+                f"the reading leaves out {one} and {two}",
+                "write the reasoning into the messages (reasoning_content), or leave it out knowingly: "
+                f"input.reading.ignore: [{', '.join([one, two, *reading.ignore])}]",
+            )
+
+
+def _may_be_read(head: Head, name: str) -> bool:
+    words = set(tokens(name))
+    if words & GIVEN:
+        return True
+    if _is_number(head.schema.field(name).type) or not (head.is_text(name) or head.shape(name) == "other"):
+        return False
+    is_earlier = bool(words & EARLIER) or (words & {"previous", "past", "earlier"} and words & {"turns", "messages"})
+    is_dialogue = words <= DIALOGUES and head.shape(name) in ("dialogue", "exchanges")
+    return bool(is_earlier or is_dialogue or is_system(name) or (words <= PARTS and head.is_text(name)))
+
+
+def _is_told(name: str, rows: Rows) -> bool:
+    """Whether every string of the column is in the messages of its row anyway."""
+    for row, record in rows:
+        told = {text.strip() for text in _strings_of(record)}
+        if any(text.strip() not in told for text in _strings(row.get(name), roles=False)):
+            return False
+    return bool(rows)
 
 
 def _verdicts(head: Head, reading: Reading) -> Iterator[Doubt]:
@@ -76,9 +113,12 @@ def _verdicts(head: Head, reading: Reading) -> Iterator[Doubt]:
             f"say what it means: input.reading.verdict: {{column: {name}, first: [...], second: [...]}}, "
             f"or that it means nothing here: input.reading.ignore: [{', '.join([name, *reading.ignore])}]",
         )
-    for one, two in score_pairs(head, BETTER_WORSE, reading.ignore):
-        scores = [(pick(row, one), pick(row, two)) for row in head.rows]
-        against = sum(x is not None and y is not None and x < y for x, y in scores)
+    pairs = score_pairs(head, BETTER_WORSE, reading.ignore)
+    if reading.sides is not None:
+        pairs += [(f"{reading.sides[0]}.{key}", f"{reading.sides[1]}.{key}") for key in SCORES]
+    for one, two in pairs:
+        scores = [(as_number(pick(row, one)), as_number(pick(row, two))) for row in head.rows]
+        against = sum(x < y for x, y in scores)
         if against:
             yield (
                 f"{one} is lower than {two} in {against} of {len(scores)} first rows: it contradicts the sides",
@@ -92,91 +132,79 @@ def _all_ties(head: Head, verdict: Verdict) -> Iterator[Doubt]:
     if values and all(verdict.side(row) is None for row in values):
         seen = ", ".join(dict.fromkeys(repr(value)[:40] for row in values for value in row))
         yield (
-            f"all {len(values)} first rows are ties: {' and '.join(verdict.paths)} hold {seen[:200]}",
-            "in input.reading.verdict, give the values as they are there, with their type (1 is no '1')",
+            f"all {len(values)} first rows are ties: the values of {' and '.join(verdict.paths)} are {seen[:200]}",
+            "in input.reading.verdict, give the values as they are there, with their type: "
+            "the number 1 is not the string '1'",
         )
 
 
-def _texts(head: Head, reading: Reading) -> Iterator[Doubt]:
-    """Strings that hold more than a text: turns, JSON, or the prompt again."""
-    if not head.rows:
-        return
+def _texts(head: Head, reading: Reading, rows: Rows) -> Iterator[Doubt]:
+    """Strings that hold more than a text: turns, data, or the prompt again."""
     as_they_are = "if these strings are to be scored as they are, say so: input.plain_text: chat (or raw)"
     for path in reading.texts:
-        if path in reading.json:
-            continue
         values = [value for value in head.values(path) if isinstance(value, str) and value]
-        plain = [value for value in values if not value.startswith(HH_OPENING)]
-        messages = [value for value in plain if shape_of(decode_json(value)) in ("dialogue", "message")]
-        if messages:
+        messages = [value for value in values if shape_of(decode_json(value)) in ("dialogue", "message")]
+        if messages and path not in reading.json:
             what = f"the strings of {path!r} are messages as JSON in {len(messages)} of {len(values)} first rows"
             yield f"{what}, not in all", "write all rows in one form"
-        objects = [value for value in plain if _is_json(value)]
-        if len(objects) >= MANY * max(1, len(values)) and objects:
-            what = f"the strings of {path!r} hold JSON, not text, in {len(objects)} of {len(values)} first rows"
-            yield what, f"write the text in a column of its own; {as_they_are}"
-        marked = [value for value in plain if MARKERS.search(value)]
-        if len(marked) >= SOME * max(1, len(values)) and marked:
-            marker = MARKERS.search(marked[0]).group().strip()
-            what = (
-                f"the strings of {path!r} hold markers of turns ({marker}) in {len(marked)} of {len(values)} first rows"
-            )
-            yield what, f"write the dialogues as messages; {as_they_are}"
-    again = sum(_begins_with_prompt(row, reading) for row in head.rows)
-    if again >= MANY * len(head.rows):
-        what = f"the answers begin with the prompt again in {again} of {len(head.rows)} first rows"
-        yield what, f"take the prompt out of {' and '.join(reading.sides or [str(reading.responses)])}; {as_they_are}"
+    if not rows:
+        return
+    answers = " and ".join(reading.sides or [str(reading.responses)])
+    prompts = [[str(turn["content"]) for turn in record.prompt] for _, record in rows]
+    sides = [[str(turn["content"]) for turn in side] for _, record in rows for side in record.completions]
+    for name, texts in ((" and ".join(reading.prompt) or answers, prompts), (answers, sides)):
+        for share, kind, find in ((MARKED, "markers of turns", _marker_in), (HELD, "data and not text", _data_in)):
+            found = [what for what in map(find, texts) if what]
+            if len(found) >= share * len(texts):
+                what = f"{len(found)} of the first {len(texts)} strings of {name} hold {kind} ({found[0]})"
+                yield (
+                    what,
+                    f"write {'the dialogues as messages' if find is _marker_in else 'the text alone'}; {as_they_are}",
+                )
+    again = sum(begins_with_prompt(record) for _, record in rows)
+    if again >= HELD * len(rows):
+        what = f"the answers begin with the prompt again in {again} of {len(rows)} first rows"
+        yield what, f"take the prompt out of {answers}; {as_they_are}"
 
 
-def _begins_with_prompt(row: Row, reading: Reading) -> bool:
-    prompts = [pick(row, path) for path in reading.prompt if not is_system(path)]
-    answers = [pick(row, path) for path in reading.sides or ()]
-    texts = [*prompts, *answers]
-    if len(prompts) != 1 or len(answers) != 2 or not all(isinstance(text, str) for text in texts):
-        return False
-    prompt = prompts[0].strip()
-    return bool(prompt) and all(answer.strip().startswith(prompt) for answer in answers)
+def _marker_in(turns: list[str]) -> str | None:
+    return next(filter(None, map(find_marker, turns)), None)
 
 
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except ValueError:
-        return False
+def _data_in(turns: list[str]) -> str | None:
+    """What kind of data all of the turns are; None if one is not."""
+    kinds = [find_data(text) for text in turns]
+    return kinds[0] if kinds and all(kinds) else None
 
 
-def _strings(row: Row, reading: Reading) -> Iterator[str]:
-    """Every string of the row's texts, at any depth."""
-    waiting: list[Any] = [pick(row, path) for path in reading.texts]
+def _strings_of(record: Record) -> list[str]:
+    return [text for dialogue in (record.prompt, *record.completions) for text in _strings(dialogue, roles=False)]
+
+
+def _strings(value: Any, roles: bool = True) -> Iterator[str]:
+    """Every string in a value, at any depth; roles: those of messages too."""
+    waiting: list[Any] = [value]
     while waiting:
         value = waiting.pop()
         if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
+            yield from _strings(decoded) if (decoded := decode_json(value)) is not None else [value]
+        elif isinstance(value, dict):
+            waiting += [item for key, item in value.items() if roles or key not in ("role", "from")]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def check_columns(reading: Reading, columns: Columns, schema: pa.Schema, where: str) -> None:
     """Raises ConfigError if a file lacks a column that the run file or the reading needs, and InputError if one of the
     texts' columns is of a type that holds no text in any row."""
-    needed = [
-        path.partition(".")[0] for path in reading.columns if not is_system(path) and path not in reading.template
-    ]
+    paths = [path for path in reading.columns if not is_system(path) and path not in reading.template]
+    needed = [path if path in schema.names else path.partition(".")[0] for path in paths]
     for name in dict.fromkeys([*needed, *filter(None, (columns.id, columns.group))]):
         if name not in schema.names:
             what = f"the corpus has no column {name!r}, which input.reading or input.columns names"
             raise ConfigError(what, where, f"its columns are: {', '.join(schema.names)}")
     for path in reading.texts:
         field = schema.field(path) if path in schema.names else None
-        if field is not None and not _may_hold_text(field.type):
+        if field is not None and not may_hold_text(field.type):
             what = f"the column {path!r} is of the type {field.type}, which is neither text nor a list of messages"
             raise InputError(what, where, "write it as a string column, or name another one in input.reading")
-
-
-def _may_hold_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    kinds = pa.types.is_string, pa.types.is_large_string, pa.types.is_nested, pa.types.is_null
-    return any(is_kind(kind) for is_kind in kinds)

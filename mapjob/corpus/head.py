@@ -1,6 +1,5 @@
 """The first rows of a corpus, as recognition looks at them: shapes of values, and names that are pairs."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.corpus.cells import Shape, decode_json, shape_of
+from mapjob.corpus.dialogues import tokens
 from mapjob.corpus.reading import Row, pick
 
 # Words for the better and the worse side, and for two sides alike, in names that are the same but for them.
@@ -18,7 +18,7 @@ _BETTER_WORSE = """chosen rejected, preferred dispreferred, preferred rejected, 
 BETTER_WORSE = [tuple(pair.split()) for pair in _BETTER_WORSE.split(",")]  # j and k: stack-exchange-paired
 TWO_SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"), ("x", "y"))
 ANSWERS = {"response", "answer", "completion", "text", "output", "message", "conversation", "dialogue", "dialog"}
-ANSWERS |= {"summary", "reply", "generation", "content", "turn", "candidate"}
+ANSWERS |= {"summary", "reply", "generation", "content", "candidate"}
 ANSWERS |= {f"{word}s" for word in ANSWERS} | {"summaries", "replies"}
 MOSTLY = 0.9
 TEXTUAL: set[Shape] = {"text", "dialogue", "message", "texts", "exchanges", "struct"}
@@ -59,6 +59,11 @@ class Head:
             return False
         return sum(decode_json(text) is not None for text in texts) >= MOSTLY * len(texts)
 
+    def length(self, path: str) -> float:
+        """Mean characters of the values there."""
+        values = self.values(path)
+        return sum(len(str(value)) for value in values) / max(1, len(values))
+
     def is_text(self, path: str) -> bool:
         return self.shape(path) in TEXTUAL
 
@@ -80,6 +85,14 @@ class Head:
                         yield name, partner, {*parts[:index], *parts[index + 1 :]}
 
 
+def may_hold_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold a text or messages."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    kinds = pa.types.is_string, pa.types.is_large_string, pa.types.is_nested, pa.types.is_null
+    return any(is_kind(kind) for is_kind in kinds)
+
+
 def _shape_of_type(kind: pa.DataType) -> Shape:
     """What a column without a value in the first rows may hold."""
     if pa.types.is_dictionary(kind):
@@ -90,8 +103,3 @@ def _shape_of_type(kind: pa.DataType) -> Shape:
         names = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
         return "dialogue" if names & {"role", "from"} else "other"
     return "nothing"
-
-
-def tokens(name: str) -> list[str]:
-    """The words of a column's name, numbers apart."""
-    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())

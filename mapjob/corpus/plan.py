@@ -17,13 +17,14 @@ from mapjob.corpus.files import SourceFile, find_files
 from mapjob.corpus.forms import file_identity
 from mapjob.corpus.head import Head
 from mapjob.corpus.message_fields import further_keys, with_keys_of
-from mapjob.corpus.reader import python_rows, read_records, read_rows
+from mapjob.corpus.reader import as_record, python_rows, read_rows
 from mapjob.corpus.reading import Reading, as_chat
 from mapjob.corpus.recognise import recognise
 from mapjob.corpus.records import Record
-from mapjob.errors import IncompleteError, InputError
+from mapjob.errors import ConfigError, IncompleteError, InputError
 
-HEAD_ROWS, HEAD_FILES = 20, 3
+HEAD_ROWS = 20
+LOCAL_HEADS, REMOTE_HEADS = 32, 3  # files whose first rows are looked at
 HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 NO_FIELDS = pa.schema([])
 
@@ -80,13 +81,13 @@ class Corpus:
     @property
     def own_columns(self) -> list[str]:
         """The corpus's columns that scoring reads."""
-        roots = (path.partition(".")[0] for path in self.reading.columns)
+        roots = (name for path in self.reading.columns for name in (path, path.partition(".")[0]))
         return list(dict.fromkeys([*roots, *filter(None, (self.columns.id, self.columns.group))]))
 
     @property
     def text_columns(self) -> list[str]:
         """The columns that hold prompt and completions alone; a selection has prompt/chosen/rejected instead."""
-        return [path for path in self.reading.texts if "." not in path]
+        return self.reading.texts
 
     @property
     def template_columns(self) -> tuple[str, ...]:
@@ -152,19 +153,24 @@ def make_plan(
     found = find_files(source, output)
     where = f"input.path: {source.path}"
     schema = _common_schema(found.files)
-    table = _read_head(found.files, schema)
+    tables = _read_head(found.files, schema)
     filled = frozenset().union(*(file.filled for file in found.files))
-    head = Head(schema, [row for row in python_rows(table) if row is not None], filled)
-    reading = recognise(head, source.reading, where)
+    rows = [row for table in tables for row in python_rows(table) if row is not None]
+    head = Head(schema, [dict.fromkeys(schema.names) | row for row in rows], filled)
+    reading = recognise(head, source.reading, source.plain_text != "auto", where)
     for file in found.files:
         check_columns(reading, source.columns, file.schema, file.name)
-    check_reading(head, reading, source.plain_text != "auto", where)
+    read = [as_record(row, reading) for row in head.rows]
+    check_reading(head, reading, read, where)
     units = tuple(_limit(_cut_all(found.files, rows_per_unit), limit))
     if not units:
         raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
-    records = [record for record in read_records(table, reading) if isinstance(record, Record)]
+    records = [record for record in read if isinstance(record, Record)]
     fields = with_keys_of(records, further_keys(schema, reading.texts, filled))
     has_messages = any(not isinstance(record.prompt, str) for record in records)
+    if has_messages and source.plain_text == "raw":
+        what = "input.plain_text: raw is for plain strings, and the first rows give messages (or a system turn)"
+        raise ConfigError(what, where, "remove input.plain_text, or leave the system column out: input.reading.ignore")
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
@@ -249,16 +255,17 @@ def _common_schema(files: Sequence[SourceFile]) -> pa.Schema:
     return schema
 
 
-def _read_head(files: Sequence[SourceFile], schema: pa.Schema) -> pa.Table:
+def _read_head(files: Sequence[SourceFile], schema: pa.Schema) -> list[pa.Table]:
     """The first rows of some files, spread over the corpus; without bytes, which are no text and may be large."""
     files = [file for file in files if file.num_rows]
-    chosen = sorted({round(i * (len(files) - 1) / (HEAD_FILES - 1)) for i in range(HEAD_FILES)}) if files else []
-    wanted = pa.schema([field for field in schema if not _holds_bytes(field.type)])
+    most = min(len(files), LOCAL_HEADS if all("://" not in file.path for file in files) else REMOTE_HEADS)
+    chosen = sorted({round(i * (len(files) - 1) / max(1, most - 1)) for i in range(most)})
+    wanted = {field.name for field in schema if not _holds_bytes(field.type)}
     tables = []
     for file in (files[index] for index in chosen):
-        names = [name for name in file.schema.names if name in wanted.names]
+        names = [name for name in file.schema.names if name in wanted]
         tables.append(read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows), names, HEAD_BUFFER))
-    return pa.concat_tables([wanted.empty_table(), *tables], promote_options="permissive")
+    return tables
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

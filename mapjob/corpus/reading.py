@@ -1,6 +1,7 @@
 """A reading: from a row of the corpus to a record, by the columns that the run file names or that were recognised."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from mapjob.corpus.records import Record, Text
 from mapjob.errors import Reason, RowError
 
 Row = dict[str, Any]
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Reading:
 
     prompt: columns in order (dotted paths into structs); one whose name begins with "system" is a system turn.
     sides: the two answers; else responses: the column with N of them. verdict: which side is chosen (else the first).
-    json: columns whose strings hold messages as JSON. template: columns that are given to the chat template.
+    json: columns whose strings hold messages as JSON. template: columns that are given to the chat template. as_is: the
+    run file says that strings are meant as they are, so that none is taken for messages as JSON.
     """
 
     prompt: tuple[str, ...] = ("prompt",)
@@ -29,6 +32,7 @@ class Reading:
     json: tuple[str, ...] = ()
     template: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    as_is: bool = False
 
     @property
     def gives_candidates(self) -> bool:
@@ -56,6 +60,7 @@ class Reading:
             "verdict": self.verdict and self.verdict.model_dump(mode="json", exclude_none=True),
             "json": sorted(self.json),
             "template": sorted(self.template),
+            "as_is": self.as_is,
         }
         return {name: value for name, value in parts.items() if value}
 
@@ -88,16 +93,23 @@ def pick(row: Row, path: str) -> Any:
         return row[path]
     value: Any = row
     for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            value = [item.get(part) for item in value]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
 def _cell(row: Row, path: str, reading: Reading) -> Any:
     value = pick(row, path)
     if path not in reading.json or value is None:
+        if not reading.as_is and shape_of(decode_json(value)) in ("dialogue", "message"):
+            raise RowError(Reason.BAD_MESSAGES, f"{path}: messages as JSON, unlike the first rows")
         return value
     if (decoded := decode_json(value)) is None:
         raise RowError(Reason.BAD_MESSAGES, f"{path}: no messages as JSON, as in the other rows")
+    if "\\ud" in value.lower() and LONE_SURROGATE.search(json.dumps(decoded, ensure_ascii=False)):
+        raise RowError(Reason.INVALID_UTF8, f"{path}: JSON with half a character")
     return decoded
 
 
