@@ -84,6 +84,8 @@ def _describe(plan: Plan) -> Iterator[str]:
     yield from plan.notes
     yield from to_yaml(plan.corpus.reading).split("\n")
     yield f"{plan.num_rows:,} rows in {plan.num_files} files, read as {plan.corpus.style}"
+    if unread := [name for name in plan.schema.names if name not in plan.corpus.own_columns]:
+        yield f"copied, not read: {', '.join(unread)}"
     if plan.corpus.reading.template:
         yield f"{' and '.join(plan.corpus.reading.template)}: given to the chat template of each model"
 

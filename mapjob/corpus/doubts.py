@@ -29,7 +29,7 @@ GIVEN = {"tools", "functions", "documents", "kwargs"}
 REASONING = {"reasoning", "thinking", "thought", "thoughts", "rationale", "cot"}
 MEDIA = {"image", "images", "img", "video", "videos", "audio", "audios"}
 PLACEHOLDER = re.compile(r"<\|?(image|video|audio)[_\d]*\|?>")
-MARKED, HELD = 0.1, 0.25  # shares of the first rows from which markers, or JSON and the prompt, are no chance
+MARKED, HELD = 0.2, 0.25  # shares of the first rows from which markers, or JSON and the prompt, are no chance
 
 
 def check_reading(head: Head, reading: Reading, records: Sequence[Record | RowError], where: str) -> None:

@@ -24,6 +24,7 @@ from mapjob.corpus.records import Record
 from mapjob.errors import ConfigError, IncompleteError, InputError
 
 HEAD_ROWS = 20
+TURNS = ("dialogue", "message", "exchanges", "texts")  # shapes that are no plain strings
 LOCAL_HEADS, REMOTE_HEADS = 32, 3  # files whose first rows are looked at
 HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 NO_FIELDS = pa.schema([])
@@ -168,9 +169,9 @@ def make_plan(
     records = [record for record in read if isinstance(record, Record)]
     fields = with_keys_of(records, further_keys(schema, reading.texts, filled))
     has_messages = any(not isinstance(record.prompt, str) for record in records)
-    if has_messages and source.plain_text == "raw":
-        what = "input.plain_text: raw is for plain strings, and the first rows give messages (or a system turn)"
-        raise ConfigError(what, where, "remove input.plain_text, or leave the system column out: input.reading.ignore")
+    if has_messages and source.plain_text == "raw" and not any(head.shape(path) in TURNS for path in reading.texts):
+        what = f"input.plain_text: raw is for one prompt, and {', '.join(reading.prompt)} make turns of a chat"
+        raise ConfigError(what, where, "remove input.plain_text, or leave columns out: input.reading.ignore")
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)

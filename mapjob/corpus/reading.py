@@ -181,7 +181,8 @@ def _single_text(answer: Any) -> str | None:
         return answer
     if shape_of(answer) != "struct":
         return None
-    return read_turns(answer, "assistant", "")[0]["content"]
+    (turn,) = read_turns(answer, "assistant", "")
+    return turn["content"] if len(turn) == 2 else None
 
 
 def _split_hh(texts: list[str]) -> tuple[Text, list[Text]]:

@@ -77,6 +77,8 @@ def _check_path(path: str, head: Head, where: str) -> None:
     root, *rest = path.split(".")
     kind = head.schema.field(root).type if root in head.schema.names else None
     for part in rest:
+        while kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            kind = kind.value_type
         kind = kind.field(part).type if kind is not None and pa.types.is_struct(kind) and _has(kind, part) else None
     if kind is None:
         what = f"the corpus has no column {path!r}, which input.reading names"

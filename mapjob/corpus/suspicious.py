@@ -42,8 +42,8 @@ def find_data(text: str) -> str | None:
         except (ValueError, RecursionError):
             pass
     if _REPR.match(text):
-        if text.lstrip().startswith("array("):
-            return "what Python prints of an array"
+        if re.match(r"\s*(array\(|\[\s*\{\s*'(role|from|content|value)')", text):
+            return "what Python prints of an array or of messages"
         try:
             if isinstance(ast.literal_eval(text.strip()), dict | list | bytes):
                 return "what Python prints of a list, a dict or bytes"

@@ -13,8 +13,8 @@ from mapjob.corpus.head import TWO_SIDES, Head
 from mapjob.corpus.reading import Reading
 
 VERDICT = re.compile(
-    r"winner|chosen|chosen_(index|idx|side)|labels?|choice|preference|preferred|better|verdict|vote|judge?ment|best|flipped"
-    r"|swapped|selected|(human|gold|true)_(label|choice)|majority_vote|correct_side|is_.*_better"
+    r"winner|chosen|chosen_(index|idx|side)|labels?|choice|preference|preferred|better|verdict|vote|judge?ment|best"
+    r"|selected|(human|gold|true)_(label|choice)|majority_vote|correct_side|is_.*_better"
     r"|.*_(winner|choice|preference|verdict|better|preferred)|(winner|preference|preferred|better|safer|best)_.*"
 )
 TIES = {"tie", "ties", "draw", "both"}

@@ -64,7 +64,8 @@ def without_reference(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFac
     rows = [{**row, "images": "none", "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0} for row in make_pairs(40)]
     corpus = write_corpus(tmp_path_factory.mktemp("training") / "corpus", rows)
     models = {name: model for name, model in tree["models"].items() if name != "reference"}
-    return finished(tree, input={"path": str(corpus)}, models=models, selection={"keep": {"ratio": 1.0}})
+    source = {"path": str(corpus), "reading": {"ignore": ["images"]}}
+    return finished(tree, input=source, models=models, selection={"keep": {"ratio": 1.0}})
 
 
 @pytest.fixture

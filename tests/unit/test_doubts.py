@@ -11,7 +11,7 @@ import pytest
 from mapjob.config.input import Input
 from mapjob.corpus.plan import Plan, make_plan, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.errors import InputError
+from mapjob.errors import ConfigError, InputError, Reason
 
 PAIR = {"prompt": "hi", "chosen": "yes", "rejected": "no"}
 USER = {"role": "user", "content": "hi"}
@@ -154,3 +154,118 @@ def test_instruction_and_input_are_one_turn_and_history_comes_before(tmp_path):
         ("assistant", "hello"),
         ("user", "add\n1 + 2"),
     ]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["chat_history", "previous_turns", "sys prompt", "image_url", "available_tools", "passage", "conversation"],
+)
+def test_columns_are_known_by_the_words_of_their_names(tmp_path, column):
+    value = [USER, {**SAID, "content": "earlier"}] if column == "conversation" else "something"
+    rows = {**PAIR, column: value}
+    if column == "sys prompt":
+        assert records(plan(tmp_path, rows))[0].prompt[0] == {"role": "system", "content": "something"}
+    else:
+        assert repr(column) in refused(tmp_path, rows).what
+        assert plan(tmp_path, rows, reading={"ignore": [column]}).num_rows == 1
+
+
+def test_a_dialogue_whose_turns_are_in_the_pair_anyway_is_no_question(tmp_path):
+    assert plan(tmp_path, {**PAIR, "messages": [USER, SAID]}).num_rows == 1
+
+
+def test_the_prompt_and_the_answers_are_asked_for_where_two_columns_may_hold_them(tmp_path):
+    assert "may both hold the prompt" in refused(tmp_path, {**PAIR, "instruction": "add"}).what
+    row = {"question": "hi", "answer_a": "yes", "answer_b": "no", "winner": "a", "answers": ["gold", "old"]}
+    assert "may all hold the answers" in refused(tmp_path, row).what
+    error = refused(tmp_path, row, reading={"ignore": ["answers"]})
+    assert "better answer" in error.what
+    made = plan(
+        tmp_path, {**PAIR, "chosen": "gpt-4", "rejected": "llama", "chosen_text": "yes sir", "rejected_text": "no"}
+    )
+    assert made.corpus.reading.sides == ("chosen_text", "rejected_text")
+
+
+@pytest.mark.parametrize(
+    ("values", "proposed"),
+    [
+        ([0, 1, 0], "first: [0], second: [1]"),
+        ([1, 2, 1], "first: [1], second: [2]"),
+        ([True, False], "first: [true], second: [false]"),
+        (["A", "B", "tie"], "first: [A], second: [B]"),
+        ([-2, 1, 0], "{sign: winner}"),
+        ([0, 1, 2], None),
+        ([1, 3, 5], None),
+        (["yes", "no"], None),
+    ],
+)
+def test_a_verdict_is_proposed_only_where_values_have_one_meaning(tmp_path, values, proposed):
+    rows = [{"prompt": "hi", "answer_a": "yes", "answer_b": "no", "winner": value, "winner_tie": 0} for value in values]
+    do = refused(tmp_path, *rows).do
+    assert "winner_tie" not in do
+    assert (proposed in do) if proposed else ("put it under input" not in do)
+    assert not proposed or "are ties)" in do
+
+
+def test_turns_and_data_inside_of_structs_and_lists_are_seen(tmp_path):
+    row = {"prompt": "hi", "responses": ["<|im_start|>assistant\nyes", "<|im_start|>assistant\nno"]}
+    assert "markers of turns" in refused(tmp_path, row).what
+    row = {"prompt": "hi", "responses": [{"generated_text": "hi there"}, {"generated_text": "hi you"}]}
+    assert "begin with the prompt again" in refused(tmp_path, row).what
+    row = {**PAIR, "chosen": "[{'role': 'user', 'content': 'hi'}]", "rejected": "[{'role': 'user', 'content': 'no'}]"}
+    assert "what Python prints" in refused(tmp_path, row).what
+
+
+def test_a_struct_with_several_texts_is_read_by_a_path(tmp_path):
+    row = {"prompt": "hi", "responses": [{"response": "yes", "text": "a critique"}, {"response": "no", "text": "b"}]}
+    with pytest.raises(InputError):
+        plan(tmp_path, row)
+    made = plan(tmp_path, row, reading={"prompt": ["prompt"], "responses": "responses.response"})
+    assert records(made)[0].completions == ["yes", "no"]
+
+
+def test_reasoning_beside_a_text_in_a_struct_is_kept(tmp_path):
+    row = {**PAIR, "chosen": {"content": "yes", "reasoning_content": "so"}, "rejected": {"content": "no"}}
+    (record,) = records(plan(tmp_path, row))
+    assert record.completions[0] == [{"role": "assistant", "content": "yes", "reasoning_content": "so"}]
+
+
+def test_messages_by_other_keys_are_read_or_refused(tmp_path):
+    sides = {
+        name: [{"speaker": "user", "text": "hi"}, {"speaker": "assistant", "text": text}]
+        for name, text in (("chosen", "yes"), ("rejected", "no"))
+    }
+    assert records(plan(tmp_path, sides))[0].completions[0] == [SAID]
+    unknown = {name: [{"who": turn["speaker"], "text": turn["text"]} for turn in side] for name, side in sides.items()}
+    refused(tmp_path, {"prompt": "hi", **unknown})
+
+
+def test_a_row_of_json_behind_the_first_rows_is_broken_unless_strings_are_meant_so(tmp_path):
+    late = {**PAIR, "chosen": json.dumps([SAID])}
+    rows = [PAIR] * 30 + [late]
+    assert "unlike the first rows" in records(plan(tmp_path, *rows))[-1].detail
+    assert records(plan(tmp_path, *rows, plain_text="chat"))[-1].completions[0] == late["chosen"]
+
+
+def test_columns_with_dots_in_their_names_are_columns(tmp_path):
+    row = {"question": "hi", "response.chosen": "yes", "response.rejected": "no"}
+    made = plan(tmp_path, row)
+    assert records(made)[0].completions == ["yes", "no"]
+
+
+def test_an_ignored_column_has_to_exist(tmp_path):
+    with pytest.raises(ConfigError, match="'sorce'"):
+        plan(tmp_path, {**PAIR, "source": "x"}, reading={"ignore": ["sorce"]})
+
+
+def test_plain_text_raw_beside_a_system_column_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="raw is for one prompt"):
+        plan(tmp_path, {"system": "be brief", **PAIR}, plain_text="raw")
+
+
+def test_half_a_character_in_json_is_an_error_of_its_row(tmp_path):
+    good = {name: json.dumps([{**SAID, "content": name}]) for name in ("chosen", "rejected")}
+    rows = [{"prompt": "hi", **good}] * 10 + [
+        {"prompt": "hi", **good, "chosen": '[{"role": "assistant", "content": "\\ud83d"}]'}
+    ]
+    assert records(plan(tmp_path, *rows))[-1].reason == Reason.INVALID_UTF8
