@@ -27,10 +27,10 @@ LONGEST = 400  # characters of a text that are shown
 def read(
     config: ConfigFile,
     overrides: Overrides = None,
-    rows: Annotated[int | None, Option(min=0, help="So many rows. Default: 3; with --json all.")] = None,
+    rows: Annotated[int | None, Option(min=0, help="Number of rows to show. Default: 3; with --json all.")] = None,
     json_rows: Annotated[bool, Option("--json", help="Print one JSON object per row of the corpus.")] = False,
 ) -> None:
-    """Show how the corpus is read: the reading as YAML to paste, and its first rows, or why they are none.
+    """Show how the corpus is read: the reading as YAML to paste, and its first rows, or why a row cannot be read.
 
     Example: mapjob read configs/single_gpu.yaml --rows 5
     """

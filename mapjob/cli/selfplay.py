@@ -14,7 +14,7 @@ def selfplay(config: ConfigFile, overrides: Overrides = None) -> Result:
     """Answer prompts, rank the pairs, rewrite the best prompts, answer those, train; again with the trained policy.
 
     Run the same command again after any interruption: it resumes at the stage that was not finished. Needs TRL:
-    pip install 'mapjob[train]'.
+    pip install 'mapjob\\[train]'.
 
     Example: mapjob selfplay configs/selfplay.yaml --set iterations=3
     """

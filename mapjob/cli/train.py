@@ -43,7 +43,7 @@ def train(
 ) -> Result:
     """Train a model on the selection of a finished run. No reference model is loaded.
 
-    Needs TRL: pip install 'mapjob[train]'. The folder that it writes can be models.policy.path of the next run.
+    Needs TRL: pip install 'mapjob\\[train]'. The folder that it writes can be models.policy.path of the next run.
 
     Example: mapjob train runs/demo --objective simpo --output trained --learning-rate 1e-5 --set beta=2.5
     """

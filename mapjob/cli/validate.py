@@ -20,7 +20,7 @@ def validate(
 ) -> None:
     """Train one recipe on each selection, on all pairs and on random subsets, and compare on held-out prompts.
 
-    Needs TRL: pip install 'mapjob[train]'. Finished trainings are kept: the same command resumes where it stopped.
+    Needs TRL: pip install 'mapjob\\[train]'. Finished trainings are kept: the same command resumes where it stopped.
 
     Example: mapjob validate configs/validate_world.yaml
     """

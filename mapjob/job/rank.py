@@ -72,16 +72,15 @@ def prepare_again(manifest: Manifest, do: str) -> Job:
 
 
 def find_pair(manifest: Manifest, which: str) -> dict[str, Any] | None:
-    """A pair of a finished run by rank or pair_id, selected or not, ranked again from the score store; None if neither.
+    """A pair of a finished run by pair_id or rank, selected or not, ranked again from the score store; None if neither.
 
     Raises ConfigError if the corpus is no longer that of the run.
     """
     job = prepare_again(manifest, "run the run file again to rank what the corpus is now")
     scored, ranking = rank_scored(job)
-    if which.isdecimal() and 1 <= int(which) <= len(ranking.order):
+    index = _index_of(ranking.pairs, scored.units.find(which))
+    if not len(index) and which.isdecimal() and 1 <= int(which) <= len(ranking.order):
         index = ranking.order[int(which) - 1 : int(which)]
-    else:
-        index = _index_of(ranking.pairs, scored.units.find(which))
     return pick_rows(job, scored, ranking, index)[0] if len(index) else None
 
 

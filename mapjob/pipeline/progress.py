@@ -117,7 +117,7 @@ class Tally:
         status = f"{self.total.units}/{self.num_units} units, {rows:,}/{self.num_rows:,} {self._noun}"
         if not rows:
             return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
-        errors = f", {num_errors:,} rows with errors" if num_errors else ""
+        errors = f", {num_errors:,} rows not scored" if num_errors else ""
         rows_per_s = rows / self.elapsed_s
         tokens_per_s = sum(cost.tokens for cost in self.total.costs.values()) / self.elapsed_s
         speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s, {tokens_per_s:,.0f} tokens/s"

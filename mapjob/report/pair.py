@@ -23,7 +23,8 @@ def selected_pair(run: FinishedRun, which: str) -> Row | None:
     Raises ConfigError, with the reason, for a pair that was not ranked at all.
     """
     wanted = pc.field("pair_id") == which
-    if which.isdecimal():
+    # Ids of a column may be numbers too, and one that is not selected is no rank.
+    if which.isdecimal() and run.manifest["config"]["input"]["columns"]["id"] is None:
         wanted |= pc.field("rank") == int(which)
     for name in run.folder.tables("selected"):
         row = run.folder.read_table(name).filter(wanted)[:1]

@@ -180,9 +180,9 @@ def test_the_prompt_and_the_answers_are_asked_for_where_two_columns_may_hold_the
     assert "may all hold the answers" in refused(tmp_path, row).what
     error = refused(tmp_path, row, reading={"ignore": ["answers"]})
     assert "better answer" in error.what
-    made = plan(
-        tmp_path, {**PAIR, "chosen": "gpt-4", "rejected": "llama", "chosen_text": "yes sir", "rejected_text": "no"}
-    )
+    row = {**PAIR, "chosen": "gpt-4", "rejected": "llama", "chosen_text": "yes sir", "rejected_text": "no"}
+    assert "'chosen'" in refused(tmp_path, row).what
+    made = plan(tmp_path, row, reading={"ignore": ["chosen"]})
     assert made.corpus.reading.sides == ("chosen_text", "rejected_text")
 
 

@@ -29,7 +29,7 @@ def test_rates_and_time_left():
     # 200 rows are left, and since the first receipt 100 rows took 10 seconds.
     assert tally.left_s == 20.0
     line = tally.line()
-    assert line.startswith("2/4 units, 200/400 pairs, 2.86 pairs/s, 257 tokens/s, 3 rows with errors, 20 s left")
+    assert line.startswith("2/4 units, 200/400 pairs, 2.86 pairs/s, 257 tokens/s, 3 rows not scored, 20 s left")
     assert tally.details() == [
         "policy               143 tokens/s    0.17 actors busy",
         "reward               114 tokens/s    0.09 actors busy",
