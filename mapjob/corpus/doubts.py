@@ -66,13 +66,12 @@ def _unused(head: Head, reading: Reading, rows: Rows) -> Iterator[Doubt]:
     left = [name for name in head.schema.names if name not in used and head.is_filled(name)]
     left = [name for name in left if _may_be_read(head, name) and not _is_told(name, rows)]
     if left:
-        first = sorted((name for name in (*left, *reading.prompt) if is_system(name)), key=list(left).count)
-        rest = [name for name in (*left, *reading.prompt) if not is_system(name)]
-        yield (
-            f"a trainer may read the column {left[0]!r}, and the reading leaves it out",
-            f"give it its place in input.reading.prompt: [{', '.join([*first, *rest])}], "
-            f"or leave it out knowingly: input.reading.ignore: [{', '.join([*left, *reading.ignore])}]",
-        )
+        ignore = f"input.reading.ignore: [{', '.join([*left, *reading.ignore])}]"
+        do = f"write it into the messages, or leave it out knowingly: {ignore}"
+        if not GIVEN & set(tokens(left[0])) and head.is_text(left[0]):
+            order = sorted((left[0], *reading.prompt), key=lambda name: not is_system(name))
+            do = f"give it its place in input.reading.prompt: [{', '.join(order)}], or leave it out knowingly: {ignore}"
+        yield f"a trainer may read the column {left[0]!r}, and the reading leaves it out", do
     free = [name for name in head.schema.names if name not in used]
     for one, two, rest in head.partners(BETTER_WORSE, free):
         if rest and rest <= REASONING:

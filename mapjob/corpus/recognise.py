@@ -107,9 +107,9 @@ def _find_answers(head: Head, ignore: Sequence[str], where: str) -> tuple[tuple[
     if alike and lists:
         do = f"name one: input.reading.sides: [{', '.join(alike[0])}], or input.reading.responses: {lists[0]}"
         raise no_reading(f"{' and '.join(alike[0])}, and {lists[0]}, may all hold the answers", head, where, do)
-    if len({name for pair in alike for name in pair}) > 2:
+    if alike and (more := [name for name in names if name not in alike[0] and _goes_on(alike[0][0], name)]):
         do = f"name two: input.reading.sides: [{', '.join(alike[0])}]; or write all of them as one list: responses"
-        raise no_reading(f"more than two columns of answers: {', '.join(map(str, alike))}", head, where, do)
+        raise no_reading(f"more than two columns hold answers: {', '.join([*alike[0], *more])}", head, where, do)
     if alike:
         return alike[0], None, False
     if lists:
@@ -127,6 +127,13 @@ def _find_answers(head: Head, ignore: Sequence[str], where: str) -> tuple[tuple[
         return ("chosen", "rejected"), None, True  # of a type without text, which is refused by its file
     do = "name them: input.reading: {prompt: [...], sides: [chosen column, rejected column]}, or responses: column"
     raise no_reading("no columns are known by their names and values to hold answers", head, where, do)
+
+
+def _goes_on(first: str, name: str) -> bool:
+    """Whether a name is the first side's but for one number or letter: response_3 beside response_1."""
+    pairs = list(zip(tokens(first), tokens(name)))
+    other = [part for before, part in pairs if before != part]
+    return len(tokens(first)) == len(tokens(name)) and len(other) == 1 and (other[0].isdecimal() or len(other[0]) == 1)
 
 
 def _holds_several(head: Head, name: str) -> bool:
@@ -189,7 +196,7 @@ def _holds_prompt(head: Head, reading: Reading) -> bool:
 
 def _no_verdict(head: Head, reading: Reading, where: str) -> InputError:
     answers = " and ".join(reading.sides or [str(reading.responses)])
-    proposals = list(propose_verdicts(head, reading, reading.ignore))
+    proposals = [v for v in propose_verdicts(head, reading, reading.ignore) if {0, 1} & set(_sides(head, v))]
     if not proposals:
         do = "name what does in input.reading.verdict: {column: ..., first: [...], second: [...]}, sign or higher"
         return no_reading(f"nothing says which of {answers} is the better answer", head, where, do)
@@ -199,8 +206,12 @@ def _no_verdict(head: Head, reading: Reading, where: str) -> InputError:
     return InputError(f"which of {answers} is the better answer has to be said", where, do)
 
 
+def _sides(head: Head, verdict: keys.Verdict) -> list[int | None]:
+    return [verdict.side([pick(row, path) for path in verdict.paths]) for row in head.rows]
+
+
 def _counts(head: Head, verdict: keys.Verdict) -> str:
-    sides = [verdict.side([pick(row, path) for path in verdict.paths]) for row in head.rows]
+    sides = _sides(head, verdict)
     first, second, ties = (sides.count(side) for side in (0, 1, None))
     return f"of {len(sides)} first rows {first} choose the first, {second} the second, {ties} are ties"
 

@@ -94,7 +94,7 @@ def files_of(run_path: str) -> dict[str, Any]:
         {"output_format": "llama_factory", **SANITIZE, **GOALS},
         {"output_format": "trl", **GOALS, **RAW},
     ],
-    ids=lambda more: " ".join([more.get("output_format", "default"), *more.keys() - {"output_format"}]),
+    ids=lambda more: " ".join([more.get("output_format", "default"), *sorted(more.keys() - {"output_format"})]),
 )
 def test_the_same_files_without_the_models(here: Mapjob, world, tmp_path: Path, more: dict[str, Any]) -> None:
     tree = with_more(world, tmp_path / "out", more)
