@@ -5,21 +5,24 @@ Packing is verified by a probe when the model is loaded: a few short texts as on
 
 import inspect
 import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
-from mapjob.scoring.attention import NAME, CannotPack, Segments, attending
+from mapjob.scoring.attention import NAME, Segments, attending
 from mapjob.scoring.models import adapter_active, arithmetic, network_of
 from mapjob.scoring.pack_layout import Layout, Padded, layout, on_device, pad
 from mapjob.scoring.packing import Group, Pack, batches, packs
 from mapjob.scoring.spec import ScorerSpec
 
+WINDOW = re.compile("window|chunk|original_max_position|block_size|topk_tokens|index_topk")
+SHORT, PAST = 20, 4  # tokens: of the longest short text of a probe; how far its long text leads past a window
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # relative to the largest state
 
 
@@ -33,6 +36,8 @@ class Backbone:
         self.network = network_of(model)
         self.device = model.device
         self._model, self._spec = model, spec
+        # Whether a model that takes no packs gets its sequences one by one. On CPU that is fastest.
+        self._one_by_one = self.device.type == "cpu" or self._depends_on_length
         with adapter_active(model, spec.adapter_name):
             self.why_not_packed = self._config_forbids_packs() or self._probe_packs()
             if self.why_not_packed:
@@ -49,21 +54,27 @@ class Backbone:
         return math.lcm(32, torch.get_num_threads()) if self.device.type == "cpu" else 128
 
     def cut(self, groups: list[Group], tokens_per_batch: int) -> Iterable[Pack]:
-        """The groups in the packs, or batches, that `states` takes. On CPU a batch is one sequence: that is fastest."""
+        """The groups in the packs, or batches, that `states` takes."""
         if not self.why_not_packed:
             return packs(groups, tokens_per_batch)
-        return batches(groups, 1 if self.device.type == "cpu" or self._depends_on_length else tokens_per_batch)
+        return batches(groups, 1 if self._one_by_one else tokens_per_batch)
 
     def lay(self, pack: Pack) -> Layout | Padded:
-        """The tokens of a pack as the model takes them; `reading` says where its completions lie among them."""
-        return pad(pack, self._multiple) if self.why_not_packed else layout(pack, self._multiple)
+        """The tokens of a pack as the model takes them; `reading` says where its completions lie among them.
+
+        A sequence by itself is never padded: its model may do other things with more tokens.
+        """
+        if self.why_not_packed:
+            return pad(pack, self._multiple if len(pack) > 1 else 1)
+        return layout(pack, self._multiple)
 
     def states(self, laid: Layout | Padded, rows_R: np.ndarray) -> torch.Tensor:
         """Last hidden states (R, H) of some of the tokens of what was laid out."""
         ids_T = on_device(laid.reading.ids_T, self.device)
         if isinstance(laid, Padded):
             # No attention mask: a causal model's token never sees the padding behind it, so a mask could only cost.
-            states = self.network(input_ids=ids_T.view(-1, laid.width), use_cache=False).last_hidden_state
+            with _one_thread():
+                states = self.network(input_ids=ids_T.view(-1, laid.width), use_cache=False).last_hidden_state
             return states.flatten(0, 1)[on_device(rows_R, states.device)]
         positions_T = on_device(laid.positions_T, self.device)
         with attending(Segments.of(laid, self.device)) as segments:
@@ -98,15 +109,17 @@ class Backbone:
         parts = [group.part([i]) for group in groups for i in range(len(group.completions))]
         # Every other token of each text, so that it shows if one that is not read is missed by another.
         read = [np.arange(part.num_tokens - 1, -1, -2) for part in parts]
-        alone = torch.cat([self.states(pad([part], self._multiple), rows) for part, rows in zip(parts, read)])
+        alone = torch.cat([self.states(pad([part]), rows) for part, rows in zip(parts, read)])
         self.why_not_packed = None
         try:
             with _attending_by(self._model, NAME):
                 laid = self.lay(groups)
                 rows = [laid.reading.token(c, i) for c, positions in enumerate(read) for i in positions]
                 states = self.states(laid, np.array(rows))
-        except (CannotPack, ValueError, TypeError) as error:
-            return first_line(error)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:  # noqa: BLE001 (classes that are not ours, asked for what they were not made for)
+            return first_line(error) or type(error).__name__
         drift = (states.float() - alone.float()).abs().max().item()
         if not drift <= self._tolerance(alone):
             return f"packed states differ from plain ones by {drift:.2g}"
@@ -117,27 +130,46 @@ class Backbone:
 
     @torch.inference_mode()
     def _probe_padding(self) -> None:
-        """Raises ModelError unless tokens behind a text leave its states alone, which right-padding relies on."""
-        group = self._probe_groups()[0].part([0])
-        longer = Group(group.prompt, [np.concatenate([group.completions[0], group.prompt])], [0])
-        rows = np.arange(group.num_tokens)
-        alone, followed = (self.states(pad([sequence], self._multiple), rows) for sequence in (group, longer))
-        drift = (alone.float() - followed.float()).abs().max().item()
-        if not drift <= self._tolerance(alone):
-            raise ModelError(
-                f"later tokens change what the model makes of earlier ones (by {drift:.3g}): it is not causal",
-                self._spec.where,
-                "give a decoder-only model",
-            )
+        """Raises ModelError unless later tokens leave the states of earlier ones alone.
+
+        If a batch does not, where its padding or its longest text leads past a window, sequences go one by one.
+        """
+        groups, do = [group.part([0]) for group in self._probe_groups()], "give a decoder-only model"
+        for group in groups[:1] if self._depends_on_length else groups:
+            # Two tokens go on behind it, so that both are past the same windows.
+            longer = Group(group.prompt, [np.concatenate([group.completions[0], group.completions[0][:2]])], [0])
+            if group.num_tokens > SHORT:
+                do = f"set scoring.max_length to {len(group.prompt) - PAST} or less: up to there it is"
+            if drift := self._drift(pad([group]), pad([longer]), group.num_tokens):
+                raise ModelError(
+                    f"later tokens change what the model makes of earlier ones (by {drift:.3g}): it is not causal",
+                    self._spec.where,
+                    do,
+                )
+        if not self._one_by_one:
+            longest = max(groups, key=lambda group: group.num_tokens)
+            batches_of_two = (pad([group, longest], self._multiple) for group in groups)
+            pairs = zip(groups, batches_of_two)
+            self._one_by_one = any(self._drift(pad([group]), both, group.num_tokens) for group, both in pairs)
+
+    def _drift(self, alone: Padded, other: Padded, num_tokens: int) -> float:
+        """How far the first states of both are apart; 0 if that is rounding."""
+        rows = np.arange(num_tokens)
+        expected, found = (self.states(laid, rows).float() for laid in (alone, other))
+        drift = (expected - found).abs().max().item()
+        return 0.0 if drift <= self._tolerance(expected) else drift
 
     def _probe_groups(self) -> list[Group]:
-        vocabulary = self.num_embeddings
-        ids = iter(np.arange(1, 200, dtype=np.int32) * 7919 % vocabulary)
-        texts = [np.fromiter(ids, np.int32, n) for n in (9, 6, 11, 1, 4, 7)]
+        """Groups of short texts, and one that is longer than every window that a text of the run can leave."""
+        longest = self._spec.encoding.scoring.max_length
+        past = min(max(_windows_below(self._model.config.get_text_config(), longest), default=0) + PAST, longest - 7)
+        ids = iter(np.arange(1, 200 + longest, dtype=np.int64) * 7919 % self.num_embeddings)
+        texts = [np.fromiter(ids, np.int32, n) for n in (9, 6, 11, 1, 4, 7, max(past, 1))]
         return [
             Group(texts[0], texts[1:4], [0, 1, 2]),
-            Group(texts[4], texts[5:], [3]),
+            Group(texts[4], texts[5:6], [3]),
             Group(texts[0][:0], texts[1:2], [4]),
+            *([Group(texts[6], [texts[1], texts[5]], [5, 6])] if past > SHORT else []),
         ]
 
     def _tolerance(self, states: torch.Tensor) -> float:
@@ -152,6 +184,19 @@ class Backbone:
 
 
 @contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, the CPU computes on one thread, as an actor does: several would share out a length that is no multiple of
+    their number, and round what is left over in another way.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _attending_by(model: PreTrainedModel, implementation: str | None) -> Iterator[None]:
     """Inside, the model's attention is the named one; None leaves it as it is."""
     before = model.config._attn_implementation
@@ -162,6 +207,15 @@ def _attending_by(model: PreTrainedModel, implementation: str | None) -> Iterato
     finally:
         if implementation is not None:
             model.set_attn_implementation(before)
+
+
+def _windows_below(config: PreTrainedConfig, limit: int) -> Iterator[int]:
+    """Every number of tokens in the configuration at which a model may begin to do something else."""
+    trees = [config.to_dict(), *_rope_settings(config)]
+    for name, value in (item for tree in trees for item in tree.items()):
+        if WINDOW.search(name):
+            numbers = value if isinstance(value, list) else [value]
+            yield from (n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 1 < n < limit)
 
 
 def _rope_settings(config) -> list[dict]:

@@ -121,7 +121,8 @@ def check_head(head: VocabularyHead, model: PreTrainedModel, spec: ScorerSpec) -
     """
     pad = model.config.get_text_config().pad_token_id
     ids_L = torch.arange(1, 17, device=model.device) * 11 % head.weight.shape[0]
-    ids_1L = ids_L[ids_L != pad][None]  # transformers warns of pad tokens without a mask
+    # transformers warns of pad tokens without a mask.
+    ids_1L = ids_L[ids_L != (-1 if pad is None else pad)][None]
     with adapter_active(model, spec.adapter_name):
         output, states_1LH = forward_with_float32_head(model, model.get_output_embeddings(), ids_1L)
     theirs_LV, ours_LV = output[0].log_softmax(-1), head.logits(states_1LH[0].to(head.weight.device)).log_softmax(-1)
