@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -108,6 +109,9 @@ class Input(Section):
     reading: Reading = Field(Reading(), description="null: worked out from the first rows and printed as YAML")
     columns: Columns = Columns()
     plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")
+    template_date: date = Field(
+        date(2024, 7, 26), description="the day that chat templates see which ask for today (strftime_now)"
+    )
 
     @field_validator("reading", mode="before")
     @classmethod

@@ -187,6 +187,8 @@ def describe(job: Job) -> Iterator[str]:
     yield f"read as: {plan.corpus.style}, {plan.why_style}"
     for scorer in job.scorers:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
+        if day := scorer.encoding.template_date:
+            yield f"{scorer.name}: its chat template asks for the date, and sees {day} (input.template_date)"
         if scorer.files.code:
             yield f"{scorer.name}: code that comes with the model runs in the workers ({scorer.files.code[:16]})"
 

@@ -77,6 +77,11 @@ def card(manifest: Manifest) -> str:
     if selection.held_out:
         reading = '`load_dataset("this folder", "held_out")`'
         blocks.append(f"The pairs of the held-out prompts, none of which is in `selected/`: {reading}.")
+    if days := {model["encoding"].get("template_date") for model in manifest["models"].values()} - {None}:
+        blocks.append(
+            f"Chat templates that ask for the date saw {min(days)} (`input.template_date`) when the pairs were scored. "
+            "A trainer shows them the day on which it runs."
+        )
     loading = "\n\n".join(blocks)
     return f"""{FRONT_MATTER.format(held_out=HELD_OUT if selection.held_out else "")}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection.metric}`

@@ -22,14 +22,15 @@ from mapjob.corpus.reader import reason_columns
 from mapjob.corpus.records import Message, Record, control_pattern, is_empty, sanitize, strings
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
-from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, special_tokens
+from mapjob.scoring.tokenizers import LengthBound, load_tokenizer, on_day, special_tokens
 
 I32 = npt.NDArray[np.int32]
 OPTIONS = "chat_template_kwargs"
 TEXTS = ("content", "reasoning_content", "reasoning", "thinking")  # what a completion says; of a prompt, the first
 
-# What apply_chat_template takes for itself, so that no row may set it.
-RESERVED = {*inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters} - {"tools", "documents"}
+# What apply_chat_template takes for itself, and the clock that it gives to templates: no row may set it.
+RESERVED = {*inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters, "strftime_now"}
+RESERVED -= {"tools", "documents"}
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ class Encoder:
         is_plain = not given and not self._corpus.message_keys
         key = (add_generation_prompt, *(turns if is_plain else (repr(messages), repr(given))))
         if key not in self._rendered:
-            self._rendered[key] = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **given
-            )
+            with on_day(self._tokenizer, given.get("tools"), self.spec.template_date):
+                self._rendered[key] = self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt, **given
+                )
         return self._rendered[key]
 
     def _raw_texts(self, record: Record) -> list[str]:

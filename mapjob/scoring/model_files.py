@@ -17,6 +17,7 @@ from mapjob.scoring.own_code import classes_of, code_hash, make_importable
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
 TOKENIZER += ("additional_chat_templates/*", "vocab*", "merges.txt", "spiece.model", "*.tiktoken")
+TEMPLATES = ("chat_template*", "additional_chat_templates/*", "tokenizer_config.json")
 DESCRIPTION = ("config.json", *TOKENIZER)
 CODE = ("*.py", "*.json", "*.txt", "*.model")  # what a model's own code is made of, and may read
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -153,6 +154,12 @@ class ModelFiles:
     def max_positions(self) -> int | None:
         """The longest sequence that the model was made for; None if its configuration does not say."""
         return self.config.get("max_position_embeddings") or self.config.get("n_positions")
+
+    @property
+    def asks_for_date(self) -> bool:
+        """Whether a chat template of it reads what day it is."""
+        files = {file for pattern in TEMPLATES for file in self.folder().glob(pattern)}
+        return any(b"strftime_now" in file.read_bytes() for file in files)
 
     @property
     def has_chat_template(self) -> bool:

@@ -24,13 +24,15 @@ class EncodingSpec:
     scoring: Scoring
     markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
     with_prompt: bool = True  # False: behind the token that begins a text, for PPL(y)
+    template_date: str | None = None  # the day that the chat template sees; None if it does not ask
 
     @property
     def identity(self) -> dict[str, Any]:
         text = {"tokenizer": self.files.tokenizer_hash, "style": self.style, "markers": list(self.markers)}
         code = {"code": self.files.code} if self.files.code else {}  # of the model, and of its tokenizer with it
         prompt = {} if self.with_prompt else {"with_prompt": False}
-        return {**text, **code, **prompt, **self.scoring.model_dump()}
+        day = {"template_date": self.template_date} if self.template_date else {}
+        return {**text, **code, **prompt, **day, **self.scoring.model_dump()}
 
     @property
     def key(self) -> str:
@@ -138,7 +140,8 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
             raise ModelError(f"the corpus is read as chat, but the {name} has no chat template", model.where(name), do)
         if style == "chat" and "tools" in corpus.template_columns:
             _check_tools(name, model)
-        encoding = EncodingSpec(model, style, config.scoring, markers)
+        day = config.input.template_date.isoformat() if style == "chat" and model.asks_for_date else None
+        encoding = EncodingSpec(model, style, config.scoring, markers, template_date=day)
         specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.identity))
     policy, wanted = specs[0], config.selection.scored_columns
     if wanted & set(UNCONDITIONAL):

@@ -3,12 +3,17 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import jinja2
 import jinja2.meta
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from mapjob.errors import MapjobError, ModelError
 from mapjob.escaping import first_line
@@ -71,6 +76,23 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Every string that this tokenizer reads as a control token when it meets it in text, sorted."""
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     return tuple(sorted({*tokenizer.all_special_tokens, *added} - {""}))
+
+
+@contextmanager
+def on_day(tokenizer: PreTrainedTokenizerBase, tools: Any, day: str | None) -> Iterator[None]:
+    """Inside, the chat template that transformers takes for a dialogue with these tools sees this day (ISO) as today;
+    None leaves it the clock.
+    """
+    if day is None:
+        yield
+        return
+    names = _compile_jinja_template(tokenizer.get_chat_template(tools=tools)).environment.globals
+    clock, midnight = names["strftime_now"], datetime.fromisoformat(day)
+    names["strftime_now"] = lambda wanted: midnight.strftime(wanted)
+    try:
+        yield
+    finally:
+        names["strftime_now"] = clock
 
 
 def takes_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
