@@ -66,7 +66,10 @@ def by_base(scorers: Sequence[ScorerSpec]) -> list[list[ScorerSpec]]:
     groups: dict[object, list[ScorerSpec]] = {}
     for scorer in scorers:
         # A reward adapter is merged into its weights, which then are nobody else's.
-        key = scorer.name if scorer.kind == "rewards" else scorer.base
+        key: object = scorer.name if scorer.kind == "rewards" else scorer.base
+        adapters = {s.files.adapter for s in (*groups.get(key, ()), scorer)} - {None}
+        if len(adapters) > 1 and any(adapter.replaces_weights for adapter in adapters):
+            key = scorer.base, scorer.files.adapter  # peft cannot turn such a one off for another one
         groups.setdefault(key, []).append(scorer)
     return list(groups.values())
 

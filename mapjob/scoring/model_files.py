@@ -43,6 +43,13 @@ class AdapterFiles:
         return _shapes([self.folder / ADAPTER[1]])
 
     @property
+    def replaces_weights(self) -> bool:
+        """Whether it brings weights in place of the base's, and not matrices beside them alone."""
+        folder = Path(self.location) if self.commit is None else _snapshot(self.location, self.commit, ADAPTER[:1])
+        settings = json.loads((folder / ADAPTER[0]).read_text(encoding="utf-8"))
+        return bool(settings.get("modules_to_save") or settings.get("trainable_token_indices"))
+
+    @property
     def whole_weights(self) -> set[str]:
         """Names of the model's weights that the adapter brings whole, such as a reward head."""
         parts = ("lora_", "base_layer", "token_adapter")

@@ -27,9 +27,9 @@ class VocabularyHead:
         output = model.get_output_embeddings()
         self.weight, self._bias = output.weight, getattr(output, "bias", None)
         self._low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
-        if hasattr(output, "lora_A") and not output.disable_adapters:
+        active = [] if getattr(output, "disable_adapters", True) else output.active_adapters
+        for name in set(active) & set(getattr(output, "lora_A", ())):
             # Beside the weight, as the model itself has it: a sum of both would be rounded.
-            (name,) = output.active_adapters
             down, up = output.lora_A[name].weight.float(), output.lora_B[name].weight.float() * output.scaling[name]
             self._low_rank = down.to(self.weight.device), up.to(self.weight.device)
         config = model.config.get_text_config()

@@ -136,6 +136,28 @@ def test_adapters_on_head_and_embeddings_are_applied(tmp_path, short_pairs, kind
     assert max(abs(a - b) for a, b in zip(policy, reference)) > 0.1
 
 
+@pytest.mark.parametrize("kind", ON_EMBEDDINGS)
+def test_two_adapters_of_different_kinds_on_one_base(tmp_path, short_pairs, kind):
+    """What the one brings and the other does not, such as an output embedding, is the base's own for the other."""
+    base = make_policy(tmp_path / "base", tie_word_embeddings=True)
+    kinds = {"policy": ON_EMBEDDINGS[kind], "reference": {"target_modules": ["k_proj"]}}
+    adapters = {name: make_adapter(tmp_path / name, base, **of_kind) for name, of_kind in kinds.items()}
+    models = {name: {"path": str(base), "dtype": "float32", "adapter": str(path)} for name, path in adapters.items()}
+    specs = specs_of({"base": base, "reward": make_reward(tmp_path / "reward")}, **models)
+    groups = by_base([specs["policy"], specs["reference"]])
+    assert len(groups) == (2 if kind in ("tokens", "whole") else 1)
+    records = encode(specs["policy"], read(short_pairs[:4]))
+    scorers = {}
+    for group in groups:
+        model = load_model(group[0].files, "logps", group[0].name, CPU, {s.name: s.files.adapter for s in group})
+        scorers |= {spec.name: make_scorer(spec, device=CPU, model=model) for spec in group}
+    for name in ("policy", "reference", "policy"):
+        tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapters[name]).eval()
+        ours = [sum(row) for row in columns(scorers[name], records)["logps"]]
+        with torch.no_grad():
+            assert ours == pytest.approx([plain(tuned, record) for record in records], abs=2e-3)
+
+
 def test_an_adapter_on_the_head_counts_in_bfloat16(tmp_path, short_pairs, multiplies_bfloat16):
     """Small enough that it is within bfloat16's own rounding of a log-probability, token by token."""
     base = make_policy(tmp_path / "base")

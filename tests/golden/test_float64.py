@@ -150,7 +150,9 @@ def test_truncated_completions(tmp_path, short_pairs):
     """overlength: keep_start scores what is left of the sequence, and counts only that."""
     policy, reward = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    pairs = [row for row in short_pairs if len(prompt_ids(tokenizer, row, "chat")) < 90][:40]
+    pairs = [row for row in short_pairs if len(prompt_ids(tokenizer, row, "chat")) < 90]
+    starts = lambda row: [dialogue_ids(tokenizer, row, side, "chat")[:96] for side in SIDES]  # noqa: E731
+    pairs = [row for row in pairs if len({tuple(ids) for ids in starts(row)}) == 2][:40]
     mine = ours(policy, reward, pairs, "chat", max_length=96, overlength="keep_start")
     reference = theirs(policy, reward, pairs, "chat", max_length=96)
     assert max(map(len, flat(mine["policy_ids"]))) == 96

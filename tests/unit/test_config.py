@@ -27,6 +27,7 @@ input:
   reading: null                       # null: worked out from all head rows and printed as YAML to paste
   columns: {id: null, group: null}    # renames for other column names; group is what quotas go by
   plain_text: auto                    # auto | chat | raw: how string prompts and completions meet the models
+  template_date: 2024-07-26           # the day that templates with strftime_now see
 output:
   path: s3://curated/nightly/
 models:
