@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
+from mapjob.scoring.costs import token_cost
 from mapjob.scoring.model_files import ADAPTED, ModelFiles
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.spec import Kind
@@ -17,6 +18,11 @@ from mapjob.scoring.spec import Kind
 def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
     """Raises ModelError when this model can be made neither by transformers nor by code of its own that is allowed."""
     where = files.where(name)
+    try:
+        token_cost(files)
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        what = f"config.json does not say the sizes of its layers ({files.architecture}): {first_line(error)}"
+        raise ModelError(what, where, "give a model of another architecture") from None
     # Only the workers run a model's own code, so here its name has to do.
     if files.code_allowed and auto_class(files, kind).__name__ in classes_of(files.folder(), where):
         return

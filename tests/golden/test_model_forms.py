@@ -23,6 +23,7 @@ from transformers import (
 
 from mapjob.errors import ModelError, Reason
 from mapjob.pipeline.actors import defer_error
+from mapjob.scoring.architecture import check_architecture
 from mapjob.scoring.costs import model_cost, token_cost
 from mapjob.scoring.models import load_model
 from mapjob.scoring.rewards import LinearHead
@@ -168,6 +169,14 @@ def test_an_architecture_that_does_not_fit_is_refused_by_name(tmp_path, name, ma
         make_scorer(spec, device=CPU)
     assert caught.value.where == f"models.{name}.path: {tmp_path / name}"
     assert "run" not in caught.value.do
+    assert caught.value.exit_code == 2
+
+
+def test_a_model_that_does_not_say_its_sizes_is_refused_before_a_worker_starts(tmp_path):
+    policy = change_config(make_policy(tmp_path / "policy"), ("hidden_size",), model_type="perceiver")
+    spec = specs(policy, make_reward(tmp_path / "reward"), "chat")["policy"]
+    with pytest.raises(ModelError, match=r"sizes of its layers \(LlamaForCausalLM\): .*hidden_size"):
+        check_architecture(spec.files, spec.kind, spec.name)
 
 
 @pytest.mark.parametrize("kind", [AutoModelForCausalLM, AutoModelForSequenceClassification])
