@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DogeConfig, DogeForCausalLM
+from transformers import AutoModelForCausalLM, BloomModel, DogeConfig, DogeForCausalLM
 
 from mapjob.errors import ModelError
 from mapjob.scoring.backbone import Backbone
@@ -96,3 +96,20 @@ def test_the_probe_of_packs_goes_past_every_window_that_a_text_can_leave(tmp_pat
     """And no further; a window that no text of this run leaves is none."""
     groups = probed(monkeypatch, spec_of(tmp_path, "mistral", sliding_window=window))
     assert max(len(g.prompt) + len(y) for g in groups for y in g.completions) == longest
+
+
+def test_a_model_whose_batches_change_it_gets_sequences_one_by_one(tmp_path, monkeypatch):
+    """As it would on a GPU, where others are batched; here a model that counts the tokens of its batch."""
+    spec = spec_of(tmp_path, "bloom")
+    monkeypatch.setattr("mapjob.scoring.backbone.ONE_BY_ONE", ())
+    plain_scorer = make_scorer(spec, device=CPU)
+    assert plain_scorer.backbone._one_by_one is False
+    forward = BloomModel.forward
+
+    def counting(self, input_ids, **given):
+        output = forward(self, input_ids=input_ids, **given)
+        output.last_hidden_state = output.last_hidden_state * (1 + input_ids.shape[1] / 100)
+        return output
+
+    monkeypatch.setattr(BloomModel, "forward", counting)
+    assert make_scorer(spec, device=CPU).backbone._one_by_one is True
