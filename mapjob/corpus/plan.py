@@ -54,7 +54,7 @@ class Unit:
     @property
     def where(self) -> str:
         """For people."""
-        return f"{self.name}, rows {self.start} to {self.stop}"
+        return f"{self.name or self.file}, rows {self.start} to {self.stop}"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def tree(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
     # A name that starts with a dot is read only where the run file names the file.
     tree = config_tree(folder / "corpus", folder / "out", models["policy"], models["reward"], max_error_rate=0.5)
     tree["input"]["path"] = [str(folder / "corpus"), str(folder / "corpus" / SHARDS[0])]
+    tree["input"]["plain_text"] = "chat"  # the answers repeat the prompt
     tree["input"]["columns"] = {"id": "own id", "group": "topic"}
     tree["selection"] = {"keep": {"ratio": 1.0}}
     return tree
