@@ -47,8 +47,8 @@ def read_dialogue(prompt: Cells, answers: Cells) -> tuple[Dialogue, list[Dialogu
         inside, completions = split_dialogues(completions)
         given = _join_prompts(given, inside, " and ".join(prompt))
     elif not all(opens):
-        whole = list(sides)[opens.index(False)]
-        raise RowError(Reason.BAD_MESSAGES, f"{whole} is a whole dialogue, and another answer is not")
+        name = list(sides)[opens.index(False)]
+        raise RowError(Reason.BAD_MESSAGES, f"{name} is a whole dialogue, and another answer is not")
     if not given:
         if prompt and all(value is None for value in prompt.values()):
             raise RowError(Reason.NULL_FIELD, f"{' and '.join(prompt)} is null")
