@@ -61,7 +61,8 @@ class ScoreStore:
 
     def read_all(self, fingerprint: str, unit_ids: Iterable[str]) -> Iterator[pa.Table]:
         """The columns of many units, in the order asked for; raises as `read` does. At most 16 are read ahead."""
-        with ThreadPoolExecutor(READ_THREADS) as threads:
+        threads = ThreadPoolExecutor(READ_THREADS)
+        try:
             ahead: deque[Future[pa.Table]] = deque()
             for unit_id in unit_ids:
                 ahead.append(threads.submit(self.read, fingerprint, unit_id))
@@ -69,3 +70,7 @@ class ScoreStore:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        finally:
+            # Without a join: what an error leaves behind is closed by the garbage collector, at times in the middle of
+            # the start of another thread, whose lock a join would wait for, for ever.
+            threads.shutdown(wait=False, cancel_futures=True)
