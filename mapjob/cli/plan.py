@@ -30,8 +30,7 @@ def plan(
     price: Annotated[float, Option(min=0, help="Price of one GPU hour.")] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
 ) -> Result:
-    """Dry run on a sample: expected drops, tokens, memory, GPU hours and cost. Writes nothing
-    but the Parquet of a corpus that has another form.
+    """Dry run on a sample: expected drops, tokens, memory, GPU hours, cost. Writes nothing but a converted corpus.
 
     Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
     """

@@ -13,9 +13,9 @@ from typer import Option
 from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config.load import parse_config, read_tree
 from mapjob.config.run import Config
-from mapjob.corpus.plan import Corpus, Plan, make_plan, read_unit
+from mapjob.corpus.plan import Corpus, Plan, describe_plan, make_plan, read_unit
 from mapjob.corpus.reader import read_records
-from mapjob.corpus.recognise import to_yaml
+from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Record, Text, plain_text
 from mapjob.errors import RowError
 from mapjob.escaping import for_terminal, one_line
@@ -37,7 +37,7 @@ def read(
     with tempfile.TemporaryDirectory() as folder:
         run_file = _parse(read_tree(config, overrides or ()), folder, config)
         plan = make_plan(run_file.input, True, run_file.execution.rows_per_unit, output=run_file.output.path)
-        for line in _describe(plan):
+        for line in describe_plan(plan):
             print(one_line(line), file=sys.stderr if json_rows else sys.stdout)
         if json_rows:
             for row in islice(_rows(plan), rows):
@@ -70,7 +70,7 @@ def _as_json(file: str, row: int, record: Record | RowError, corpus: Corpus) -> 
 
 
 def _texts(record: Record, corpus: Corpus) -> tuple[Text, list[Text]]:
-    shown = corpus.to_chat(record) if corpus.style == "chat" else record
+    shown = as_chat(record) if corpus.style == "chat" else record
     return shown.prompt, shown.completions
 
 
@@ -78,16 +78,6 @@ def _alone(completion: Text) -> Text:
     """The text of an answer that is one turn with nothing but text; any other answer as it is."""
     is_plain = len(completion) == 1 and not isinstance(completion, str) and completion[0].keys() == {"role", "content"}
     return completion[0]["content"] if is_plain else completion
-
-
-def _describe(plan: Plan) -> Iterator[str]:
-    yield from plan.notes
-    yield from to_yaml(plan.corpus.reading).split("\n")
-    yield f"{plan.num_rows:,} rows in {plan.num_files} files, read as {plan.corpus.style}"
-    if unread := [name for name in plan.schema.names if name not in plan.corpus.own_columns]:
-        yield f"copied, not read: {', '.join(unread)}"
-    if plan.corpus.reading.template:
-        yield f"{' and '.join(plan.corpus.reading.template)}: given to the chat template of each model"
 
 
 def _print(plan: Plan, num_rows: int) -> None:

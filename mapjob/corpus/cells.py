@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Literal
 
-from mapjob.corpus.records import OTHER_ROLES, SAYING, Message
+from mapjob.corpus.records import SAYING, Message
 from mapjob.errors import Reason, RowError
 
 Speaker = Literal["system", "user", "assistant"]
@@ -21,6 +21,7 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant"),
     **dict.fromkeys(("tool", "function", "ipython", "observation"), "tool"),
 }
+CALLS = ("function_call", "tool_call", "function_response", "tool_response")  # of LLaMA-Factory, ms-swift: not read
 WHO, WORDS = ("role", "from", "speaker", "sender", "author"), ("content", "value", "text")  # the keys of a message
 ONE_TEXT = ("text", "content", "response", "completion", "answer", "output", "generated_text", "full_text", "post")
 ONE_TEXT += ("value",)
@@ -29,7 +30,7 @@ ONE_TEXT += ("value",)
 BESIDE = ("system", "system_prompt", "context", "history", "tools", "image", "images")
 TEXT_PARTS = ("text", "input_text", "output_text")
 
-HH_OPENING = "\n\nHuman:"
+HH_OPENING, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -171,9 +172,8 @@ def _join_parts(parts: list[Any], what: str) -> str:
 
 def _name_role(role: Any) -> str:
     """A role for an error: quoted if it is known in the field; anything else could be a text of the corpus."""
-    if role is None or (isinstance(role, str) and role.lower() in OTHER_ROLES):
-        return repr(role)
-    return "that is none of " + ", ".join(sorted(set(ROLES.values())))
+    known = role is None or (isinstance(role, str) and role.lower() in CALLS)
+    return f"{role!r}" if known else "that is none of " + ", ".join(sorted(ROLES))
 
 
 # Anthropic HH: a whole dialogue as one string.

@@ -32,11 +32,6 @@ class Head:
     rows: list[Row]
     filled: frozenset[str]
 
-    @cached_property
-    def shapes(self) -> dict[str, Shape]:
-        """The most frequent shape of each column's values, JSON seen through; "nothing" for a column without any."""
-        return {name: self.shape(name) for name in self.schema.names}
-
     def shape(self, path: str) -> Shape:
         seen = Counter(shape_of(decode_json(value) if path in self.json else value) for value in self.values(path))
         seen.pop("nothing", None)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from mapjob.corpus.cells import WHO, WORDS
 from mapjob.corpus.footers import without_views
 from mapjob.corpus.records import Record, is_empty
 from mapjob.errors import InputError, Reason, RowError
 
-WHO, WORDS = ("role", "from"), ("content", "value", "text")  # the keys of every message
 DO = "write the key as one type, such as JSON in a string, in every message"
 
 
@@ -72,7 +72,7 @@ def _fields(kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
     if not pa.types.is_struct(kind):
         return
     fields = {field.name: field.type for field in kind}
-    who = fields.get("role", fields.get("from"))
+    who = next((fields[name] for name in WHO if name in fields), None)
     if who is None:
         return
     is_of_lists = _is_list(who)

@@ -18,8 +18,8 @@ from mapjob.corpus.forms import file_identity
 from mapjob.corpus.head import Head
 from mapjob.corpus.message_fields import further_keys, with_keys_of
 from mapjob.corpus.reader import as_record, python_rows, read_rows
-from mapjob.corpus.reading import Reading, as_chat
-from mapjob.corpus.recognise import recognise
+from mapjob.corpus.reading import Reading
+from mapjob.corpus.recognise import recognise, to_yaml
 from mapjob.corpus.records import Record
 from mapjob.errors import ConfigError, IncompleteError, InputError
 
@@ -89,20 +89,6 @@ class Corpus:
     def text_columns(self) -> list[str]:
         """The columns that hold prompt and completions alone; a selection has prompt/chosen/rejected instead."""
         return self.reading.texts
-
-    @property
-    def template_columns(self) -> tuple[str, ...]:
-        """Those of the columns tools and chat_template_kwargs that the chat template is given."""
-        return self.reading.template
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Columns that a trainer would read, and that are knowingly left out."""
-        return self.reading.ignore
-
-    def to_chat(self, record: Record) -> Record:
-        """The record as messages."""
-        return as_chat(record)
 
 
 @dataclass(frozen=True)
@@ -177,6 +163,19 @@ def make_plan(
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
     num_files = len({unit.name for unit in units})
     return Plan(corpus, why_style, schema, units, num_files, fields, found.notes, found.features)
+
+
+def describe_plan(plan: Plan) -> Iterator[str]:
+    """How the corpus is read, and which of its columns are not, in a few lines."""
+    reading = plan.corpus.reading
+    yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
+    yield from plan.notes
+    yield from to_yaml(reading).split("\n")
+    yield f"read as: {plan.corpus.style}, {plan.why_style}"
+    if reading.template:
+        yield f"{' and '.join(reading.template)}: given to the chat template of each model"
+    if unread := [name for name in plan.schema.names if name not in plan.corpus.own_columns]:
+        yield f"copied, not read: {', '.join(unread)}"
 
 
 def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_template: bool) -> tuple[Style, str]:

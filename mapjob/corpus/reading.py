@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mapjob.config.input import Verdict
-from mapjob.corpus.cells import HH_OPENING, cut_hh, decode_json, read_hh, read_turns, rows_of, shape_of
+from mapjob.corpus.cells import HH_ANSWER, HH_OPENING, cut_hh, decode_json, read_hh, read_turns, rows_of, shape_of
 from mapjob.corpus.dialogues import is_system, read_dialogue, split_dialogues
 from mapjob.corpus.records import Record, Text
 from mapjob.errors import Reason, RowError
@@ -205,5 +205,6 @@ def as_chat(record: Record) -> Record:
         completions = [[{"role": "assistant", "content": text}] for text in record.completions]
         return replace(record, prompt=[{"role": "user", "content": record.prompt}], completions=completions)
     prompt = read_turns(record.prompt, "user", "prompt")
-    completions = [read_hh("\n\nAssistant:" + text, "completion") for text in record.completions]
+    opened = (text if text.startswith(HH_ANSWER) else HH_ANSWER + text for text in record.completions)
+    completions = [read_hh(text, "completion") for text in opened]
     return replace(record, prompt=prompt, completions=completions)

@@ -15,8 +15,6 @@ Text = str | list[Message]
 ROLES = {"system", "user", "assistant", "tool"}
 # Keys of a message whose value is something said; others (name, weight, timestamp) say nothing by themselves.
 SAYING = ("content", "reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
-# Other roles in the field, which an error may quote; anything else could be a text of the corpus.
-OTHER_ROLES = {"human", "gpt", "bot", "model", "function", "developer", "ipython"}
 
 
 @dataclass(frozen=True)

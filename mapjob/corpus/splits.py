@@ -10,6 +10,7 @@ from fsspec.utils import glob_translate
 
 from mapjob.corpus.listing import Listed, Listing, count, shorten
 from mapjob.errors import ConfigError, InputError
+from mapjob.escaping import first_line
 
 # The words by which files are told to be of a split, and the name of the split, as the library `datasets` has them.
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
@@ -54,14 +55,21 @@ def by_name(name: str) -> frozenset[str]:
 
 
 def read_configs(readme: str) -> list[ReadmeConfig]:
-    """The configs in the YAML front matter of a README; empty if there are none, or it is no YAML."""
+    """The configs in the YAML front matter of a README; empty if there are none.
+
+    Raises InputError for front matter that is no YAML: nobody knows which of the files it would have left out.
+    """
     front = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", readme, re.DOTALL)
     try:
         matter = yaml.safe_load(front[1]) if front else None
-    except yaml.YAMLError:
-        return []
+    except yaml.YAMLError as error:
+        do = "mend it, or name the files by a glob in input.path"
+        raise InputError(f"its front matter is not valid YAML: {first_line(error)}", "README.md", do) from None
     configs = matter.get("configs") if isinstance(matter, dict) else None
-    return [_config(config) for config in (configs if isinstance(configs, list) else ()) if isinstance(config, dict)]
+    if not isinstance(configs, list | None) or not all(isinstance(config, dict) for config in configs or ()):
+        do = "write configs as a list of {config_name, data_files}, or name the files by a glob in input.path"
+        raise InputError("its configs are no list of configs, so they say nothing of the files", "README.md", do)
+    return [_config(config) for config in configs or ()]
 
 
 def _config(config: dict[str, Any]) -> ReadmeConfig:

@@ -12,8 +12,7 @@ from typing import Any
 from mapjob.config.load import apply_overrides, load_config, parse_config
 from mapjob.config.run import WITH_ALPHA, Config
 from mapjob.corpus.listing import url_of
-from mapjob.corpus.plan import Plan, make_plan
-from mapjob.corpus.recognise import to_yaml
+from mapjob.corpus.plan import Plan, describe_plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
@@ -180,11 +179,7 @@ def check_selection(config: Config, plan: Plan) -> None:
 
 def describe(job: Job) -> Iterator[str]:
     """What was recognised and what is to be done, in a few lines."""
-    plan = job.plan
-    yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
-    yield from plan.notes
-    yield from to_yaml(plan.corpus.reading).split("\n")
-    yield f"read as: {plan.corpus.style}, {plan.why_style}"
+    yield from describe_plan(job.plan)
     for scorer in job.scorers:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
         if day := scorer.encoding.template_date:
@@ -196,7 +191,7 @@ def describe(job: Job) -> Iterator[str]:
 def find_warnings(job: Job) -> Iterator[str]:
     """What may not be meant as the run file has it."""
     config = job.config
-    for name in sorted({"margin", "label"} & set(job.plan.schema.names)):
+    for name in sorted({"margin", "label"} & set(job.plan.schema.names) - set(job.plan.corpus.reading.ignore)):
         yield f"the corpus has a column {name!r}, which trainers may misread; it is published as it is"
     if config.output_format == "columns" and config.scoring.control_tokens == "sanitize":
         yield "output_format columns writes the texts as the corpus has them, not as sanitize had them scored"

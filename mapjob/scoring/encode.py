@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from mapjob.corpus.message_fields import as_loaded
 from mapjob.corpus.plan import Corpus
 from mapjob.corpus.reader import reason_columns
+from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Message, Record, control_pattern, is_empty, sanitize, strings
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.spec import EncodingSpec
@@ -107,7 +108,7 @@ class Encoder:
         return rendered
 
     def _chat_texts(self, record: Record) -> Rendered:
-        chat = self._corpus.to_chat(record)
+        chat = as_chat(record)
         prompt, *completions = (self._messages(self._check(text)) for text in (chat.prompt, *chat.completions))
         given = self._given(self._check(record.template or {}))
         if reserved := RESERVED & given.keys():

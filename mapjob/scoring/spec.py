@@ -138,7 +138,7 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         if style == "chat" and not model.has_chat_template:
             do = "give its tokenizer a chat_template, or, for plain strings, set input.plain_text: raw"
             raise ModelError(f"the corpus is read as chat, but the {name} has no chat template", model.where(name), do)
-        if style == "chat" and "tools" in corpus.template_columns:
+        if style == "chat" and "tools" in corpus.reading.template:
             _check_tools(name, model)
         day = config.input.template_date.isoformat() if style == "chat" and model.asks_for_date else None
         encoding = EncodingSpec(model, style, config.scoring, markers, template_date=day)

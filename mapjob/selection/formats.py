@@ -17,6 +17,7 @@ import pyarrow as pa
 from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import NO_FIELDS, Corpus, Style
 from mapjob.corpus.reader import read_records
+from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Message, Record, is_empty
 from mapjob.errors import ConfigError, MapjobError, RowError
 
@@ -143,7 +144,7 @@ def pair_of(record: Record | RowError, corpus: Corpus, chosen: int, rejected: in
     """Two completions of a row as they were scored. Raises MapjobError for a row that can no longer be read."""
     record = readable(record)
     if corpus.style == "chat":
-        record = corpus.to_chat(record)
+        record = as_chat(record)
     return Pair(record.prompt, record.completions[chosen], record.completions[rejected])
 
 

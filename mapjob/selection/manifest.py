@@ -52,7 +52,6 @@ def manifest(
             "reading": plan.corpus.reading.identity,
             "style": plan.corpus.style,
             "message_keys": list(plan.corpus.message_keys),
-            "template_columns": list(plan.corpus.template_columns),
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,

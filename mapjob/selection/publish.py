@@ -117,10 +117,10 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
         [record.template for record in records],
     )
     # No trainer may read a column under its name that was left out of what was scored.
-    left_out = {*plan.corpus.ignored} - {plan.corpus.columns.id, plan.corpus.columns.group}
+    left_out = {*plan.corpus.reading.ignore} - {plan.corpus.columns.id, plan.corpus.columns.group}
     names = _user_names(plan, {*columns, *ours, *left_out}, plan.corpus.text_columns)
     users = _user_columns(plan, table, names)
-    for name in plan.corpus.template_columns:
+    for name in plan.corpus.reading.template:
         users[name] = _for_template(users[name], texts.control)
     return pa.table({**columns, **users, **ours}).replace_schema_metadata(_features(plan, names))
 

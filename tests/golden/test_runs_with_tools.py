@@ -123,7 +123,7 @@ def test_every_message_has_every_key_in_every_file(finished):
     keys = ["role", "content", "name", "reasoning_content", "tool_calls"]
     assert {tuple(table.schema.field(name).type.value_type.names) for name in NAMES} == {tuple(keys)}
     assert done.manifest["corpus"]["message_keys"] == keys[2:]
-    assert done.manifest["corpus"]["template_columns"] == ["tools"]
+    assert done.manifest["corpus"]["reading"]["template"] == ["tools"]
 
 
 def test_a_person_sees_where_two_sides_differ(finished):

@@ -43,7 +43,7 @@ def test_a_column_that_a_trainer_reads_is_used_or_ignored_knowingly(tmp_path, co
     given = {} if column != "System_Message" else {"prompt": ["prompt"]}
     assert repr(column) in refused(tmp_path, row, reading=given).what
     made = plan(tmp_path, row, reading={**given, "ignore": [column]})
-    assert made.corpus.ignored == (column,)
+    assert made.corpus.reading.ignore == (column,)
 
 
 def test_a_column_of_nulls_alone_is_no_question(tmp_path):
@@ -122,10 +122,10 @@ def test_places_for_images_in_texts_are_named(tmp_path):
 def test_tools_are_given_to_the_template_or_left_out_knowingly(tmp_path):
     row = {**PAIR, "tools": json.dumps([{"name": "look_up"}])}
     made = plan(tmp_path, row)
-    assert made.corpus.template_columns == ("tools",)
+    assert made.corpus.reading.template == ("tools",)
     assert records(made)[0].template == {"tools": [{"name": "look_up"}]}
     made = plan(tmp_path, row, reading={"ignore": ["tools"]})
-    assert (made.corpus.template_columns, records(made)[0].template) == ((), None)
+    assert (made.corpus.reading.template, records(made)[0].template) == ((), None)
 
 
 def test_a_prompt_column_adds_a_system_turn_or_earlier_turns_to_whole_dialogues(tmp_path):

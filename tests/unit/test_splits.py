@@ -168,10 +168,17 @@ def test_a_readme_about_other_files_is_told_and_names_decide(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# no front matter", "---\n: [\n---\n", "---\nconfigs: 3\n---\n", "---\n- a\n---\n"]
+    "text", ["", "# no front matter", "---\nlicense: mit\n---\n", "---\nconfigs: null\n---\n", "---\n- a\n---\n"]
 )
 def test_a_readme_without_configs(text):
     assert read_configs(text) == []
+
+
+@pytest.mark.parametrize("text", ["---\n: [\n---\n", "---\nconfigs: 3\n---\n", "---\nconfigs: [a]\n---\n"])
+def test_a_readme_whose_configs_cannot_be_understood_is_refused(text):
+    with pytest.raises(InputError, match=r"not valid YAML|no list of configs") as caught:
+        read_configs(text)
+    assert caught.value.where == "README.md"
 
 
 def test_folders_with_other_columns_are_several_data_sets(tmp_path):

@@ -89,7 +89,7 @@ def train(
         raise ConfigError("this folder is not empty", str(output), "give a new folder as --output")
     check_one_gpu()
     config, corpus = parse_config(manifest["config"], run.folder.url), manifest["corpus"]
-    given = tuple(corpus["template_columns"])
+    given = tuple(corpus["reading"].get("template", ()))
     max_length = recipe.max_length or config.scoring.max_length
     files = trainable_files(model or config.models.policy, corpus["style"], max_length, given)
     tokenizer = load_tokenizer(files)

@@ -95,7 +95,7 @@ def _publish(result: dict[str, Any], storage: Storage) -> str:
 def _check_plain(run: FinishedRun) -> None:
     """Raises ConfigError for a corpus of more than roles and contents: no answer of a policy has more than these."""
     corpus = run.manifest["corpus"]
-    if more := [*corpus["message_keys"], *corpus["template_columns"]]:
+    if more := [*corpus["message_keys"], *corpus["reading"].get("template", ())]:
         raise ConfigError(
             f"the answers to held-out prompts are plain messages, and this corpus has more: {', '.join(more)}",
             f"run.input.path: {run.manifest['config']['input']['path']}",
