@@ -60,13 +60,13 @@ def _rows(plan: Plan) -> Iterator[tuple[str, int, Record | RowError]]:
 
 
 def _as_json(file: str, row: int, record: Record | RowError, corpus: Corpus) -> dict[str, Any]:
-    place = {"file": file, "row": row}
+    address = {"file": file, "row": row}
     if isinstance(record, RowError):
-        return {**place, "reason": record.reason.value, "detail": record.detail}
+        return {**address, "reason": record.reason.value, "detail": record.detail}
     prompt, completions = _texts(record, corpus)
     if corpus.reading.gives_candidates:
-        return {**place, "prompt": prompt, "candidates": [_alone(completion) for completion in completions]}
-    return {**place, "prompt": prompt, "chosen": completions[0], "rejected": completions[1]}
+        return {**address, "prompt": prompt, "candidates": [_alone(completion) for completion in completions]}
+    return {**address, "prompt": prompt, "chosen": completions[0], "rejected": completions[1]}
 
 
 def _texts(record: Record, corpus: Corpus) -> tuple[Text, list[Text]]:

@@ -131,12 +131,12 @@ def _join_prompts(given: Dialogue, inside: Dialogue, columns: str) -> Dialogue:
     Raises RowError if the columns hold a prompt that the dialogues do not.
     """
     system = [turn for turn in given if turn["role"] == "system" and turn not in inside]
-    said, own = ([_words(turn) for turn in turns if turn["role"] != "system"] for turns in (given, inside))
-    if system and len(own) < len(inside):
+    given_words, asked = ([_words(turn) for turn in turns if turn["role"] != "system"] for turns in (given, inside))
+    if system and len(asked) < len(inside):
         raise RowError(Reason.BAD_MESSAGES, f"{columns} and the dialogues have different system messages")
-    if not said or any(own[start : start + len(said)] == said for start in range(len(own))):
+    if not given_words or any(asked[start : start + len(given_words)] == given_words for start in range(len(asked))):
         return system + inside
-    if own and said[-len(own) :] == own:  # the columns hold the dialogue from its start, the answers only its end
+    if asked and given_words[-len(asked) :] == asked:  # the columns have the whole prompt, the answers its end
         return given[: -len(inside)] + inside
     raise RowError(Reason.BAD_MESSAGES, f"{columns}: its text is not in the prompt of the dialogues beside it")
 

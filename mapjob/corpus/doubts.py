@@ -96,8 +96,8 @@ def _may_be_read(head: Head, name: str) -> bool:
 def _is_told(name: str, rows: Rows) -> bool:
     """Whether every string of the column is in the messages of its row anyway."""
     for row, record in rows:
-        told = {text.strip() for text in _strings_of(record)}
-        if any(text.strip() not in told for text in _strings(row.get(name), roles=False)):
+        known = {text.strip() for text in _strings_of(record)}
+        if any(text.strip() not in known for text in _strings(row.get(name), roles=False)):
             return False
     return bool(rows)
 

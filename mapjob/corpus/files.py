@@ -44,7 +44,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class FoundFiles:
+class CorpusFiles:
     """The files of a corpus, and what is said of those that were chosen, converted or passed over."""
 
     files: tuple[SourceFile, ...]
@@ -52,7 +52,7 @@ class FoundFiles:
     features: dict[str, Any]  # of the columns that have the same in all files
 
 
-def find_files(source: Input, output: str | None) -> FoundFiles:
+def find_files(source: Input, output: str | None) -> CorpusFiles:
     """Every file of the splits that are wanted, once, sorted by its URL; what is no Parquet is converted once.
 
     output: where converted files are kept; null: a folder that is gone when this process ends. Raises ConfigError when
@@ -72,17 +72,17 @@ def find_files(source: Input, output: str | None) -> FoundFiles:
     if conversions.written:
         notes.append(f"{count(conversions.written, 'file')} written as Parquet, once, to {conversions.folder}")
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        found = tuple(threads.map(lambda one: _inspect(*one), sources))
-    by_url = dict(zip(sorted(chosen), found))
-    found, empty = _without_empty(found)
+        corpus_files = tuple(threads.map(lambda one: _inspect(*one), sources))
+    by_url = dict(zip(sorted(chosen), corpus_files))
+    corpus_files, empty = _without_empty(corpus_files)
     notes += empty
     for listing in listings:
         if listing.kind == "folder":
             _check_folders(listing, by_url)
-    features, differing = _common_features(found)
+    features, differing = _common_features(corpus_files)
     if differing:
         notes.append(f"features that differ between files are left out of the selection: {', '.join(differing)}")
-    return FoundFiles(found, tuple(dict.fromkeys(notes)), features)
+    return CorpusFiles(corpus_files, tuple(dict.fromkeys(notes)), features)
 
 
 def _choose(listings: Sequence[Listing], wanted: str | list[str] | None) -> tuple[set[Listed], list[str]]:
@@ -242,12 +242,12 @@ def _common_features(files: Sequence[SourceFile]) -> tuple[dict[str, Any], list[
 
 def _filled(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     """Leaves that hold a value, by the footer's statistics; a leaf without them counts as filled."""
-    found = [(name, pa.types.is_null(kind)) for name, kind in leaves(schema)]
-    if len(found) != metadata.num_columns:
-        return frozenset(name for name, _ in found)
+    columns = [(name, pa.types.is_null(kind)) for name, kind in leaves(schema)]
+    if len(columns) != metadata.num_columns:
+        return frozenset(name for name, _ in columns)
     filled = set()
     for group in range(metadata.num_row_groups):
-        for index, (name, is_null) in enumerate(found):
+        for index, (name, is_null) in enumerate(columns):
             if is_null or name in filled:
                 continue
             column = metadata.row_group(group).column(index)

@@ -20,17 +20,17 @@ def further_keys(schema: pa.Schema, columns: Sequence[str], filled: frozenset[st
     value in some row, as paths without list levels, such as `chosen.tool_calls.function.name`. Raises InputError if a
     key is of types that no one column can hold.
     """
-    found = pa.schema([])
+    fields_of_all = pa.schema([])
     for column in columns:
         used = {path for leaf in filled if leaf.startswith(f"{column}.") for path in _prefixes(leaf)}
         keys = {name: kind for name, kind in _fields(_type_of(schema, column)) if f"{column}.{name}" in used}
         for names in (WHO, WORDS):
             keys.pop(next(filter(keys.__contains__, names), ""), None)
         try:
-            found = pa.unify_schemas([found, pa.schema(keys)], promote_options="permissive")
+            fields_of_all = pa.unify_schemas([fields_of_all, pa.schema(keys)], promote_options="permissive")
         except pa.ArrowException as error:
             raise InputError(f"a key of messages has several types: {error}", f"column {column}", DO) from None
-    return without_views(pa.schema(sorted(found, key=lambda field: field.name)))
+    return without_views(pa.schema(sorted(fields_of_all, key=lambda field: field.name)))
 
 
 def with_keys_of(records: Sequence[Record], fields: pa.Schema) -> pa.Schema:

@@ -119,14 +119,14 @@ def _answers(row: Row, reading: Reading) -> tuple[list[Any], list[str]]:
         values, names = [_cell(row, path, reading) for path in reading.sides], list(reading.sides)
     else:
         assert reading.responses is not None, "a reading has sides or responses"
-        found, path = _cell(row, reading.responses, reading), reading.responses
-        if found is None:
+        answers, path = _cell(row, reading.responses, reading), reading.responses
+        if answers is None:
             raise RowError(Reason.NULL_FIELD, f"{path} is null")
-        if isinstance(found, dict):
-            found = rows_of(found, path)
-        if not isinstance(found, list):
+        if isinstance(answers, dict):
+            answers = rows_of(answers, path)
+        if not isinstance(answers, list):
             raise RowError(Reason.BAD_MESSAGES, f"{path} is not a list")
-        values, names = found, [f"{path}, answer {index}" for index in range(len(found))]
+        values, names = answers, [f"{path}, answer {index}" for index in range(len(answers))]
     for value, name in zip(values, names):
         if value is None:
             raise RowError(Reason.NULL_FIELD, f"{name} is null")

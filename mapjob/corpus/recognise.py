@@ -65,10 +65,10 @@ def recognise(head: Head, given: keys.Reading, as_is: bool, where: str) -> Readi
 
 def _json_columns(head: Head, reading: Reading) -> tuple[str, ...]:
     """Columns of texts that are JSON. A list of strings may be an answer: it is turns if all sides and a prompt are."""
-    found = [path for path in reading.texts if path in head.json]
-    lists = {path for path in found if head.shape(path) == "texts"} - {reading.responses}
+    columns = [path for path in reading.texts if path in head.json]
+    lists = {path for path in columns if head.shape(path) == "texts"} - {reading.responses}
     are_turns = reading.sides is not None and set(reading.sides) <= lists and bool(lists & set(reading.prompt))
-    return tuple(path for path in found if path not in lists or are_turns)
+    return tuple(path for path in columns if path not in lists or are_turns)
 
 
 def _check_path(path: str, head: Head, where: str) -> None:
@@ -100,8 +100,8 @@ def _find_answers(head: Head, ignore: Sequence[str], where: str) -> tuple[tuple[
     ordered = [pair for pair in ordered if len(tokens(pair[0])) > 1 or "j" not in tokens(pair[0])]
     if ordered:  # of several, that with the longest texts: chosen may be the name of a model beside chosen_response
         return max(ordered, key=lambda pair: head.length(pair[0])), None, True
-    found = head.partners(TWO_SIDES, names)
-    alike = [(one, two) for one, two, rest in found if rest & ANSWERS and rest <= ANSWERS | {"model", "assistant"}]
+    pairs = head.partners(TWO_SIDES, names)
+    alike = [(one, two) for one, two, rest in pairs if rest & ANSWERS and rest <= ANSWERS | {"model", "assistant"}]
     alike = [(one, two) for one, two in alike if head.shape(one) == head.shape(two)]
     lists = [name for name in RESPONSES if name not in ignore and _holds_several(head, name)]
     if alike and lists:

@@ -125,7 +125,9 @@ def read_source(source: Source, overrides: Sequence[str] = ()) -> tuple[Config, 
     return parse_config(tree, path_of(manifest)), manifest
 
 
-def prepare_scored(config: Config, ran: Manifest | None, limit: int | None = None, code_allowed: bool = False) -> Job:
+def prepare_for_ranking(
+    config: Config, ran: Manifest | None, limit: int | None = None, code_allowed: bool = False
+) -> Job:
     """A job that ranks what is scored. ran: of a finished run with the same models, so that not even their files are
     needed; None: as `prepare`. limit: by default that of the run.
 

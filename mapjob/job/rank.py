@@ -11,7 +11,7 @@ from mapjob.arrays import I64
 from mapjob.config.load import fingerprint, parse_config
 from mapjob.config.run import Signals
 from mapjob.errors import ConfigError, IncompleteError, InputError
-from mapjob.job.prepare import Job, Source, prepare_scored, read_source
+from mapjob.job.prepare import Job, Source, prepare_for_ranking, read_source
 from mapjob.ranking.compare import PROFILE_COLUMNS, Choice, Sweep
 from mapjob.ranking.compare import sweep as compare_choices
 from mapjob.ranking.pairs import RankedPairs
@@ -63,7 +63,7 @@ def check_scored(job: Job) -> None:
 
 def prepare_again(manifest: Manifest, do: str) -> Job:
     """The job of a finished run, without its models. Raises ConfigError if the corpus is not as it was; do: then."""
-    job = prepare_scored(parse_config(manifest["config"]), manifest)
+    job = prepare_for_ranking(parse_config(manifest["config"]), manifest)
     if job.run_id != manifest["run_id"]:
         is_same = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
         why = "another version of mapjob made this run" if is_same else "the corpus changed since this run"
@@ -117,7 +117,7 @@ def sweep_job(
     metrics = tuple(dict.fromkeys(choice.metric for choice in wanted))
     selection = config.selection.model_copy(update={"metrics": metrics, "signals": Signals()})
     config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
-    job = prepare_scored(config, ran, limit)
+    job = prepare_for_ranking(config, ran, limit)
     check_scored(job)
     scored = _load(job)
     swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)

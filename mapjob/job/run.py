@@ -18,7 +18,7 @@ from mapjob.job.prepare import (
     describe,
     find_warnings,
     prepare,
-    prepare_scored,
+    prepare_for_ranking,
     read_config,
     read_source,
 )
@@ -91,7 +91,7 @@ def rank_job(
     """
     spent = Spent()
     config, ran = read_source(source, overrides)
-    job = prepare_scored(config, ran, limit, code_allowed)
+    job = prepare_for_ranking(config, ran, limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.read_manifest()
     return _rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import FoundFiles, find_files
+from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.forms import file_identity
 from mapjob.corpus.listing import CONVERTED
 from mapjob.corpus.plan import make_plan, read_unit
@@ -61,7 +61,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         filesystem.cache_clear()
 
 
-def found(path: str, split: str | None = None) -> FoundFiles:
+def found(path: str, split: str | None = None) -> CorpusFiles:
     return find_files(Input(path=path, split=split), None)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import FoundFiles, find_files
+from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.listing import list_path, url_of
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.errors import ConfigError, InputError
@@ -15,7 +15,7 @@ from mapjob.store.tables import to_parquet
 from tests.unit.test_plan import pairs, write
 
 
-def found(path: str | list[str]) -> FoundFiles:
+def found(path: str | list[str]) -> CorpusFiles:
     return find_files(Input(path=path), None)
 
 

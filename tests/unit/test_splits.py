@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import FoundFiles, find_files
+from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.splits import by_name, read_configs
 from mapjob.errors import ConfigError, InputError
 from tests.unit.test_plan import pairs, write
@@ -19,7 +19,7 @@ def corpus(folder: Path, *names: str, readme: str = "") -> str:
     return str(folder)
 
 
-def found(path: str | list[str], split: str | list[str] | None = None) -> FoundFiles:
+def found(path: str | list[str], split: str | list[str] | None = None) -> CorpusFiles:
     return find_files(Input(path=path, split=split), None)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mapjob.config.input import Input
 from mapjob.corpus.cells import read_turns
-from mapjob.corpus.files import FoundFiles, find_files
+from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.plan import Style
 from mapjob.corpus.reader import python_rows, read_rows
 from mapjob.corpus.records import Record, Text, is_empty
@@ -93,7 +93,7 @@ def first_prompt(source: Prompts) -> Any:
     return next((row[source.column] for row in _rows(source, found) if row and row[source.column] is not None), None)
 
 
-def _rows(source: Prompts, found: FoundFiles) -> Iterator[dict[str, Any] | None]:
+def _rows(source: Prompts, found: CorpusFiles) -> Iterator[dict[str, Any] | None]:
     for file in found.files:
         for name in (source.column, source.group):
             if name is not None and name not in file.schema.names:
