@@ -1,6 +1,7 @@
 """The files of a corpus: which of those under a path are read, each as Parquet, with what its footer says."""
 
 import json
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from mapjob.corpus.splits import choose_splits, missing_shards, splits_of
 from mapjob.errors import InputError
 
 FOOTER_THREADS = 16
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -217,12 +220,19 @@ def _inspect(converted: Converted, name: str) -> SourceFile:
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:
-    """The features of the library `datasets` in a schema's metadata, by column; empty if there are none."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+    """The features of the library `datasets` in a schema's metadata, by column; empty if there are none.
+
+    Those that cannot be read are left out of the selection, with a warning: they change how it is loaded, no score.
+    """
+    written = (schema.metadata or {}).get(b"huggingface")
+    if written is None:
         return {}
-    return features if isinstance(features, dict) else {}
+    try:
+        features = json.loads(written)["info"]["features"]
+        return dict(features or {})
+    except (ValueError, KeyError, TypeError):
+        log.warning("features of the library datasets (metadata huggingface) cannot be read, and are left out")
+        return {}
 
 
 def _common_features(files: Sequence[SourceFile]) -> tuple[dict[str, Any], list[str]]:

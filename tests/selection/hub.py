@@ -2,11 +2,10 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from tests.json_server import JsonHandler, serve
 
 
 class Hub:
@@ -22,45 +21,43 @@ class Hub:
 def hub() -> Iterator[Hub]:
     kept = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             name = "/".join(self.path.split("?")[0].split("/")[3:5])
             if name not in kept.repositories:
-                self._answer({"error": "not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                self.answer({"error": "not found"}, 404, {"X-Error-Code": "RepoNotFound"})
                 return
-            self._answer({"id": name, "private": kept.repositories[name], "sha": "0" * 40, "tags": [], "siblings": []})
+            self.answer({"id": name, "private": kept.repositories[name], "sha": "0" * 40, "tags": [], "siblings": []})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.headers.get("Transfer-Encoding") == "chunked":
                 body = self._chunks()
             if self.headers.get("Authorization") != "Bearer hf_right":
-                self._answer({"error": "Invalid username or password."}, 401)
+                self.answer({"error": "Invalid username or password."}, 401)
                 return
             if self.path == "/api/repos/create":
                 asked = json.loads(body)
                 name = f"{asked['organization']}/{asked['name']}"
                 taken = name in kept.repositories
                 kept.repositories.setdefault(name, asked.get("visibility") == "private")
-                self._answer({"url": f"{kept.url}/datasets/{name}"}, 409 if taken else 200)
+                self.answer({"url": f"{kept.url}/datasets/{name}"}, 409 if taken else 200)
                 return
             if self.path == "/api/validate-yaml":  # of the card
-                self._answer({"errors": [], "warnings": []})
+                self.answer({"errors": [], "warnings": []})
                 return
             name = "/".join(self.path.split("/")[3:5])
             if "/preupload/" in self.path:
                 files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
-                self._answer({"files": [{**file, "shouldIgnore": False} for file in files]})
+                self.answer({"files": [{**file, "shouldIgnore": False} for file in files]})
             elif "/commit/" in self.path:
                 for line in map(json.loads, body.decode().splitlines()):
                     if line["key"] == "file":
                         content = base64.b64decode(line["value"]["content"])
                         kept.files.setdefault(name, {})[line["value"]["path"]] = content
-                self._answer({"commitUrl": f"{kept.url}/{name}", "commitOid": "1" * 40, "success": True})
+                self.answer({"commitUrl": f"{kept.url}/{name}", "commitOid": "1" * 40, "success": True})
             else:
-                self._answer({"error": self.path}, 404)
+                self.answer({"error": self.path}, 404)
 
         def _chunks(self) -> bytes:
             body = b""
@@ -70,21 +67,5 @@ def hub() -> Iterator[Hub]:
             self.rfile.readline()
             return body
 
-        def _answer(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            for header, text in (headers or {}).items():
-                self.send_header(header, text)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        kept.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serve(Handler) as kept.url:
         yield kept
-        server.shutdown()

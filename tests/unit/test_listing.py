@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import CorpusFiles, find_files
+from mapjob.corpus.files import CorpusFiles, features_of, find_files
 from mapjob.corpus.listing import list_path, url_of
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.errors import ConfigError, InputError
@@ -208,3 +209,12 @@ def test_a_path_that_is_a_relative_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert names("data") == names("./data/") == ["a.parquet"]
     assert Path(found("data").files[0].path) == tmp_path / "data" / "a.parquet"
+
+
+@pytest.mark.parametrize("written", [b"no JSON", b"[]", b'{"info": 3}', b'{"info": {"features": 3}}'])
+def test_features_that_cannot_be_read_are_left_out_with_a_warning(caplog, written):
+    assert features_of(pa.schema([("a", pa.string())], {b"huggingface": written})) == {}
+    assert "cannot be read" in caplog.text
+    caplog.clear()
+    assert features_of(pa.schema([("a", pa.string())])) == {}
+    assert not caplog.records
