@@ -14,12 +14,13 @@ import random
 import resource
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
-from mapjob.corpus.files import SourceFile
-from mapjob.corpus.plan import Unit, _cut_all
+from mapjob.corpus.listing import Listed
+from mapjob.corpus.plan import _cut_all
+from mapjob.corpus.units import SourceFile, Unit
 from mapjob.pipeline.pools import scorer_pools
 from mapjob.pipeline.progress import Tally
 from mapjob.pipeline.stages import Cost, Receipt, Todo
@@ -130,12 +131,11 @@ def simulate(
 def planned(pairs: int) -> tuple[list[Unit], float]:
     """Units of a corpus of `pairs` rows, and the planner's seconds."""
     groups = [ROWS_A_GROUP] * (ROWS_A_FILE // ROWS_A_GROUP)
-    files = [
-        SourceFile(f"s3://corpus/part-{i:06}.parquet", f"etag-{i}", pa.schema([]), tuple(groups))
-        for i in range(max(1, pairs // ROWS_A_FILE))
-    ]
+    names = [f"s3://corpus/part-{i:06}.parquet" for i in range(max(1, pairs // ROWS_A_FILE))]
+    listed = [Listed(name, name, "parquet", 1, f"etag-{i}") for i, name in enumerate(names)]
+    files = [SourceFile(file.url, file, None, pa.schema([]), tuple(groups)) for file in listed]
     start = time.process_time()
-    units = list(_cut_all(files, 2_000))
+    units = [replace(unit, id=f"{i:020x}") for i, unit in enumerate(_cut_all(files, dict.fromkeys(names, 2_000)))]
     return units, time.process_time() - start
 
 

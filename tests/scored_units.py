@@ -12,6 +12,11 @@ from mapjob.selection.scored import ScoredUnits
 from mapjob.store.score_store import ScoreStore
 
 
+def named(plan: Plan) -> Plan:
+    """The plan with an id for every unit, without reading them."""
+    return plan.with_ids({index: f"unit-{index}" for index in plan.unnamed})
+
+
 def scored_units(
     plan: Plan,
     margins: np.ndarray | None = None,
@@ -23,6 +28,7 @@ def scored_units(
 
     sides: of the completions, which has the highest and which the lowest reward. reasons: of rows that are refused.
     """
+    plan = named(plan)
     num, reasons = plan.num_rows, reasons or {}
     margins = np.random.default_rng(0).permutation(num) + 1.0 if margins is None else margins
     store = ScoreStore(tempfile.mkdtemp(dir=Path(plan.units[0].file).parents[1]))

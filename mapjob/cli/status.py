@@ -41,7 +41,7 @@ def _compare(newest: Manifest) -> Result:
     except MapjobError as error:
         return {"lines": [f"the newest run cannot be planned again: {error.what} ({error.where})"]}
     then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
-    new = [unit for unit in job.plan.units if unit.id not in then]
+    new = [unit for unit in job.plan.units if unit.id not in then]  # also those that were not read yet
     lacking = {name: number for name, number in job.lacking().items() if number}
     gone, rows = len(then - now), sum(unit.num_rows for unit in new)
     changed = f"{len(new)} new units ({rows:,} rows) to score, {gone} units no longer in the corpus"

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -12,38 +12,20 @@ import pyarrow.parquet as pq
 
 from mapjob.config.input import Input
 from mapjob.corpus.footers import leaves, read_file, read_footer, without_views
-from mapjob.corpus.forms import Conversions, Converted, file_identity
+from mapjob.corpus.forms import Conversions
+from mapjob.corpus.known import KnownFiles
 from mapjob.corpus.listing import Listed, Listing, count, list_path, passed_over_notes, shorten
+from mapjob.corpus.reader import read_rows
 from mapjob.corpus.splits import choose_splits, missing_shards, splits_of
+from mapjob.corpus.units import SourceFile
 from mapjob.errors import InputError
 
 FOOTER_THREADS = 16
+HEAD_ROWS = 20
+LOCAL_HEADS, REMOTE_HEADS = 32, 3  # files whose first rows are looked at
+HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of the corpus, as Parquet.
-
-    path: of the Parquet that is read. identity: changes with its content, as `file_identity` has it; of a file that was
-    converted, the name of its content. is_converted: from another form than Parquet. name: what people are shown: below
-    input.path, or whole if there are several paths. features: those of the library `datasets`, by column. filled:
-    leaves of the columns that hold any value, as dotted paths (`chosen.content`), as far as the footer tells.
-    """
-
-    path: str
-    identity: str
-    schema: pa.Schema
-    row_groups: tuple[int, ...]
-    name: str = ""
-    is_converted: bool = False
-    features: dict[str, Any] = field(default_factory=dict)
-    filled: frozenset[str] = frozenset()
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self.row_groups)
 
 
 @dataclass(frozen=True)
@@ -53,6 +35,7 @@ class CorpusFiles:
     files: tuple[SourceFile, ...]
     notes: tuple[str, ...]
     features: dict[str, Any]  # of the columns that have the same in all files
+    heads: tuple[pa.Table, ...]  # first rows of some files
 
 
 def find_files(source: Input, output: str | None) -> CorpusFiles:
@@ -70,12 +53,19 @@ def find_files(source: Input, output: str | None) -> CorpusFiles:
         notes += said
         notes += missing_shards(files) if listing.kind == "folder" else []
         chosen |= {file.url: file for file in files}
-    conversions = Conversions(output)
-    sources = [_parquet_of(chosen[url], conversions, len(paths) > 1) for url in sorted(chosen)]
-    if conversions.written:
-        notes.append(f"{count(conversions.written, 'file')} written as Parquet, once, to {conversions.folder}")
+    known, conversions = KnownFiles(output), Conversions(output)
+    contents = {url: _convert(file, known.find(file), conversions) for url, file in chosen.items()}
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        corpus_files = tuple(threads.map(lambda one: _inspect(*one), sources))
+        looked_at = threads.map(
+            lambda url: _look_at(chosen[url], known.find(chosen[url]), contents[url], conversions), sorted(chosen)
+        )
+        corpus_files = tuple(
+            replace(file, name=file.listed.url if len(paths) > 1 else file.listed.name) for file in looked_at
+        )
+    corpus_files, heads = _with_heads(corpus_files)
+    if conversions.written:
+        known.keep(corpus_files)
+        notes.append(f"{count(conversions.written, 'file')} written as Parquet, once, to {conversions.folder}")
     by_url = dict(zip(sorted(chosen), corpus_files))
     corpus_files, empty = _without_empty(corpus_files)
     notes += empty
@@ -85,7 +75,7 @@ def find_files(source: Input, output: str | None) -> CorpusFiles:
     features, differing = _common_features(corpus_files)
     if differing:
         notes.append(f"features that differ between files are left out of the selection: {', '.join(differing)}")
-    return CorpusFiles(corpus_files, tuple(dict.fromkeys(notes)), features)
+    return CorpusFiles(corpus_files, tuple(dict.fromkeys(notes)), features, heads)
 
 
 def _choose(listings: Sequence[Listing], wanted: str | list[str] | None) -> tuple[set[Listed], list[str]]:
@@ -136,12 +126,12 @@ def _without_empty(files: tuple[SourceFile, ...]) -> tuple[tuple[SourceFile, ...
 
     Raises InputError if no file is left.
     """
-    empty = [file.name for file in files if file.is_converted and not file.num_rows]
+    empty = [file.name for file in files if file.content is not None and not file.num_rows]
     if not empty:
         return files, []
     if len(empty) == len(files):
         raise InputError("the files have no rows", shorten(empty), "check that the files are the ones you meant")
-    return tuple(file for file in files if file.num_rows or not file.is_converted), [
+    return tuple(file for file in files if file.num_rows or file.content is None), [
         f"passed over: {count(len(empty), 'file')} without rows ({shorten(empty)})"
     ]
 
@@ -168,11 +158,13 @@ def _saved(listing: Listing) -> Listing:
     return replace(listing, files=files, passed_over=passed_over)
 
 
-def _parquet_of(file: Listed, conversions: Conversions, several: bool) -> tuple[Converted, str]:
-    name = file.url if several else file.name
+def _convert(file: Listed, known: SourceFile | None, conversions: Conversions) -> str | None:
+    """Name of the content of a file that is no Parquet, which is converted unless it was before; None for Parquet."""
     if file.form == "parquet":
-        return Converted(file.url, None), name
-    return conversions.convert(file), name
+        return None
+    if known is not None and known.content is not None and conversions.has(known.content):
+        return known.content
+    return conversions.convert(file)
 
 
 def _check_folders(listing: Listing, files: dict[str, SourceFile]) -> None:
@@ -200,23 +192,44 @@ def _read_text(url: str) -> str:
     return read_file(url, work, "not readable", url)
 
 
-def _inspect(converted: Converted, name: str) -> SourceFile:
-    url = converted.url
+def _look_at(file: Listed, known: SourceFile | None, content: str | None, conversions: Conversions) -> SourceFile:
+    """What the footer of the file's Parquet says; without opening it, if that is known."""
+    url = file.url if content is None else conversions.path(content)
+    if known is not None and known.content == content:
+        return replace(known, path=url)
 
-    def read(file: BinaryIO) -> tuple[pq.FileMetaData, pa.Schema]:
-        metadata = read_footer(file, url)
+    def read(opened: BinaryIO) -> tuple[pq.FileMetaData, pa.Schema]:
+        metadata = read_footer(opened, url)
         return metadata, metadata.schema.to_arrow_schema()
 
-    identity = converted.content or file_identity(url)
-    metadata, schema = read_file(url, read, "not a readable Parquet file", url)
+    size = file.size if content is None else None
+    metadata, schema = read_file(url, read, "not a readable Parquet file", url, size)
     for column in schema.names:
         if schema.names.count(column) > 1:
             raise InputError(f"two columns are called {column!r}", url, "rename one of them")
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     features, filled = features_of(schema), _filled(metadata, schema)
-    return SourceFile(
-        url, identity, without_views(schema), groups, name, converted.content is not None, features, filled
-    )
+    return SourceFile(url, file, content, without_views(schema), groups, features=features, filled=filled)
+
+
+def _with_heads(files: tuple[SourceFile, ...]) -> tuple[tuple[SourceFile, ...], tuple[pa.Table, ...]]:
+    """(the files, the first rows of some of them, spread over the corpus), without bytes, which are no text and may be
+    large.
+    """
+    indices = [index for index, file in enumerate(files) if file.num_rows]
+    most = min(len(indices), LOCAL_HEADS if all("://" not in file.path for file in files) else REMOTE_HEADS)
+    chosen = sorted({indices[round(i * (len(indices) - 1) / max(1, most - 1))] for i in range(most)})
+    looked_at, heads = list(files), []
+    for index in chosen:
+        file = files[index]
+        head = file.head
+        if head is None:
+            names = [field.name for field in file.schema if not _holds_bytes(field.type)]
+            size = file.listed.size if file.content is None else None
+            head = read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows), names, HEAD_BUFFER, size)
+            looked_at[index] = replace(file, head=head)
+        heads.append(head)
+    return tuple(looked_at), tuple(heads)
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:
@@ -265,3 +278,9 @@ def _filled(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
             if not has_count or column.statistics.null_count < column.num_values:
                 filled.add(name)
     return frozenset(filled)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

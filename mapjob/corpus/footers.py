@@ -144,15 +144,17 @@ def leaves(fields: pa.Schema | list[pa.Field], prefix: str = "") -> list[tuple[s
     return found
 
 
-def read_file(url: str, work: Callable[[BinaryIO], T], what: str, where: str) -> T:
+def read_file(url: str, work: Callable[[BinaryIO], T], what: str, where: str, size: int | None = None) -> T:
     """What `work` reads from an open file; reading is tried again if the storage fails for a moment.
 
-    what, where: of the InputError that is raised if the file's content is at fault.
+    what, where: of the InputError that is raised if the file's content is at fault. size: in bytes, if it is known: the
+    storage need not be asked for it.
     """
     fs, path = filesystem(url)
+    known = {"size": size} if size is not None and "file" not in fs.protocol else {}
 
     def read() -> T:
-        with fs.open(path, "rb", cache_type="none") as file:
+        with fs.open(path, "rb", cache_type="none", **known) as file:
             return work(file)
 
     try:

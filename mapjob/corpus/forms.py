@@ -3,10 +3,8 @@
 import gzip
 import hashlib
 import io
-import json
 import tempfile
 import zlib
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import BinaryIO
 
@@ -15,10 +13,10 @@ import pyarrow as pa
 from mapjob.corpus.arrow_files import read_arrow
 from mapjob.corpus.footers import read_file
 from mapjob.corpus.listing import Form, Listed
+from mapjob.corpus.marks import mark_now
 from mapjob.corpus.row_types import to_table
 from mapjob.corpus.text_forms import csv_rows, json_rows, with_numbers
 from mapjob.errors import IncompleteError, InputError
-from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
 from mapjob.store.storage import Storage
 from mapjob.store.tables import chunks_to_parquet
 
@@ -26,16 +24,8 @@ VERSION = 1  # of how files are converted: part of the names, so that another wa
 BLOCK_BYTES = 8 << 20  # of one request
 
 
-@dataclass(frozen=True)
-class Converted:
-    """The URL of a Parquet file; `content` names what it holds if it was made of another form."""
-
-    url: str
-    content: str | None
-
-
 class Conversions:
-    """Converted files: `inputs/<content>.parquet`, and in `plans/` which content a source file has, by its identity.
+    """Converted files, `inputs/<content>.parquet`.
 
     output: the folder that they are kept under; null: a folder that is gone when this process ends.
     """
@@ -56,29 +46,26 @@ class Conversions:
     def _names(self) -> set[str]:
         return set(self._storage.names("inputs"))
 
-    def convert(self, file: Listed) -> Converted:
-        """The file as Parquet; its bytes are read only if its content was not converted before.
+    def has(self, content: str) -> bool:
+        return f"{content}.parquet" in self._names
+
+    def path(self, content: str) -> str:
+        root = self._storage.root if self._storage.is_local else self._storage.url
+        return f"{root}/inputs/{content}.parquet"
+
+    def convert(self, file: Listed) -> str:
+        """Write the file as Parquet, if its content was not converted before; returns the name of the content.
 
         Raises InputError for content that is malformed, IncompleteError if the file changes meanwhile.
         """
-        identity = file_identity(file.url)
-        key = f"{VERSION}\0{file.form}\0{file.url}\0{identity}"
-        note = f"plans/{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
-        known = self._storage.read(note)
-        content = json.loads(known)["content"] if known is not None else None
-        if content is None or f"{content}.parquet" not in self._names:
-            content, data = read_file(file.url, lambda source: _convert(source, file), UNREADABLE, file.url)
-            if file_identity(file.url) != identity:
-                raise IncompleteError("the file changed while it was read", file.url, "run the same command again")
-            if f"{content}.parquet" not in self._names:
-                self._storage.create(f"inputs/{content}.parquet", data)
-                self._names.add(f"{content}.parquet")
-                self.written += 1
-            self._storage.create(
-                note, json.dumps({"file": file.url, "identity": identity, "content": content}).encode()
-            )
-        root = self._storage.root if self._storage.is_local else self._storage.url
-        return Converted(f"{root}/inputs/{content}.parquet", content)
+        content, data = read_file(file.url, lambda source: _convert(source, file), UNREADABLE, file.url)
+        if mark_now(file.url) != file.mark:
+            raise IncompleteError("the file changed while it was read", file.url, "run the same command again")
+        if not self.has(content):
+            self._storage.create(f"inputs/{content}.parquet", data)
+            self._names.add(f"{content}.parquet")
+            self.written += 1
+        return content
 
 
 UNREADABLE = "this file cannot be read"
@@ -126,15 +113,3 @@ class _Hashed(io.RawIOBase):
         buffer[: len(data)] = data
         self.hash.update(data)
         return len(data)
-
-
-def file_identity(url: str) -> str:
-    """What changes with the content of a file: its etag or blob if there is one, else size and time of change."""
-    fs, path = filesystem(url)
-    fresh = {"refresh": True, "expand_info": True} if fs.protocol == "hf" else {}  # its listings are cached
-    try:
-        info = retry(lambda: fs.info(path, **fresh))
-    except STORAGE_ERRORS as error:
-        raise as_mapjob_error(error, url, "read") from error
-    mark = next((info[key] for key in ("ETag", "etag", "blob_id", "xet_hash") if info.get(key)), None)
-    return str(mark) if mark else f"{info['size']}-{info.get('mtime') or info.get('LastModified')}"

@@ -12,6 +12,7 @@ from typing import Literal
 
 import fsspec
 
+from mapjob.corpus.marks import Info, fresh, info_of, mark_of
 from mapjob.corpus.table_logs import refuse_tables, refuse_tables_above
 from mapjob.corpus.walk import once, walk
 from mapjob.errors import ConfigError, InputError, MapjobError
@@ -33,16 +34,19 @@ COMPANIONS |= {"state.json", "_metadata", "_common_metadata", ".ds_store"}
 COMPANION_FOLDERS = {".git", ".cache", ".huggingface"}
 GLOB_MARKS = "*?["
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+Infos = Mapping[str, Info | None]  # by name; None: not asked yet
 CONVERTED = "refs/convert/parquet"  # a branch that the hub makes of a data set, if it can
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A file that may hold rows. `name`: below the input path."""
+    """A file that may hold rows. name: below the input path. mark: as `mark_of` has it. size: None if it is unknown."""
 
     url: str
     name: str
     form: Form
+    size: int | None
+    mark: str | None
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,10 @@ def _listing(path: str, url: str) -> Listing:
     if info is not None and info != "directory":
         parent, _, name = root.rpartition("/")
         refuse_tables_above(fs, [parent], path)
-        return Listing(
-            path, _url(fs, parent), "file", (Listed(_url(fs, root), name, form_of(name) or "parquet"),), {}, False
-        )
+        file = _listed(fs, root, name, form_of(name) or "parquet", None)
+        return Listing(path, _url(fs, parent), "file", (file,), {}, False)
     if info == "directory" or not any(mark in root for mark in GLOB_MARKS):
-        names, links = _below(fs, root) if info else ([], [])
+        names, links = _below(fs, root) if info else ({}, [])
         kind: Literal["folder", "glob"] = "folder"
     else:
         root, pattern = root[: min(root.index(mark) for mark in GLOB_MARKS if mark in root)].rpartition("/")[0], root
@@ -130,32 +133,47 @@ def form_of(name: str) -> Form | None:
 # Listing
 
 
-def _below(fs: fsspec.AbstractFileSystem, root: str) -> tuple[list[str], list[str]]:
-    """(names of the files below a folder, links to folders that are not followed), relative to it."""
+def _below(fs: fsspec.AbstractFileSystem, root: str) -> tuple[Infos, list[str]]:
+    """(the files below a folder, links to folders that are not followed), both by names relative to it."""
     if "file" in fs.protocol:
-        return walk(root)
+        names, links = walk(root)
+        return dict.fromkeys(names), links
     prefix = root.rstrip("/") + "/"
-    found = fs.find(root, detail=True)
-    return sorted(name.removeprefix(prefix) for name, info in found.items() if info["type"] != "directory"), []
+    found = fs.find(root, detail=True, **fresh(fs))
+    return {name.removeprefix(prefix): found[name] for name in sorted(found) if found[name]["type"] != "directory"}, []
 
 
-def _matches(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> tuple[list[str], list[str]]:
+def _matches(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> tuple[Infos, list[str]]:
     """As `_below`, of what matches a glob: files, and folders with all that is in them."""
     is_local, prefix = "file" in fs.protocol, root.rstrip("/") + "/"
     if is_local:  # links to folders are followed, which fsspec does not do
-        matches = {found: os.path.isdir(found) for found in glob.glob(pattern, recursive=True)}
+        matches = {match: None for match in glob.glob(pattern, recursive=True)}
     else:
-        matches = {found: info["type"] == "directory" for found, info in fs.glob(pattern, detail=True).items()}
-    names, links = set(), set()
-    for found, is_folder in matches.items():
-        name = f"{found.rstrip('/')}/".removeprefix(prefix).rstrip("/")
-        if not is_folder:
-            names.add(found.removeprefix(prefix))
+        matches = fs.glob(pattern, detail=True, **fresh(fs))
+    files: dict[str, Info | None] = {}
+    links: set[str] = set()
+    for match, info in matches.items():
+        name = f"{match.rstrip('/')}/".removeprefix(prefix).rstrip("/")
+        if not (os.path.isdir(match) if info is None else info["type"] == "directory"):
+            files[match.removeprefix(prefix)] = info
         elif name and not _is_hidden(name):  # `**` matches the root too
-            inside, not_followed = _below(fs, found.rstrip("/"))
-            names |= {f"{name}/{inner}" for inner in inside}
+            inside, not_followed = _below(fs, match.rstrip("/"))
+            files |= {f"{name}/{inner}": info for inner, info in inside.items()}
             links |= {f"{name}/{inner}" for inner in not_followed}
-    return (once(prefix, names) if is_local else sorted(names)), sorted(links)
+    return {name: files[name] for name in (once(prefix, files) if is_local else sorted(files))}, sorted(links)
+
+
+def _listed(fs: fsspec.AbstractFileSystem, path: str, name: str, form: Form, info: Info | None) -> Listed:
+    """A file as its storage lists it; the storage is asked once more if the listing gives no mark."""
+    mark = None if info is None else mark_of(info)
+    if mark is None:
+        try:
+            info = info_of(fs, path)
+        except FileNotFoundError:  # a link to nothing: reading it says so
+            info = {}
+        mark = mark_of(info)
+    assert info is not None
+    return Listed(_url(fs, path), name, form, info.get("size"), mark)
 
 
 def _is_hidden(name: str) -> bool:
@@ -168,7 +186,7 @@ def _sort(
     fs: fsspec.AbstractFileSystem,
     root: str,
     kind: Literal["folder", "glob"],
-    names: Iterable[str],
+    infos: Infos,
     links: list[str],
     exists: bool,
 ) -> Listing:
@@ -176,18 +194,19 @@ def _sort(
     read: list[Listed] = []
     passed_over: dict[str, list[str]] = {"link to a folder that is read anyway": links} if links else {}
     unknown = []
-    for name in names:
+    for name in infos:
         base = name.rpartition("/")[2]
         if base.lower() in COMPANIONS or COMPANION_FOLDERS & set(name.split("/")):
             passed_over.setdefault("companion", []).append(name)
         elif _is_hidden(name):
             passed_over.setdefault("hidden file", []).append(name)
         elif (form := form_of(name)) is not None:
-            read.append(Listed(_url(fs, f"{root.rstrip('/')}/{name}"), name, form))
+            read.append(_listed(fs, f"{root.rstrip('/')}/{name}", name, form, infos[name]))
         else:
             unknown.append(name)
     if kind == "glob" and not read:  # a glob may mean files that are called anything
-        read, unknown = [Listed(_url(fs, f"{root.rstrip('/')}/{name}"), name, "parquet") for name in unknown], []
+        read = [_listed(fs, f"{root.rstrip('/')}/{name}", name, "parquet", infos[name]) for name in unknown]
+        unknown = []
     for name in unknown:
         ending = os.path.splitext(name.rpartition("/")[2])[1]
         passed_over.setdefault(f"{ending} file" if ending else "file without an ending", []).append(name)
@@ -201,7 +220,7 @@ def _sort(
             what = what if path.startswith("hf://") else f"there is no local path {path}, and {what}"
         raise ConfigError(what, f"input.path: {path}", do)
     kinds = {kind: tuple(names) for kind, names in passed_over.items()}
-    return Listing(path, _url(fs, root), kind, tuple(read), kinds, "README.md" in names)
+    return Listing(path, _url(fs, root), kind, tuple(read), kinds, "README.md" in infos)
 
 
 def passed_over_notes(passed_over: Mapping[str, Iterable[str]]) -> Iterator[str]:

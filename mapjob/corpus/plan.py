@@ -1,10 +1,7 @@
 """The plan: which corpus, how it is read, and its units of work."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,49 +9,25 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.config.input import Columns, Input
+from mapjob.config.load import fingerprint
 from mapjob.corpus.doubts import check_columns, check_reading
-from mapjob.corpus.files import SourceFile, find_files
-from mapjob.corpus.forms import file_identity
+from mapjob.corpus.files import find_files
 from mapjob.corpus.head import Head
+from mapjob.corpus.known import KnownFiles, KnownUnits
+from mapjob.corpus.marks import mark_now
 from mapjob.corpus.message_fields import further_keys, with_keys_of
 from mapjob.corpus.reader import as_record, python_rows, read_rows
 from mapjob.corpus.reading import Reading
 from mapjob.corpus.recognise import recognise, to_yaml
 from mapjob.corpus.records import Record
+from mapjob.corpus.units import SourceFile, Unit, cut
 from mapjob.errors import ConfigError, IncompleteError, InputError
 
-HEAD_ROWS = 20
+ROWS_PER_UNIT = 2_000
 TURNS = ("dialogue", "message", "exchanges", "texts")  # shapes that are no plain strings
-LOCAL_HEADS, REMOTE_HEADS = 32, 3  # files whose first rows are looked at
-HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
 NO_FIELDS = pa.schema([])
 
 Style = Literal["chat", "raw"]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A row range [start, stop) of one file: the unit of work, of failure and of memory.
-
-    file: the Parquet that is read. identity: of it when it was planned; empty if its name says what it holds. name: of
-    the file that it was, as people know it.
-    """
-
-    id: str
-    file: str
-    start: int
-    stop: int
-    identity: str = ""
-    name: str = ""
-
-    @property
-    def num_rows(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def where(self) -> str:
-        """For people."""
-        return f"{self.name or self.file}, rows {self.start} to {self.stop}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +53,12 @@ class Corpus:
         return {**self.reading.identity, **{name: value for name, value in more.items() if value}}
 
     @property
+    def key(self) -> str:
+        """Names what ids of units depend on beside their rows."""
+        columns = {"id": self.columns.id, "group": self.columns.group}
+        return fingerprint({"reading": self.identity, "columns": columns})
+
+    @property
     def own_columns(self) -> list[str]:
         """The corpus's columns that scoring reads."""
         roots = (name for path in self.reading.columns for name in (path, path.partition(".")[0]))
@@ -97,7 +76,7 @@ class Plan:
 
     message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
     notes: what is said of the files: which splits are read, what was converted, what was passed over. features: of the
-    columns, as the library `datasets` has them (ClassLabel, Image).
+    columns, as the library `datasets` has them (ClassLabel, Image). rows_per_unit: by which each file is cut, by path.
     """
 
     corpus: Corpus
@@ -108,6 +87,22 @@ class Plan:
     message_fields: pa.Schema = NO_FIELDS
     notes: tuple[str, ...] = ()
     features: dict[str, Any] = field(default_factory=dict)
+    files: tuple[SourceFile, ...] = ()
+    rows_per_unit: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unnamed(self) -> list[int]:
+        """Indices of the units whose rows were not read yet."""
+        return [index for index, unit in enumerate(self.units) if not unit.id]
+
+    def with_ids(self, ids: Mapping[int, str]) -> "Plan":
+        """The plan with these ids, by index of the unit; an empty one takes an id away."""
+        return replace(self, units=tuple(replace(u, id=ids.get(i, u.id)) for i, u in enumerate(self.units)))
+
+    def keep(self, output: str) -> None:
+        """Write down what is known of its files and units now, so that another plan need not read them."""
+        KnownFiles(output).keep(self.files)
+        KnownUnits(output, self.corpus.key).keep(self.units, self.rows_per_unit)
 
     @property
     def num_rows(self) -> int:
@@ -128,29 +123,29 @@ class Plan:
 def make_plan(
     source: Input,
     policy_has_template: bool,
-    rows_per_unit: int,
+    rows_per_unit: int | None,
     limit: int | None = None,
     output: str | None = None,
 ) -> Plan:
     """Read footers and the first rows; decide reading and style; cut the corpus into units in file and row order.
 
-    `limit` keeps the first so many rows of the corpus. output: where files that are no Parquet are kept as such, once.
-    Raises ConfigError and InputError as its parts do.
+    `limit` keeps the first so many rows of the corpus. output: where files that are no Parquet are kept as such, once,
+    and what is known of files and units; a unit that is new has no id yet. Raises ConfigError and InputError as its
+    parts do.
     """
-    found = find_files(source, output)
+    corpus_files = find_files(source, output)
+    files = corpus_files.files
     where = f"input.path: {source.path}"
-    schema = _common_schema(found.files)
-    tables = _read_head(found.files, schema)
-    filled = frozenset().union(*(file.filled for file in found.files))
-    rows = [row for table in tables for row in python_rows(table) if row is not None]
+    schema = _common_schema(files)
+    filled = frozenset().union(*(file.filled for file in files))
+    rows = [row for table in corpus_files.heads for row in python_rows(table) if row is not None]
     head = Head(schema, [dict.fromkeys(schema.names) | row for row in rows], filled)
     reading = recognise(head, source.reading, source.plain_text != "auto", where)
-    for file in found.files:
+    for file in files:
         check_columns(reading, source.columns, file.schema, file.name)
     read = [as_record(row, reading) for row in head.rows]
     check_reading(head, reading, read, where)
-    units = tuple(_limit(_cut_all(found.files, rows_per_unit), limit))
-    if not units:
+    if not any(file.num_rows for file in files) or limit == 0:
         raise InputError("the corpus has no rows", where, "check that the files are the ones you meant")
     records = [record for record in read if isinstance(record, Record)]
     fields = with_keys_of(records, further_keys(schema, reading.texts, filled))
@@ -161,8 +156,12 @@ def make_plan(
     style, why_style = style_of(has_messages, source.plain_text, policy_has_template)
     types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
+    known = KnownUnits(output, corpus.key)
+    by_file = {file.path: rows_per_unit or known.rows_per_unit(file) or ROWS_PER_UNIT for file in files}
+    units = tuple(known.name(unit) for unit in _limit(_cut_all(files, by_file), limit))
     num_files = len({unit.name for unit in units})
-    return Plan(corpus, why_style, schema, units, num_files, fields, found.notes, found.features)
+    notes, features = corpus_files.notes, corpus_files.features
+    return Plan(corpus, why_style, schema, units, num_files, fields, notes, features, files, by_file)
 
 
 def describe_plan(plan: Plan) -> Iterator[str]:
@@ -189,46 +188,23 @@ def style_of(has_messages: bool, wanted: Literal["auto"] | Style, policy_has_tem
     return "raw", "plain strings, and the policy has no chat template"
 
 
-def cut(file: SourceFile, rows_per_unit: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of one file: small row groups are joined up to `rows_per_unit`, larger ones are cut evenly."""
-    start = stop = 0
-    for rows in file.row_groups:
-        if stop > start and stop - start + rows > rows_per_unit:
-            yield start, stop
-            start = stop
-        stop += rows
-        pieces = -(-(stop - start) // rows_per_unit)
-        if pieces > 1:
-            edges = [start + (stop - start) * i // pieces for i in range(pieces + 1)]
-            yield from pairwise(edges)
-            start = stop
-    if stop > start:
-        yield start, stop
-
-
-def _cut_all(files: Sequence[SourceFile], rows_per_unit: int) -> Iterator[Unit]:
-    copies: Counter[str] = Counter()
+def _cut_all(files: Sequence[SourceFile], rows_per_unit: Mapping[str, int]) -> Iterator[Unit]:
     for file in files:
-        copies[file.identity] += file.is_converted
-        for start, stop in cut(file, rows_per_unit):
-            holds = f"{file.path}\0{file.identity}"
-            if file.is_converted:  # by its content alone, but another file of the same has units of its own
-                holds = file.identity + f"\0copy {copies[file.identity]}" * (copies[file.identity] > 1)
-            unit_id = hashlib.sha256(f"{holds}\0{start}\0{stop}".encode()).hexdigest()[:20]
-            identity = "" if file.is_converted else file.identity
-            yield Unit(unit_id, file.path, start, stop, identity, file.name)
+        for start, stop in cut(file, rows_per_unit[file.path]):
+            yield Unit("", file.path, start, stop, file.identity, file.content is not None, file.name)
 
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned."""
     table = read_rows(unit.file, unit.start, unit.stop, columns)
-    if unit.identity and file_identity(unit.file) != unit.identity:
-        raise IncompleteError(
-            "the file changed after the run had planned it",
-            unit.where,
-            "run the same command again: it plans the file as it is now",
-        )
+    if not unit.is_converted and mark_now(unit.file) != unit.identity:
+        raise file_changed(unit)
     return table
+
+
+def file_changed(unit: Unit) -> IncompleteError:
+    what = "the file changed after the run had planned it"
+    return IncompleteError(what, unit.where, "run the same command again: it plans the file as it is now")
 
 
 def _limit(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
@@ -236,8 +212,7 @@ def _limit(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
     for unit in units:
         if left is not None and left < unit.num_rows:
             if left > 0:
-                shorter = hashlib.sha256(f"{unit.id}\0first {left}".encode()).hexdigest()[:20]
-                yield Unit(**{**asdict(unit), "id": shorter, "stop": unit.start + left})
+                yield replace(unit, stop=unit.start + left)
             return
         yield unit
         left = None if left is None else left - unit.num_rows
@@ -253,22 +228,3 @@ def _common_schema(files: Sequence[SourceFile]) -> pa.Schema:
             do = f"give files of one kind, or run them separately; {files[0].name} is of another kind"
             raise InputError(what, file.name, do) from None
     return schema
-
-
-def _read_head(files: Sequence[SourceFile], schema: pa.Schema) -> list[pa.Table]:
-    """The first rows of some files, spread over the corpus; without bytes, which are no text and may be large."""
-    files = [file for file in files if file.num_rows]
-    most = min(len(files), LOCAL_HEADS if all("://" not in file.path for file in files) else REMOTE_HEADS)
-    chosen = sorted({round(i * (len(files) - 1) / max(1, most - 1)) for i in range(most)})
-    wanted = {field.name for field in schema if not _holds_bytes(field.type)}
-    tables = []
-    for file in (files[index] for index in chosen):
-        names = [name for name in file.schema.names if name in wanted]
-        tables.append(read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows), names, HEAD_BUFFER))
-    return tables
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return True
-    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

@@ -19,11 +19,17 @@ BUFFER_BYTES = 4 << 20  # per column, so also the size of a request to object st
 
 
 def read_rows(
-    url: str, start: int, stop: int, columns: Sequence[str] | None = None, buffer_bytes: int = BUFFER_BYTES
+    url: str,
+    start: int,
+    stop: int,
+    columns: Sequence[str] | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
+    size: int | None = None,
 ) -> pa.Table:
     """Rows [start, stop) of a file, page checksums verified if the file has them. Columns that it lacks are left out.
 
-    Row groups that hold none of them are not read, and none is decoded beyond `stop`. Raises InputError.
+    Row groups that hold none of them are not read, and none is decoded beyond `stop`. size: of the
+    file in bytes, if it is known. Raises InputError.
     """
 
     def read(handle: BinaryIO) -> pa.Table:
@@ -38,7 +44,7 @@ def read_rows(
         return table if table.schema.equals(plain) else table.cast(plain)
 
     where = f"{url}, rows {start} to {stop}"
-    table = read_file(url, read, "the rows cannot be read", where)
+    table = read_file(url, read, "the rows cannot be read", where, size)
     if table.num_rows != stop - start:
         raise InputError(f"{table.num_rows} rows instead of {stop - start}", where, "was the file replaced?")
     return table

@@ -37,6 +37,13 @@ class Record:
         return self._key(*self.completions)
 
     @property
+    def row_key(self) -> bytes:
+        """16 bytes: equal only for records that are the same to the letter, with the order of all keys, so that all of
+        their scores are the same.
+        """
+        return _hash([self.prompt, self.completions, self.template])
+
+    @property
     def completion_keys(self) -> list[int]:
         """64 bits per completion, equal for equal text behind an equal prompt; two of them identify a pair.
 

@@ -5,7 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mapjob.corpus.plan import Plan, describe_plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.pipeline.stages import Todo, missing
-from mapjob.scoring.reader_families import DerivedColumns, derived_columns
+from mapjob.scoring.reader_families import RECORDS, DerivedColumns, derived_columns, identify, records_columns
 from mapjob.scoring.recorded import HAS_TEMPLATE, Record, record, recorded_families, recorded_models
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
 from mapjob.selection.manifest import run_id
@@ -90,7 +90,17 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     derived = tuple(derived_columns(plan.corpus, config.selection, encoding.identity, encoding))
     families = {spec.name: spec.fingerprint for spec in (*derived, *scorers)}
     models = {spec.name: record(spec) for spec in scorers if spec.name in files}
-    return Job(config, plan, families, models, ScoreStore(config.output.path), limit, derived, scorers)
+    store = ScoreStore(config.output.path)
+    plan = _with_records(plan, families, store)
+    return Job(config, plan, families, models, store, limit, derived, scorers)
+
+
+def _with_records(plan: Plan, families: dict[str, str], store: ScoreStore) -> Plan:
+    """The plan, in which only units have an id whose records are stored."""
+    if len(plan.unnamed) == len(plan.units):
+        return plan
+    done = store.done(families[RECORDS])
+    return plan.with_ids({index: "" for index, unit in enumerate(plan.units) if unit.id not in done})
 
 
 def read_config(config: RunFile, overrides: Sequence[str] = ()) -> Config:
@@ -128,13 +138,13 @@ def read_source(source: Source, overrides: Sequence[str] = ()) -> tuple[Config, 
 def prepare_for_ranking(
     config: Config, ran: Manifest | None, limit: int | None = None, code_allowed: bool = False
 ) -> Job:
-    """A job that ranks what is scored. ran: of a finished run with the same models, so that not even their files are
-    needed; None: as `prepare`. limit: by default that of the run.
+    """A job that ranks what is scored; all of its units have ids. ran: of a finished run with the same models, so that
+    not even their files are needed; None: as `prepare`. limit: by default that of the run.
 
     Raises ConfigError if the run folder does not say what of the models decides the scores.
     """
     if ran is None:
-        return prepare(config, limit, code_allowed)
+        return name_units_here(prepare(config, limit, code_allowed))
     if code_allowed:
         what = "--trust-remote-code is given, but a folder is ranked without any model"
         raise ConfigError(what, path_of(ran), "drop the flag")
@@ -145,7 +155,24 @@ def prepare_for_ranking(
     models = recorded_models(config, ran["models"])
     plan = _plan(config, models["policy"][HAS_TEMPLATE], limit)
     families = recorded_families(config, plan.corpus, models)
-    return Job(config, plan, families, models, ScoreStore(config.output.path), limit)
+    store = ScoreStore(config.output.path)
+    return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit))
+
+
+def name_units_here(job: Job) -> Job:
+    """The job with an id for every unit: those that have none are read, one after the other, and their records put."""
+    if not job.plan.unnamed:
+        return job
+    records, ids = records_columns(job.plan.corpus), {}
+    job.store.declare(records.fingerprint, records.identity)
+    num_rows = sum(job.plan.units[index].num_rows for index in job.plan.unnamed)
+    log.info(f"reading {num_rows:,} rows of files that are new or changed")
+    for index in job.plan.unnamed:
+        ids[index], table = identify(job.plan.units[index], job.plan.corpus)
+        job.store.commit(records.fingerprint, ids[index], table)
+    plan = job.plan.with_ids(ids)
+    plan.keep(job.config.output.path)
+    return replace(job, plan=plan)
 
 
 def _plan(config: Config, policy_has_template: bool, limit: int | None) -> Plan:

@@ -66,7 +66,9 @@ def prepare_again(manifest: Manifest, do: str) -> Job:
     job = prepare_for_ranking(parse_config(manifest["config"]), manifest)
     if job.run_id != manifest["run_id"]:
         is_same = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
-        why = "another version of mapjob made this run" if is_same else "the corpus changed since this run"
+        why = "the corpus changed since this run"
+        if is_same:
+            why = "its files were renamed since this run, or another version of mapjob made it"
         raise ConfigError(f"{why}, so only its selected pairs can be read", path_of(manifest), do)
     return job
 

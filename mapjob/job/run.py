@@ -1,10 +1,10 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-import gc
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,10 @@ from mapjob.job.prepare import (
     read_source,
 )
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
+from mapjob.job.workers import name_units, on_workers, slices
 from mapjob.pipeline.progress import Events, Spent
-from mapjob.pipeline.stages import Todo, passes
+from mapjob.pipeline.reuse import take_stored
+from mapjob.pipeline.stages import passes
 from mapjob.ranking.compare import agreement
 from mapjob.ranking.rank import Ranking
 from mapjob.report.card import card
@@ -32,6 +34,7 @@ from mapjob.report.page import page
 from mapjob.report.pages import Row
 from mapjob.report.pair import examples_of
 from mapjob.report.summary import Summary, summary
+from mapjob.scoring.reader_families import RECORDS
 from mapjob.selection.formats import extra_files
 from mapjob.selection.manifest import count_reasons, count_rows, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
@@ -41,9 +44,6 @@ from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, 
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
-
-# A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
-UNITS_PER_PASS = 2_000
 
 
 def run_job(
@@ -66,13 +66,18 @@ def run_job(
         log.info(line)
     for warning in find_warnings(job):
         log.warning(warning)
+    log_file = Events(events)
+    if job.plan.unnamed:
+        Storage(config.output.path).check_conditions()
+        if any(not job.store.done(scorer.fingerprint) for scorer in job.scorers):
+            _check_models(job)
+        job = name_units(job, spent, log_file)
     finished = job.run_folder.read_manifest()
     if finished is not None:
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
         return where_it_is(finished, config.output.path)
     Storage(config.output.path).check_conditions()
-    log_file = Events(events)
     log_file.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
     _score(job, spent, log_file)
     manifest = _rank_and_publish(job, spent)
@@ -111,13 +116,16 @@ def _page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None
 
 
 def _score(job: Job, spent: Spent, events: Events) -> None:
-    todo = job.todo()
-    if not todo:
+    if not job.todo():
         log.info("every unit is already scored")
         return
-    # Ray and torch are slow to import, and neither a run that finds everything scored nor ranking needs them.
-    from mapjob.pipeline.cluster import connect
-    from mapjob.pipeline.watchdog import ClusterShrunk, raise_on_signals
+    _check_models(job)
+    on_workers(job, spent, lambda cpus: _stream(job, cpus, spent, events))
+
+
+def _check_models(job: Job) -> None:
+    """Before anything is read for them. Raises ModelError."""
+    # Slow to import, and not needed if everything is scored.
     from mapjob.scoring.architecture import check_architecture
     from mapjob.scoring.tokenizers import check_vocabulary
 
@@ -128,40 +136,27 @@ def _score(job: Job, spent: Spent, events: Events) -> None:
         if not scorer.files.code_allowed:  # else the workers do, where a tokenizer's own code runs
             check_vocabulary(scorer.name, scorer.files)
         job.store.declare(scorer.fingerprint, scorer.description)
-    if len(todo) < len(job.plan.units):
-        log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
-    spent.scored_rows = sum(item.unit.num_rows for item in todo)
-    with raise_on_signals() as listen:
-        while todo:
-            with spent.on("ray"):
-                cpus, spent.gpus = connect(job.config.execution.address)
-                listen()
-            try:
-                with spent.on("score"):
-                    _stream(job, todo, cpus, spent, events)
-                return
-            except ClusterShrunk as shrunk:
-                log.info(f"{shrunk.what}: continuing on what is left")
-            todo = job.todo()
 
 
-def _stream(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Events) -> None:
+def _stream(job: Job, cpus: float, spent: Spent, events: Events) -> None:
     from mapjob.pipeline.graph import score
     from mapjob.pipeline.progress import ScoringProgress
 
-    for scorers, share in passes(job.config.execution.schedule, job.derived, job.scorers, todo):
+    config, todo = job.config, job.todo()
+    if len(todo) < len(job.plan.units):
+        log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
+    for scorers, share in passes(config.execution.schedule, job.derived, job.scorers, todo):
         title = " + ".join(s.name for s in scorers) or "reading"
         num_rows = sum(item.unit.num_rows for item in share)
-        with ScoringProgress(title, len(share), num_rows, events) as progress:
-            for start in range(0, len(share), UNITS_PER_PASS):
-                part = share[start : start + UNITS_PER_PASS]
-                for receipt in score(job.config, job.plan.corpus, job.derived, scorers, part, cpus, spent.gpus):
+        with spent.on("score"), ScoringProgress(title, len(share), num_rows, events) as progress:
+            for part in slices(share):
+                left, receipts = take_stored(part, scorers, job.families[RECORDS], job.store)
+                graph = score(config, job.plan.corpus, job.derived, scorers, left, cpus, spent.gpus) if left else ()
+                for receipt in chain(receipts, graph):
                     for name in receipt.costs.keys() - spent.total.costs.keys():
                         log.info(receipt.costs[name].engine)
                     progress.add(receipt)
                     spent.total.add(receipt)
-                if len(part) == UNITS_PER_PASS:
-                    gc.collect()  # a finished graph holds itself in reference cycles
 
 
 def _rank_and_publish(job: Job, spent: Spent) -> Manifest:

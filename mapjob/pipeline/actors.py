@@ -3,28 +3,68 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import torch
 
-from mapjob.corpus.plan import Corpus, Unit, read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.arrays import I64
+from mapjob.corpus.plan import Corpus, file_changed
+from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record
+from mapjob.corpus.units import Unit
 from mapjob.errors import InputError, RowError
 from mapjob.pipeline.attempts import DEATHS_OF_A_UNIT, Attempts, SharedAttempts, bisect_crashes
-from mapjob.pipeline.stages import Cost, Todo, tokens_column, with_columns, with_cost
+from mapjob.pipeline.stages import KEYS, Cost, Receipt, Todo, tokens_column, with_columns, with_cost
 from mapjob.scoring.costs import peak_flop_per_s, token_cost
 from mapjob.scoring.encode import Encoded, Encoder, from_table, to_table
-from mapjob.scoring.reader_families import DerivedColumns, distance_table, identity_table, signature_table
+from mapjob.scoring.reader_families import (
+    EDIT_DISTANCE,
+    NEAR_DUPLICATES,
+    DerivedColumns,
+    distance_table,
+    identify,
+    identity_table,
+    signature_table,
+    unit_id,
+)
 from mapjob.scoring.spec import ScorerSpec
+from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc
 
 if TYPE_CHECKING:
     from mapjob.scoring.scorers import Scorer
 
 T = TypeVar("T")
+
+
+class Identify:
+    """unit without an id -> its records, in the score store under the id that they give it; a receipt has that id."""
+
+    def __init__(self, corpus: Corpus, records: DerivedColumns, output_url: str, attempts: Attempts | SharedAttempts):
+        self._corpus, self._attempts = corpus, attempts
+        self._fingerprint, self._store = records.fingerprint, ScoreStore(output_url)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        unit = Todo.of(block).unit
+        with reading(unit, self._attempts):
+            named, table = identify(unit, self._corpus)
+        self._store.commit(self._fingerprint, named, table)
+        return pa.Table.from_pylist([Receipt(unit.id, unit.num_rows, {}, named=named).row])
+
+
+@contextmanager
+def reading(unit: Unit, attempts: Attempts | SharedAttempts) -> Iterator[None]:
+    """A block that reads a unit. Raises InputError if doing so has ended the process before."""
+    deaths, _ = attempts.begin(("read", unit.id))
+    if deaths >= DEATHS_OF_A_UNIT:
+        what = f"reading these rows ended the process {deaths} times"
+        raise InputError(what, unit.where, "replace the file or take it out of input.path")
+    yield
+    attempts.end(("read", unit.id))
 
 
 class ReadAndEncode:
@@ -43,40 +83,45 @@ class ReadAndEncode:
         self._encoders = defer_error(lambda: {key: Encoder(spec, corpus) for key, spec in specs.items()})
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        todo, corpus = Todo.of(block), self._corpus
-        table = self._read(todo.unit)
-        records = read_records(table, corpus.reading, corpus.columns)
-        derived = [spec for spec in self._derived if spec.name in todo.missing]
-        scored = {s.encoding.key for s in self._scorers if s.name in todo.missing}
-        wanted = scored | {spec.encoding.key for spec in derived if spec.encoding is not None}
+        todo = Todo.of(block)
+        with reading(todo.unit, self._attempts):
+            records, keys = self._read(todo.unit)
+        rows = self._rows_to_encode(todo)
         encoded = {
-            key: self._encode(encoder, todo.unit, records) for key, encoder in self._encoders().items() if key in wanted
+            key: self._encode(encoder, todo.unit, [records[row] for row in rows[key]])
+            for key, encoder in self._encoders().items()
+            if key in rows
         }
-        columns: dict[str, pa.Table | None] = {}
-        for spec in derived:
-            match spec.name:
-                case "records":
-                    columns[spec.name] = identity_table(table, records, corpus.columns)
-                case "edit_distance":
-                    assert spec.encoding is not None
-                    columns[spec.name] = distance_table(from_table(encoded[spec.encoding.key]))
-                case "near_duplicates":
-                    columns[spec.name] = signature_table(records)
+        columns: dict[str, pa.Table | None] = {KEYS: keys}
+        for spec in self._derived:
+            if spec.name == EDIT_DISTANCE and spec.name in todo.missing:
+                assert spec.encoding is not None
+                columns[spec.name] = distance_table(from_table(encoded[spec.encoding.key]))
+            elif spec.name == NEAR_DUPLICATES and spec.name in todo.missing:
+                columns[spec.name] = signature_table(records)
         for key in {s.encoding.key: None for s in self._scorers}:
-            columns[tokens_column(key)] = encoded[key] if key in scored else None
+            tokens = encoded.get(key)
+            columns[tokens_column(key)] = None if tokens is None else tokens.add_column(0, "row", pa.array(rows[key]))
         return with_columns(block, columns)
 
-    def _read(self, unit: Unit) -> pa.Table:
-        deaths, _ = self._attempts.begin(("read", unit.id))
-        if deaths >= DEATHS_OF_A_UNIT:
-            raise InputError(
-                f"reading these rows ended the process {deaths} times",
-                unit.where,
-                "replace the file or take it out of input.path",
-            )
-        table = read_unit(unit, self._corpus.own_columns)
-        self._attempts.end(("read", unit.id))
-        return table
+    def _read(self, unit: Unit) -> tuple[list[Record | RowError], pa.Table]:
+        """The records and their row keys. Raises IncompleteError if these rows did not give the unit its id."""
+        corpus = self._corpus
+        table = read_rows(unit.file, unit.start, unit.stop, corpus.own_columns)
+        records = read_records(table, corpus.reading, corpus.columns)
+        identity = identity_table(table, records, corpus.columns)
+        if unit_id(identity) != unit.id:
+            raise file_changed(unit)
+        return records, identity.select(["row_key"])
+
+    def _rows_to_encode(self, todo: Todo) -> dict[str, I64]:
+        """Rows by key of the encoding that some missing columns need."""
+        rows: dict[str, I64] = {}
+        for spec in (*self._derived, *self._scorers):
+            if spec.name in todo.missing and spec.encoding is not None:
+                before = rows.get(spec.encoding.key, np.zeros(0, np.int64))
+                rows[spec.encoding.key] = np.union1d(before, todo.rows_to_score(spec.name))
+        return rows
 
     def _encode(self, encoder: Encoder, unit: Unit, records: Sequence[Record | RowError]) -> pa.Table:
         piece = ("encode", encoder.spec.key, unit.id)
@@ -100,17 +145,20 @@ class ScorerActor:
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
         wanted = [scorer for scorer in self._scorers() if scorer.spec.name in todo.missing]
-        columns = {s.spec.name: self._score(s, todo.unit, block) for s in wanted}
+        columns = {s.spec.name: self._score(s, todo, block) for s in wanted}
         for scorer in wanted:
             # Weights on CPU may be pages of their file: what is written over it would be in these columns.
             scorer.spec.files.check_unchanged(scorer.spec.name)
         return with_columns(block, columns)
 
-    def _score(self, scorer: "Scorer", unit: Unit, block: pa.Table) -> pa.Table:
-        records = from_table(from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer()))
-        piece = (scorer.spec.name, unit.id)
+    def _score(self, scorer: "Scorer", todo: Todo, block: pa.Table) -> pa.Table:
+        tokens = from_ipc(block[tokens_column(scorer.spec.encoding.key)][0].as_buffer())
+        rows = todo.rows_to_score(scorer.spec.name)
+        if len(rows) < tokens.num_rows:
+            tokens = tokens.take(pa.array(np.searchsorted(tokens["row"].to_numpy(), rows)))
+        piece = (scorer.spec.name, todo.unit.id)
         return bisect_crashes(
-            self._attempts, piece, records, lambda part: _score_with_cost(scorer, part, self._num_gpus)
+            self._attempts, piece, from_table(tokens), lambda part: _score_with_cost(scorer, part, self._num_gpus)
         )
 
 

@@ -11,7 +11,7 @@ from mapjob.config.run import Config
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import IncompleteError, MapjobError
 from mapjob.escaping import first_line
-from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
+from mapjob.pipeline.actors import Identify, ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
 from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
@@ -45,7 +45,17 @@ def score(
     for specs in shared:
         pool = pools[specs[0].name]
         units = stage(units, ScorerActor, (specs, config.execution.tokens_per_batch, pool.num_gpus, attempts), pool)
-    receipts = stage(units, Commit, (config.output.path, (*derived, *scorers)), commit_pool(cpus))
+    receipts = stage(units, Commit, (config.output.path, derived, scorers), commit_pool(cpus))
+    yield from receive(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
+
+
+def identify(
+    config: Config, corpus: Corpus, records: DerivedColumns, todo: Sequence[Todo], cpus: float, gpus: float
+) -> Iterator[Receipt]:
+    """Read every unit of `todo` for its id; its records are stored by then. Yields and raises as `score` does."""
+    units = begin([item.row for item in todo])
+    pool = PoolSize(1, max(1, min(int(cpus), len(todo))), 1, 0)
+    receipts = stage(units, Identify, (corpus, records, config.output.path, SharedAttempts()), pool)
     yield from receive(receipts, todo, config.execution.stall_after_s, (cpus, gpus))
 
 

@@ -65,11 +65,12 @@ class Events:
 
 
 class Total:
-    """The sum of receipts: units, rows, cost by scorer, errors by reason."""
+    """The sum of receipts: units, rows, cost and scored rows by scorer, errors by reason."""
 
     def __init__(self) -> None:
         self.units = self.rows = 0
         self.costs: dict[str, Cost] = {}
+        self.scored: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
 
     def add(self, receipt: Receipt) -> None:
@@ -77,6 +78,7 @@ class Total:
         self.rows += receipt.num_rows
         for name, cost in receipt.costs.items():
             self.costs[name] = self.costs[name] + cost if name in self.costs else cost
+        self.scored.update(receipt.scored)
         self.errors.update(receipt.errors)
 
 
@@ -119,8 +121,10 @@ class Tally:
             return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
         errors = f", {num_errors:,} rows not scored" if num_errors else ""
         rows_per_s = rows / self.elapsed_s
-        tokens_per_s = sum(cost.tokens for cost in self.total.costs.values()) / self.elapsed_s
-        speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s, {tokens_per_s:,.0f} tokens/s"
+        speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s"
+        if self.total.costs:
+            tokens_per_s = sum(cost.tokens for cost in self.total.costs.values()) / self.elapsed_s
+            speed += f", {tokens_per_s:,.0f} tokens/s"
         left = f", {_time(self.left_s)} left" if rows < self.num_rows else f", {_time(self.elapsed_s)} in all"
         return f"{status}, {speed}{errors}{left}"
 
@@ -150,7 +154,6 @@ class Spent:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.total = Total()
-        self.scored_rows = 0
         self.gpus = 0.0  # of the cluster, while it scored
 
     @contextmanager
@@ -166,7 +169,7 @@ class Spent:
         costs = self.total.costs.items()
         return {
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
-            "scored_rows": self.scored_rows,
+            "scored_rows": max(self.total.scored.values(), default=0),  # of the scorer that had most to do
             "tokens": {name: cost.tokens for name, cost in costs},
             "model_s": {name: round(cost.model_s, 3) for name, cost in costs},
             "gpus": self.gpus,

@@ -6,13 +6,16 @@ commit. No Ray here, since a run that finds every unit scored ends without it; n
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from mapjob.corpus.plan import Plan, Unit
+from mapjob.arrays import I64
+from mapjob.corpus.plan import Plan
+from mapjob.corpus.units import Unit
 from mapjob.scoring.reader_families import DerivedColumns
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
@@ -21,27 +24,48 @@ from mapjob.store.tables import from_ipc, to_ipc
 
 @dataclass(frozen=True)
 class Todo:
-    """A unit and the names of the column families (of the reader, or of a scorer) that it still lacks."""
+    """A unit and the names of the column families (of the reader, or of a scorer) that it still lacks.
+
+    stored: by scorer, the columns of those of its rows that were scored in another unit, with their `row` in this one.
+    """
 
     unit: Unit
     missing: tuple[str, ...]
+    stored: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @property
     def row(self) -> dict[str, Any]:
         """The row that its block begins as."""
-        return {"todo": json.dumps(asdict(self))}
+        cells = {name: pa.array([to_ipc(table)], pa.large_binary()) for name, table in self.stored.items()}
+        return {
+            "todo": json.dumps({"unit": asdict(self.unit), "missing": self.missing}),
+            "stored": to_ipc(pa.table(cells)) if cells else b"",
+        }
 
     @classmethod
     def of(cls, block: pa.Table) -> "Todo":
         assert block.num_rows == 1, "a block carries one unit"
         tree = json.loads(block["todo"][0].as_py())
-        return cls(Unit(**tree["unit"]), tuple(tree["missing"]))
+        cells = block["stored"][0].as_buffer()
+        stored = from_ipc(cells) if len(cells) else pa.table({})
+        tables = {name: from_ipc(stored[name][0].as_buffer()) for name in stored.column_names}
+        return cls(Unit(**tree["unit"]), tuple(tree["missing"]), tables)
+
+    def rows_to_score(self, scorer: str) -> I64:
+        """The rows of the unit that this scorer has to score, which ascend."""
+        if scorer not in self.stored:
+            return np.arange(self.unit.num_rows)
+        return np.setdiff1d(np.arange(self.unit.num_rows), self.stored[scorer]["row"].to_numpy())
 
 
 def missing(plan: Plan, families: dict[str, str], store: ScoreStore) -> list[Todo]:
-    """Every unit that lacks one of the families (name -> fingerprint), with the names of those, in plan order."""
+    """Every unit that lacks one of the families (name -> fingerprint), with the names of those, in plan order.
+
+    Units of the same rows are one; one without an id lacks all.
+    """
     done = {name: store.done(fingerprint) for name, fingerprint in families.items()}
-    todo = (Todo(unit, tuple(name for name in families if unit.id not in done[name])) for unit in plan.units)
+    units = {unit.id or (unit.file, unit.start): unit for unit in reversed(plan.units)}.values()
+    todo = (Todo(unit, tuple(n for n in families if unit.id not in done[n])) for unit in reversed(units))
     return [item for item in todo if item.missing]
 
 
@@ -57,7 +81,7 @@ def passes(
     for group in groups:
         # The reader's own columns come with the first pass that reads the unit anyway.
         names = {s.name for s in group} | ({reader.name for reader in derived} if group is groups[0] else set())
-        share = (Todo(item.unit, tuple(name for name in item.missing if name in names)) for item in todo)
+        share = (replace(item, missing=tuple(name for name in item.missing if name in names)) for item in todo)
         yield group, [item for item in share if item.missing]
 
 
@@ -116,12 +140,18 @@ def split_cost(scores: pa.Table) -> tuple[pa.Table, Cost | None]:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was committed of a unit: rows by reason of each family, in the order of the graph; cost of each scorer."""
+    """What was committed of a unit: rows by reason of each family, in the order of the graph; cost of each scorer.
+
+    scored: rows that met each scorer, and were not taken from another unit. named: the id that its rows gave the unit,
+    if it had none.
+    """
 
     unit_id: str
     num_rows: int
     reasons: dict[str, dict[str, int]]
-    costs: dict[str, Cost]
+    costs: dict[str, Cost] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)
+    named: str = ""
 
     @property
     def errors(self) -> dict[str, int]:
@@ -139,25 +169,46 @@ class Receipt:
         return cls(**{**tree, "costs": {name: Cost(**cost) for name, cost in tree["costs"].items()}})
 
 
+KEYS = "keys"  # the column of a block with a table of its unit's row keys
+
+
 class Commit:
     """unit with columns -> receipt; every family that the unit lacked becomes one file of the score store."""
 
-    def __init__(self, output_url: str, families: Sequence[DerivedColumns | ScorerSpec]):
+    def __init__(self, output_url: str, derived: Sequence[DerivedColumns], scorers: Sequence[ScorerSpec]):
         self._store = ScoreStore(output_url)
-        self._fingerprints = {spec.name: spec.fingerprint for spec in families}
+        self._fingerprints = {spec.name: spec.fingerprint for spec in (*derived, *scorers)}
+        self._scorers = {spec.name for spec in scorers}
 
     def __call__(self, block: pa.Table) -> pa.Table:
         todo = Todo.of(block)
-        reasons, costs = {}, {}
+        keys = from_ipc(block[KEYS][0].as_buffer())["row_key"]
+        reasons, costs, scored = {}, {}, {}
         for name in todo.missing:
             table, cost = split_cost(from_ipc(block[name][0].as_buffer()))
-            assert table.num_rows == todo.unit.num_rows, "columns are row-aligned with their unit"
-            row = pa.array(range(table.num_rows), pa.int32())
-            self._store.commit(self._fingerprints[name], todo.unit.id, table.add_column(0, "row", row))
-            reasons[name] = dict(Counter(reason for reason in table["reason"].to_pylist() if reason))
+            row = pa.array(todo.rows_to_score(name), pa.int32())
+            assert table.num_rows == len(row), "columns are row-aligned with their unit"
+            table = table.add_column(0, "row", row)
+            if name in self._scorers:
+                scored[name] = len(row) - keys.take(row).null_count
+                table = with_stored(table.add_column(1, "row_key", keys.take(row)), todo.stored.get(name))
+            self._store.commit(self._fingerprints[name], todo.unit.id, table)
+            reasons[name] = count_reasons(table)
             if cost is not None:
                 costs[name] = cost
-        return pa.Table.from_pylist([Receipt(todo.unit.id, todo.unit.num_rows, reasons, costs).row])
+        return pa.Table.from_pylist([Receipt(todo.unit.id, todo.unit.num_rows, reasons, costs, scored).row])
+
+
+def with_stored(scored: pa.Table, stored: pa.Table | None) -> pa.Table:
+    """Columns of a whole unit, in the order of its rows. stored: those of its rows that another unit has."""
+    if stored is None:
+        return scored
+    return pa.concat_tables([scored, stored.select(scored.column_names)]).sort_by("row")
+
+
+def count_reasons(table: pa.Table) -> dict[str, int]:
+    """Rows that have no score, by reason."""
+    return dict(Counter(reason for reason in table["reason"].to_pylist() if reason))
 
 
 def tokens_column(encoding_key: str) -> str:

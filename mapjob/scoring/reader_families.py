@@ -1,5 +1,7 @@
 """Columns computed without a model: ids, keys and groups; edit distances in tokens; signatures of near duplicates."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,10 @@ import pyarrow.compute as pc
 from mapjob.config.input import Columns
 from mapjob.config.load import fingerprint
 from mapjob.config.run import Selection
-from mapjob.corpus.plan import Corpus
-from mapjob.corpus.reader import python_rows, reason_columns
+from mapjob.corpus.plan import Corpus, read_unit
+from mapjob.corpus.reader import python_rows, read_records, reason_columns
 from mapjob.corpus.records import Record, plain_text
+from mapjob.corpus.units import Unit
 from mapjob.errors import RowError
 from mapjob.metrics.columns import DISTANCE
 from mapjob.metrics.dcrm import edit_distances
@@ -48,8 +51,7 @@ def derived_columns(
     encoding: the policy's, of that identity; None where nothing is to be computed.
     """
     common = {"schema_version": SCHEMA_VERSION, "reading": corpus.identity}
-    columns = {"id": corpus.columns.id, "group": corpus.columns.group}
-    specs = [DerivedColumns(RECORDS, {**common, "kind": RECORDS, "columns": columns})]
+    specs = [records_columns(corpus)]
     if DISTANCE in selection.scored_columns:
         identity = {**common, "kind": EDIT_DISTANCE, "encoding": identity_of_encoding}
         specs.append(DerivedColumns(EDIT_DISTANCE, identity, encoding))
@@ -58,6 +60,12 @@ def derived_columns(
 
         specs.append(DerivedColumns(NEAR_DUPLICATES, {**common, "kind": NEAR_DUPLICATES, "minhash": COVERS}))
     return specs
+
+
+def records_columns(corpus: Corpus) -> DerivedColumns:
+    columns = {"id": corpus.columns.id, "group": corpus.columns.group}
+    common = {"schema_version": SCHEMA_VERSION, "reading": corpus.identity}
+    return DerivedColumns(RECORDS, {**common, "kind": RECORDS, "columns": columns})
 
 
 def distance_table(encoded: "Sequence[Encoded | RowError]") -> pa.Table:
@@ -79,10 +87,11 @@ def signature_table(records: Sequence[Record | RowError]) -> pa.Table:
 
 
 def identity_table(table: pa.Table, records: Sequence[Record | RowError], columns: Columns) -> pa.Table:
-    """One row per row of `table`: pair_id, completion_keys, prompt_key, group, num_completions, reason, detail.
+    """One row per row of `table`: row_key, pair_id, completion_keys, prompt_key, group, num_completions, and reason and
+    detail.
 
-    pair_id is the value of the column `columns.id` if there is one, else the content key in hex, else (for a row that
-    is no record) null.
+    row_key is null for a row that is no record. pair_id is the value of the column `columns.id` if there is one, else
+    the content key in hex, else (for a row that is no record) null.
     """
     good = [record if isinstance(record, Record) else None for record in records]
     ids = pa.array([record.content_key.hex() if record else None for record in good], pa.string())
@@ -91,6 +100,7 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
     groups = _as_text(table, columns.group) if columns.group else pa.nulls(table.num_rows, pa.string())
     return pa.table(
         {
+            "row_key": pa.array([record.row_key if record else None for record in good], KEY),
             "pair_id": ids,
             "completion_keys": pa.array([r.completion_keys if r else None for r in good], pa.list_(pa.uint64())),
             "prompt_key": pa.array([r.prompt_key if r else None for r in good], KEY),
@@ -99,6 +109,20 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
             **reason_columns(records),
         }
     )
+
+
+def identify(unit: Unit, corpus: Corpus) -> tuple[str, pa.Table]:
+    """(id of a unit, its records), by reading it. Raises IncompleteError if its file is not as it was planned."""
+    table = read_unit(unit, corpus.own_columns)
+    records = identity_table(table, read_records(table, corpus.reading, corpus.columns), corpus.columns)
+    return unit_id(records), records
+
+
+def unit_id(records: pa.Table) -> str:
+    """The name of a unit: a hash of what its rows say, by the columns of `identity_table`; 20 hex digits."""
+    keys = [key and key.hex() for key in records["row_key"].to_pylist()]
+    names = [records[name].to_pylist() for name in ("pair_id", "group", "reason", "detail")]
+    return hashlib.sha256(json.dumps([keys, *names]).encode()).hexdigest()[:20]
 
 
 def _as_text(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -11,7 +11,7 @@ from mapjob.errors import ConfigError, ModelError
 from mapjob.metrics.columns import COLLISION, UNCONDITIONAL
 from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 Kind = Literal["logps", "rewards", "collision_logps"]
 
 

@@ -18,19 +18,20 @@ from mapjob.ranking.rank import Ranking
 from mapjob.store.run_folder import Manifest
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-RUN_FOLDER = 3  # what a run folder holds; report.json since 2, what of the models decides the scores since 3
+RUN_FOLDER = 4  # what a run folder holds; since 3 what of the models decides the scores, since 4 units by content
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
 def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
-    """The same units, column families and selection give the same id, and so find their run again.
+    """The same units in the same files, column families and selection give the same id, and so find their run again.
 
     families: name -> fingerprint, of the records and of every scorer.
     """
     covers = {
         "mapjob": mapjob.__version__,
         "run_folder": RUN_FOLDER,
-        "units": [unit.id for unit in plan.units],
+        "input": config.input.path,
+        "units": [(unit.id, unit.name, unit.start) for unit in plan.units],
         "families": families,
         "selection": config.selection.model_dump(mode="json"),
         "output_format": config.output_format,
@@ -55,7 +56,7 @@ def manifest(
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,
-            "converted": sorted({PurePath(unit.file).name for unit in plan.units if not unit.identity}),
+            "converted": sorted({PurePath(unit.file).name for unit in plan.units if unit.is_converted}),
         },
         "fingerprints": families,
         "units": [unit.id for unit in plan.units],

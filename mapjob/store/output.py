@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mapjob.errors import ConfigError
 from mapjob.store.run_folder import FinishedRun, RunFolder
 from mapjob.store.score_store import SUFFIX, ScoreStore
+from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
 
 
@@ -57,6 +58,12 @@ class Output:
         for name in self._storage.names("inputs"):
             if name not in converted:
                 yield from self._orphan(f"inputs/{name}", "a converted file that no run used")
+        plans = self._storage.names(FOLDER)
+        newest = newest_numbers(plans)
+        for name in plans:
+            match = NAME.fullmatch(name)
+            if match is None or int(match[2]) < newest[match[1]]:
+                yield from self._orphan(f"{FOLDER}/{name}", "an older list of what is known of the input")
         yield from self._orphan(SCRATCH, "left by a writer that was killed")
 
     def remove(self, orphan: Orphan) -> None:

@@ -11,8 +11,8 @@ from huggingface_hub import constants
 
 from mapjob.config.input import Input
 from mapjob.corpus.files import CorpusFiles, find_files
-from mapjob.corpus.forms import file_identity
 from mapjob.corpus.listing import CONVERTED
+from mapjob.corpus.marks import mark_now
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.errors import ConfigError, IncompleteError, InputError
 from mapjob.store.remote import filesystem
@@ -106,9 +106,9 @@ def test_rows_are_read_and_a_change_is_seen(served: Hub):
     plan = make_plan(Input(path="org/pairs"), True, 100)
     (unit,) = plan.units
     assert read_unit(unit).to_pylist() == rows("train", 8).to_pylist()
-    before = file_identity(unit.file)
+    before = mark_now(unit.file)
     served.repositories["org/pairs", "main"]["data/train-00000-of-00001.parquet"] = to_parquet(rows("thief", 8))
-    assert file_identity(unit.file) != before
+    assert mark_now(unit.file) != before
     with pytest.raises((IncompleteError, InputError)):
         read_unit(unit)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from mapjob.corpus.plan import Unit
+from mapjob.corpus.units import Unit
 from mapjob.errors import IncompleteError
 from mapjob.pipeline.stages import Todo
 from mapjob.pipeline.watchdog import ClusterShrunk, Watchdog, raise_on_signals

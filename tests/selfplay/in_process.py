@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pytest
 
-from mapjob.corpus.plan import Unit
+from mapjob.corpus.units import Unit
 from mapjob.lab.selfplay import graph as selfplay_graph
 from mapjob.lab.selfplay.folder import GeneratedFolder
 from mapjob.lab.selfplay.graph import Worker

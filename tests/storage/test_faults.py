@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 import mapjob.store.remote as remote
-from mapjob.corpus.forms import file_identity
+from mapjob.corpus.marks import mark_now
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.store.storage import Storage
 from tests.conftest import forget_filesystems
@@ -67,9 +67,9 @@ def test_what_another_process_writes_after_a_listing_is_read(bucket):
     other = boto3.client("s3")
     other.put_object(Bucket=bucket.removeprefix("s3://"), Key="out/folder/two", Body=b"2")
     assert storage.read("folder/two") == b"2"
-    identity = file_identity(f"{bucket}/out/folder/two")
+    identity = mark_now(f"{bucket}/out/folder/two")
     other.put_object(Bucket=bucket.removeprefix("s3://"), Key="out/folder/two", Body=b"another")
-    assert file_identity(f"{bucket}/out/folder/two") != identity
+    assert mark_now(f"{bucket}/out/folder/two") != identity
 
 
 @pytest.mark.parametrize("faults", [["lost"], ["503", "lost", "reset"]])

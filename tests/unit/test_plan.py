@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import SourceFile, find_files
-from mapjob.corpus.plan import Plan, cut, make_plan
+from mapjob.corpus.files import find_files
+from mapjob.corpus.listing import Listed
+from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_rows
+from mapjob.corpus.units import SourceFile, cut
 from mapjob.errors import ConfigError, InputError
+from mapjob.scoring.reader_families import identify
 from tests.readings import READINGS
 
 
@@ -31,6 +35,11 @@ def write(path: Path, table: pa.Table, row_group_size: int = 50) -> Path:
     return path
 
 
+def source_file(groups: list[int] | tuple[int, ...]) -> SourceFile:
+    listed = Listed("a", "a", "parquet", 1, "1")
+    return SourceFile("a", listed, None, pa.schema([]), tuple(groups))
+
+
 def plan(path: str | list[str], rows_per_unit: int = 100, limit: int | None = None) -> Plan:
     return make_plan(Input(path=path), True, rows_per_unit, limit)
 
@@ -44,14 +53,14 @@ def paths(path: str | list[str]) -> list[str]:
 
 @given(st.lists(st.integers(0, 60), max_size=12), st.integers(1, 40))
 def test_cut_covers_every_row_once_and_no_piece_is_too_large(groups, rows_per_unit):
-    pieces = list(cut(SourceFile("a", "1", pa.schema([]), tuple(groups)), rows_per_unit))
+    pieces = list(cut(source_file(groups), rows_per_unit))
     assert [row for start, stop in pieces for row in range(start, stop)] == list(range(sum(groups)))
     assert all(0 < stop - start <= rows_per_unit for start, stop in pieces)
 
 
 @given(st.lists(st.integers(1, 20), max_size=12), st.integers(20, 40))
 def test_small_row_groups_are_joined_whole_and_as_many_as_fit(groups, rows_per_unit):
-    pieces = list(cut(SourceFile("a", "1", pa.schema([]), tuple(groups)), rows_per_unit))
+    pieces = list(cut(source_file(groups), rows_per_unit))
     edges = {sum(groups[:i]) for i in range(len(groups) + 1)}
     assert all(start in edges and stop in edges for start, stop in pieces)
     for (start, stop), (_, next_stop) in pairwise(pieces):
@@ -73,7 +82,7 @@ def test_small_row_groups_are_joined_whole_and_as_many_as_fit(groups, rows_per_u
     ],
 )
 def test_cut_by_example(groups, rows_per_unit, expected):
-    assert list(cut(SourceFile("a", "1", pa.schema([]), groups), rows_per_unit)) == expected
+    assert list(cut(source_file(groups), rows_per_unit)) == expected
 
 
 def test_units_stand_in_file_and_row_order_and_find_their_rows(tmp_path):
@@ -83,7 +92,6 @@ def test_units_stand_in_file_and_row_order_and_find_their_rows(tmp_path):
     rows = [row for unit in made.units for row in read_rows(unit.file, unit.start, unit.stop).to_pylist()]
     assert rows == pairs(190).to_pylist()
     assert (made.num_rows, made.num_files) == (190, 2)
-    assert len({unit.id for unit in made.units}) == len(made.units)
     for position in (0, 69, 70, 189):
         name, row = made.locate(position)
         assert read_rows(str(tmp_path / name), row, row + 1).to_pylist() == pairs(1, position).to_pylist()
@@ -93,13 +101,13 @@ def test_units_stand_in_file_and_row_order_and_find_their_rows(tmp_path):
 
 
 def ids(path: Path, rows_per_unit: int = 40) -> list[str]:
-    return [unit.id for unit in plan(str(path), rows_per_unit).units]
+    made = plan(str(path), rows_per_unit)
+    return [identify(unit, made.corpus)[0] for unit in made.units]
 
 
-def test_ids_are_stable(tmp_path):
+def test_a_new_unit_has_no_id_before_it_is_read(tmp_path):
     write(tmp_path / "a.parquet", pairs(100))
-    assert ids(tmp_path) == ids(tmp_path)
-    assert ids(tmp_path) == ids(tmp_path / "a.parquet") == ids(tmp_path / "*.parquet")
+    assert {unit.id for unit in plan(str(tmp_path)).units} == {""}
 
 
 def test_a_new_shard_leaves_the_ids_of_the_others(tmp_path):
@@ -109,28 +117,42 @@ def test_a_new_shard_leaves_the_ids_of_the_others(tmp_path):
     assert ids(tmp_path)[1:] == before
 
 
-def test_ids_change_with_a_files_bytes(tmp_path):
+def test_ids_are_of_the_rows_and_not_of_paths_times_row_groups_or_columns_that_are_not_read(tmp_path):
+    file = write(tmp_path / "in" / "a.parquet", pairs(100))
+    before = ids(tmp_path / "in")
+    os.utime(file, (1, 1))
+    assert ids(tmp_path / "in") == before
+    moved = file.rename(tmp_path / "in" / "b.parquet")
+    assert ids(tmp_path / "in") == ids(moved) == ids(tmp_path / "*" / "*.parquet") == before
+    pq.write_table(pairs(100).append_column("more", pa.array(range(100))), moved, row_group_size=50, compression="gzip")
+    assert ids(tmp_path / "in") == before
+
+
+def test_ids_change_with_one_label_in_a_file_of_the_same_size_and_time(tmp_path):
     file = write(tmp_path / "a.parquet", pairs(100))
     before, stat = ids(tmp_path), file.stat()
-    write(file, pairs(100).append_column("more", pa.array(range(100))))
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as copied with its times
-    assert not set(before) & set(ids(tmp_path))
+    rows = pairs(100).to_pylist()
+    rows[50]["chosen"], rows[50]["rejected"] = rows[50]["rejected"], rows[50]["chosen"]
+    write(file, pa.Table.from_pylist(rows))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = ids(tmp_path)
+    assert [one == other for one, other in zip(before, after)] == [True, True, False, True]
 
 
-def test_ids_change_with_a_files_modification_time(tmp_path):
-    file = write(tmp_path / "a.parquet", pairs(100))
-    before = ids(tmp_path)
-    os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 1))
-    assert not set(before) & set(ids(tmp_path))
-
-
-def test_ids_change_with_the_path_and_with_the_row_range(tmp_path):
-    file = write(tmp_path / "a.parquet", pairs(100))
+def test_ids_change_with_the_row_range_and_with_an_id_or_a_group(tmp_path):
+    write(tmp_path / "a.parquet", pairs(100).append_column("who", pa.array(["x", "y"] * 50)))
     before = ids(tmp_path)
     assert not set(before) & set(ids(tmp_path, rows_per_unit=20))
-    shutil.copy2(file, tmp_path / "b.parquet")
-    file.unlink()
-    assert not set(before) & set(ids(tmp_path))
+    made = make_plan(Input(path=str(tmp_path), columns={"group": "who"}), True, 40)
+    assert not set(before) & {identify(unit, made.corpus)[0] for unit in made.units}
+
+
+def test_a_broken_row_has_its_reason_in_the_id_of_its_unit(tmp_path):
+    rows = pairs(3).to_pylist()
+    write(tmp_path / "a.parquet", pa.Table.from_pylist([*rows[:2], {**rows[2], "chosen": None}]))
+    one = ids(tmp_path)
+    write(tmp_path / "a.parquet", pa.Table.from_pylist([*rows[:2], {**rows[2], "chosen": ""}]))
+    assert ids(tmp_path) != one
 
 
 # Limit
@@ -145,13 +167,11 @@ def test_limit_keeps_the_first_rows(tmp_path, limit):
     assert rows == pairs(100).to_pylist()[:limit]
 
 
-def test_limit_shares_whole_units_with_the_run_without_it_and_names_the_short_one_anew(tmp_path):
+def test_limit_shares_whole_units_with_the_run_without_it(tmp_path):
     write(tmp_path / "a.parquet", pairs(100))
     whole = plan(str(tmp_path), rows_per_unit=50).units
     limited = plan(str(tmp_path), rows_per_unit=50, limit=70).units
-    assert limited[0] == whole[0]
-    assert limited[1].id != whole[1].id
-    assert limited[1].id != plan(str(tmp_path), rows_per_unit=50, limit=71).units[1].id
+    assert limited == (whole[0], replace(whole[1], stop=70))
     assert plan(str(tmp_path), rows_per_unit=50, limit=50).units == whole[:1]
     assert plan(str(tmp_path), rows_per_unit=50, limit=1000).units == whole
 

@@ -12,7 +12,7 @@ from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.tables import to_parquet
-from tests.scored_units import scored_units
+from tests.scored_units import named, scored_units
 
 NUM_ROWS = 50
 REFUSED = {7: ("overlength", "9000 tokens"), 8: ("null_field", "prompt is null"), 40: ("overlength", "8000 tokens")}
@@ -24,7 +24,7 @@ def plan(tmp_path: Path) -> Plan:
     (tmp_path / "corpus").mkdir()
     rows = [{"prompt": f"p {i}", "chosen": f"c {i}", "rejected": f"r {i}"} for i in range(NUM_ROWS)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus" / "part.parquet")
-    return make_plan(Input(path=str(tmp_path / "corpus")), False, rows_per_unit=2)
+    return named(make_plan(Input(path=str(tmp_path / "corpus")), False, rows_per_unit=2))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import mapjob
 from mapjob.config.load import fingerprint
-from mapjob.corpus.plan import Unit
+from mapjob.corpus.units import Unit
 from mapjob.errors import InputError
 from mapjob.lab.selfplay.config import Evolution, GenerateConfig, Prompts
 from mapjob.lab.selfplay.folder import GeneratedFolder, Kind

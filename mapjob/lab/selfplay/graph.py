@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from mapjob.config.run import Execution
-from mapjob.corpus.plan import Unit
+from mapjob.corpus.units import Unit
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.folder import GeneratedFolder
 from mapjob.lab.selfplay.prompts import Prompt, prompt_table, prompts_of
