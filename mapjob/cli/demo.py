@@ -9,7 +9,7 @@ from typer import Option
 
 from mapjob.cli.options import Result, print_run
 from mapjob.config.load import load_config
-from mapjob.job.prepare import prepare
+from mapjob.job.prepare import prepare_for_ranking
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.job.run import run_job
 
@@ -30,7 +30,7 @@ def demo(folder: Annotated[Path, Option(help="Where the demo's world, scores and
     run_file = write_run_file(folder)
     config = load_config(run_file)
     manifest = run_job(config)
-    prepared = prepare(config)
+    prepared = prepare_for_ranking(config, None)
     scored, ranking = rank_scored(prepared)
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
     print_extremes(pick_rows(prepared, scored, ranking, ends), config.selection.metric)

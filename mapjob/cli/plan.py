@@ -41,11 +41,14 @@ def plan(
     units = len(prepared.plan.units)
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
-    finished = prepared.run_folder.read_manifest() is not None
-    print(f"run folder: {one_line(prepared.run_folder.url)} ({'finished' if finished else 'not written yet'})")
+    run_id = None if prepared.plan.unnamed else prepared.run_id  # it depends on what the new rows say
+    finished = run_id is not None and prepared.run_folder.read_manifest() is not None
+    state = "finished" if finished else "not written yet"
+    where = one_line(prepared.run_folder.url) if run_id else "its name comes with the first reading of the new files"
+    print(f"run folder: {where} ({state})")
     result = {
-        "run_id": prepared.run_folder.run_id,
-        "run_path": prepared.run_folder.url,
+        "run_id": run_id,
+        "run_path": prepared.run_folder.url if run_id else None,
         "finished": finished,
         "reading": prepared.plan.corpus.reading.identity,
         "style": prepared.plan.corpus.style,

@@ -20,6 +20,7 @@ from mapjob.corpus.records import Record, Text, plain_text
 from mapjob.errors import RowError
 from mapjob.escaping import for_terminal, one_line
 
+ROWS_AT_ONCE = 2_000
 LOOKED_AT = 2_000  # rows whose reasons are counted for people
 LONGEST = 400  # characters of a text that are shown
 
@@ -36,7 +37,7 @@ def read(
     """
     with tempfile.TemporaryDirectory() as folder:
         run_file = _parse(read_tree(config, overrides or ()), folder, config)
-        plan = make_plan(run_file.input, True, run_file.execution.rows_per_unit, output=run_file.output.path)
+        plan = make_plan(run_file.input, True, ROWS_AT_ONCE, output=run_file.output.path)
         for line in describe_plan(plan):
             print(one_line(line), file=sys.stderr if json_rows else sys.stdout)
         if json_rows:

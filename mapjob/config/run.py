@@ -190,7 +190,9 @@ class Execution(Section):
     pools: dict[Annotated[str, Field(pattern=r"^(policy|reference|reward(\.[\w-]+)?)$")], Pool] = Field(
         {}, description="by scorer; reward: of every reward model, reward.<name>: of one"
     )
-    rows_per_unit: int = Field(2000, ge=1, description="the grain of work; another value scores the corpus again")
+    rows_per_unit: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="the grain of work; auto: about a minute of one actor's work, 32 to 2,000 rows"
+    )
     stall_after_s: float = Field(
         7200,
         gt=0,

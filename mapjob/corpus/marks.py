@@ -27,7 +27,7 @@ def info_of(fs: fsspec.AbstractFileSystem, path: str) -> Info:
     if "file" in fs.protocol:
         at = os.stat(path)
         return {"size": at.st_size, "times": f"{at.st_mtime_ns}-{at.st_ctime_ns}-{at.st_ino}"}
-    return fs.info(path, **fresh(fs))
+    return fs.info(path, **fresh(fs), **({"expand_info": True} if fs.protocol == "hf" else {}))
 
 
 def mark_of(info: Info) -> str | None:

@@ -1,7 +1,8 @@
 """The plan: which corpus, how it is read, and its units of work."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +20,10 @@ from mapjob.corpus.message_fields import further_keys, with_keys_of
 from mapjob.corpus.reader import as_record, python_rows, read_rows
 from mapjob.corpus.reading import Reading
 from mapjob.corpus.recognise import recognise, to_yaml
-from mapjob.corpus.records import Record
+from mapjob.corpus.records import Record, plain_text
 from mapjob.corpus.units import SourceFile, Unit, cut
 from mapjob.errors import ConfigError, IncompleteError, InputError
 
-ROWS_PER_UNIT = 2_000
 TURNS = ("dialogue", "message", "exchanges", "texts")  # shapes that are no plain strings
 NO_FIELDS = pa.schema([])
 
@@ -105,6 +105,11 @@ class Plan:
         KnownUnits(output, self.corpus.key).keep(self.units, self.rows_per_unit)
 
     @property
+    def largest_unit(self) -> int:
+        """Rows that a unit has at most, as files were cut."""
+        return max(self.rows_per_unit.values())
+
+    @property
     def num_rows(self) -> int:
         return sum(unit.num_rows for unit in self.units)
 
@@ -123,15 +128,16 @@ class Plan:
 def make_plan(
     source: Input,
     policy_has_template: bool,
-    rows_per_unit: int | None,
+    rows_per_unit: int | Callable[[float], int],
     limit: int | None = None,
     output: str | None = None,
 ) -> Plan:
     """Read footers and the first rows; decide reading and style; cut the corpus into units in file and row order.
 
-    `limit` keeps the first so many rows of the corpus. output: where files that are no Parquet are kept as such, once,
-    and what is known of files and units; a unit that is new has no id yet. Raises ConfigError and InputError as its
-    parts do.
+    rows_per_unit: at most; or a function that gives it from the mean characters of a row, and is asked only for files
+    that were not cut before. limit: keep the first so many rows of the corpus. output: where files that are no Parquet
+    are kept as such, once, and what is known of files and units; a unit that is new has no id yet. Raises ConfigError
+    and InputError as its parts do.
     """
     corpus_files = find_files(source, output)
     files = corpus_files.files
@@ -157,7 +163,9 @@ def make_plan(
     types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
     known = KnownUnits(output, corpus.key)
-    by_file = {file.path: rows_per_unit or known.rows_per_unit(file) or ROWS_PER_UNIT for file in files}
+    size = cache(lambda: rows_per_unit(_mean_characters(records)) if callable(rows_per_unit) else rows_per_unit)
+    cut_before = known.rows_per_unit if callable(rows_per_unit) else lambda _: None
+    by_file = {file.path: cut_before(file) or size() for file in files}
     units = tuple(known.name(unit) for unit in _limit(_cut_all(files, by_file), limit))
     num_files = len({unit.name for unit in units})
     notes, features = corpus_files.notes, corpus_files.features
@@ -205,6 +213,12 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
 def file_changed(unit: Unit) -> IncompleteError:
     what = "the file changed after the run had planned it"
     return IncompleteError(what, unit.where, "run the same command again: it plans the file as it is now")
+
+
+def _mean_characters(records: Sequence[Record]) -> float:
+    """Of a row: its prompt once, and every completion."""
+    texts = [text for record in records for text in (record.prompt, *record.completions)]
+    return sum(len(plain_text(text)) for text in texts) / max(1, len(records))
 
 
 def _limit(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:

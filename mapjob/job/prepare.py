@@ -4,7 +4,7 @@ import copy
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, describe_plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
+from mapjob.job.unit_size import size_units
 from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import RECORDS, DerivedColumns, derived_columns, identify, records_columns
 from mapjob.scoring.recorded import HAS_TEMPLATE, Record, record, recorded_families, recorded_models
@@ -51,6 +52,7 @@ class Job:
 
     @property
     def run_id(self) -> str:
+        assert not self.plan.unnamed, "what a run is depends on what its rows say"
         return run_id(self.config, self.plan, self.families)
 
     @property
@@ -84,7 +86,7 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
         do = "add trust_remote_code: true to the model whose code is to run, or drop the flag"
         raise ConfigError("--trust-remote-code is given, but the run file trusts no model", "models", do)
     files = scorer_files(config, code_allowed)
-    plan = _plan(config, files["policy"].has_chat_template, limit)
+    plan = _plan(config, files["policy"].has_chat_template, size_units(config, files.values()), limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     encoding = scorers[0].encoding
     derived = tuple(derived_columns(plan.corpus, config.selection, encoding.identity, encoding))
@@ -153,7 +155,8 @@ def prepare_for_ranking(
         raise ConfigError(what, path_of(ran), "give the run file; the run that it makes can be ranked without models")
     limit = ran["limit"] if limit is None else limit
     models = recorded_models(config, ran["models"])
-    plan = _plan(config, models["policy"][HAS_TEMPLATE], limit)
+    rows_per_unit = config.execution.rows_per_unit  # as the run resolved it: for files that are cut for the first time
+    plan = _plan(config, models["policy"][HAS_TEMPLATE], lambda _: int(rows_per_unit), limit)
     families = recorded_families(config, plan.corpus, models)
     store = ScoreStore(config.output.path)
     return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit))
@@ -175,9 +178,11 @@ def name_units_here(job: Job) -> Job:
     return replace(job, plan=plan)
 
 
-def _plan(config: Config, policy_has_template: bool, limit: int | None) -> Plan:
+def _plan(
+    config: Config, policy_has_template: bool, rows_per_unit: int | Callable[[float], int], limit: int | None
+) -> Plan:
     check_output_is_apart(config)
-    plan = make_plan(config.input, policy_has_template, config.execution.rows_per_unit, limit, config.output.path)
+    plan = make_plan(config.input, policy_has_template, rows_per_unit, limit, config.output.path)
     check_selection(config, plan)
     return plan
 
@@ -209,6 +214,8 @@ def check_selection(config: Config, plan: Plan) -> None:
 def describe(job: Job) -> Iterator[str]:
     """What was recognised and what is to be done, in a few lines."""
     yield from describe_plan(job.plan)
+    if job.config.execution.rows_per_unit == "auto":
+        yield f"units of at most {job.plan.largest_unit:,} rows (execution.rows_per_unit: auto)"
     for scorer in job.scorers:
         yield f"{scorer.name}: {scorer.files.path} ({scorer.files.dtype}, {scorer.fingerprint})"
         if day := scorer.encoding.template_date:

@@ -39,6 +39,12 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     return f"{config.selection.metric}-{fingerprint(covers)}"
 
 
+def resolve(config: Config, plan: Plan) -> Config:
+    """The settings with the rows of a unit that were worked out."""
+    execution = config.execution.model_copy(update={"rows_per_unit": plan.largest_unit})
+    return config.model_copy(update={"execution": execution})
+
+
 def manifest(
     run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
 ) -> Manifest:
@@ -48,7 +54,7 @@ def manifest(
     return {
         "run_id": run_id,
         "mapjob": mapjob.__version__,
-        "config": config.model_dump(mode="json"),
+        "config": resolve(config, plan).model_dump(mode="json"),
         "corpus": {
             "reading": plan.corpus.reading.identity,
             "style": plan.corpus.style,

@@ -11,7 +11,7 @@ from mapjob.arrays import I64
 from mapjob.config.run import Config, Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
-from mapjob.job.prepare import Job, prepare
+from mapjob.job.prepare import Job, prepare_for_ranking
 from mapjob.job.rank import rank_scored
 from mapjob.lab.validation.config import Validation
 from mapjob.ranking.compare import PROFILE_COLUMNS, Choice
@@ -31,7 +31,7 @@ class Corpus:
 
     @classmethod
     def of(cls, config: Config) -> "Corpus":
-        prepared = prepare(config)
+        prepared = prepare_for_ranking(config, None)
         return cls(prepared, *rank_scored(prepared))
 
     @property
