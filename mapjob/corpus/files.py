@@ -1,31 +1,24 @@
 """The files of a corpus: which of those under a path are read, each as Parquet, with what its footer says."""
 
 import json
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mapjob.config.input import Input
-from mapjob.corpus.footers import leaves, read_file, read_footer, without_views
+from mapjob.corpus.footers import read_file
 from mapjob.corpus.forms import Conversions
 from mapjob.corpus.known import KnownFiles
 from mapjob.corpus.listing import Listed, Listing, count, list_path, passed_over_notes, shorten
-from mapjob.corpus.reader import read_rows
+from mapjob.corpus.look import common_features, look_at, spread, with_heads
 from mapjob.corpus.splits import choose_splits, missing_shards, splits_of
 from mapjob.corpus.units import SourceFile
 from mapjob.errors import InputError
 
 FOOTER_THREADS = 16
-HEAD_ROWS = 20
-LOCAL_HEADS, REMOTE_HEADS = 32, 3  # files whose first rows are looked at
-HEAD_BUFFER = 1 << 18  # bytes of a request for first rows: a page is seldom larger
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,17 @@ def find_files(source: Input, output: str | None) -> CorpusFiles:
         chosen |= {file.url: file for file in files}
     known, conversions = KnownFiles(output), Conversions(output)
     contents = {url: _convert(file, known.find(file), conversions) for url, file in chosen.items()}
+    urls, several = sorted(chosen), len(paths) > 1
+    of_head = {urls[index] for index in spread(len(urls), all("://" not in url for url in urls))}
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        looked_at = threads.map(
-            lambda url: _look_at(chosen[url], known.find(chosen[url]), contents[url], conversions), sorted(chosen)
-        )
         corpus_files = tuple(
-            replace(file, name=file.listed.url if len(paths) > 1 else file.listed.name) for file in looked_at
+            threads.map(
+                lambda url: look_at(chosen[url], known.find(chosen[url]), contents[url], conversions, url in of_head),
+                urls,
+            )
         )
-    corpus_files, heads = _with_heads(corpus_files)
+    corpus_files = tuple(replace(file, name=file.listed.url if several else file.listed.name) for file in corpus_files)
+    corpus_files, heads = with_heads(corpus_files)
     if conversions.written:
         known.keep(corpus_files)
         notes.append(f"{count(conversions.written, 'file')} written as Parquet, once, to {conversions.folder}")
@@ -72,7 +68,7 @@ def find_files(source: Input, output: str | None) -> CorpusFiles:
     for listing in listings:
         if listing.kind == "folder":
             _check_folders(listing, by_url)
-    features, differing = _common_features(corpus_files)
+    features, differing = common_features(corpus_files)
     if differing:
         notes.append(f"features that differ between files are left out of the selection: {', '.join(differing)}")
     return CorpusFiles(corpus_files, tuple(dict.fromkeys(notes)), features, heads)
@@ -190,97 +186,3 @@ def _check_folders(listing: Listing, files: dict[str, SourceFile]) -> None:
 def _read_text(url: str) -> str:
     work = lambda file: file.read().decode(errors="replace")  # noqa: E731
     return read_file(url, work, "not readable", url)
-
-
-def _look_at(file: Listed, known: SourceFile | None, content: str | None, conversions: Conversions) -> SourceFile:
-    """What the footer of the file's Parquet says; without opening it, if that is known."""
-    url = file.url if content is None else conversions.path(content)
-    if known is not None and known.content == content:
-        return replace(known, path=url)
-
-    def read(opened: BinaryIO) -> tuple[pq.FileMetaData, pa.Schema]:
-        metadata = read_footer(opened, url)
-        return metadata, metadata.schema.to_arrow_schema()
-
-    size = file.size if content is None else None
-    metadata, schema = read_file(url, read, "not a readable Parquet file", url, size)
-    for column in schema.names:
-        if schema.names.count(column) > 1:
-            raise InputError(f"two columns are called {column!r}", url, "rename one of them")
-    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    features, filled = features_of(schema), _filled(metadata, schema)
-    return SourceFile(url, file, content, without_views(schema), groups, features=features, filled=filled)
-
-
-def _with_heads(files: tuple[SourceFile, ...]) -> tuple[tuple[SourceFile, ...], tuple[pa.Table, ...]]:
-    """(the files, the first rows of some of them, spread over the corpus), without bytes, which are no text and may be
-    large.
-    """
-    indices = [index for index, file in enumerate(files) if file.num_rows]
-    most = min(len(indices), LOCAL_HEADS if all("://" not in file.path for file in files) else REMOTE_HEADS)
-    chosen = sorted({indices[round(i * (len(indices) - 1) / max(1, most - 1))] for i in range(most)})
-    looked_at, heads = list(files), []
-    for index in chosen:
-        file = files[index]
-        head = file.head
-        if head is None:
-            names = [field.name for field in file.schema if not _holds_bytes(field.type)]
-            size = file.listed.size if file.content is None else None
-            head = read_rows(file.path, 0, min(HEAD_ROWS, file.num_rows), names, HEAD_BUFFER, size)
-            looked_at[index] = replace(file, head=head)
-        heads.append(head)
-    return tuple(looked_at), tuple(heads)
-
-
-def features_of(schema: pa.Schema) -> dict[str, Any]:
-    """The features of the library `datasets` in a schema's metadata, by column; empty if there are none.
-
-    Those that cannot be read are left out of the selection, with a warning: they change how it is loaded, no score.
-    """
-    written = (schema.metadata or {}).get(b"huggingface")
-    if written is None:
-        return {}
-    try:
-        features = json.loads(written)["info"]["features"]
-        return dict(features or {})
-    except (ValueError, KeyError, TypeError):
-        log.warning("features of the library datasets (metadata huggingface) cannot be read, and are left out")
-        return {}
-
-
-def _common_features(files: Sequence[SourceFile]) -> tuple[dict[str, Any], list[str]]:
-    """(features of columns that are the same in every file with the column, columns that lose theirs)."""
-    features: dict[str, Any] = {}
-    differing: dict[str, list[Any]] = {}
-    for file in files:
-        for name in file.schema.names:
-            feature = file.features.get(name)
-            if features.setdefault(name, feature) != feature:
-                differing.setdefault(name, []).extend([features[name], feature])
-    common = {name: feature for name, feature in features.items() if feature is not None and name not in differing}
-    # A plain value says no more than its type.
-    said = [name for name, them in differing.items() if any(one and one.get("_type") != "Value" for one in them)]
-    return common, said
-
-
-def _filled(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
-    """Leaves that hold a value, by the footer's statistics; a leaf without them counts as filled."""
-    columns = [(name, pa.types.is_null(kind)) for name, kind in leaves(schema)]
-    if len(columns) != metadata.num_columns:
-        return frozenset(name for name, _ in columns)
-    filled = set()
-    for group in range(metadata.num_row_groups):
-        for index, (name, is_null) in enumerate(columns):
-            if is_null or name in filled:
-                continue
-            column = metadata.row_group(group).column(index)
-            has_count = column.is_stats_set and column.statistics.has_null_count
-            if not has_count or column.statistics.null_count < column.num_values:
-                filled.add(name)
-    return frozenset(filled)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return True
-    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

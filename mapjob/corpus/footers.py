@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -144,18 +145,21 @@ def leaves(fields: pa.Schema | list[pa.Field], prefix: str = "") -> list[tuple[s
     return found
 
 
-def read_file(url: str, work: Callable[[BinaryIO], T], what: str, where: str, size: int | None = None) -> T:
+def read_file(
+    url: str, work: Callable[[BinaryIO], T], what: str, where: str, size: int | None = None, whole: bool = False
+) -> T:
     """What `work` reads from an open file; reading is tried again if the storage fails for a moment.
 
     what, where: of the InputError that is raised if the file's content is at fault. size: in bytes, if it is known: the
-    storage need not be asked for it.
+    storage need not be asked for it. whole: fetch the file by one request.
     """
     fs, path = filesystem(url)
-    known = {"size": size} if size is not None and "file" not in fs.protocol else {}
 
     def read() -> T:
-        with fs.open(path, "rb", cache_type="none", **known) as file:
-            return work(file)
+        if size is None or "file" in fs.protocol:
+            with fs.open(path, "rb", cache_type="none") as file:
+                return work(file)
+        return work(io.BytesIO(fs.cat_file(path, start=0, end=size)) if whole else Ranges(fs, path, size))
 
     try:
         return retry(read)
@@ -165,3 +169,33 @@ def read_file(url: str, work: Callable[[BinaryIO], T], what: str, where: str, si
         raise InputError(
             f"{what}: {first_line(error)}", where, "replace the file or take it out of input.path"
         ) from None
+
+
+class Ranges(io.RawIOBase):
+    """A file of a known size, read by a request for each range: drivers ask for the size of what they open."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, size: int):
+        self._fs, self._path, self._size, self._at = fs, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        end = min(self._at + len(buffer), self._size)
+        data = self._fs.cat_file(self._path, start=self._at, end=end) if end > self._at else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self.read(self._size - self._at)

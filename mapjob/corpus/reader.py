@@ -31,23 +31,31 @@ def read_rows(
     Row groups that hold none of them are not read, and none is decoded beyond `stop`. size: of the
     file in bytes, if it is known. Raises InputError.
     """
-
-    def read(handle: BinaryIO) -> pa.Table:
-        metadata = read_footer(handle, url)
-        # Without pre_buffer a large row group is neither fetched nor held as a whole.
-        file = pq.ParquetFile(
-            handle, metadata=metadata, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True
-        )
-        table = _rows(file, start, stop, list(columns) if columns is not None else None)
-        # Only where it must be: pyarrow 26 cannot cast a list of structs with a key of nulls alone.
-        plain = without_views(table.schema)
-        return table if table.schema.equals(plain) else table.cast(plain)
-
     where = f"{url}, rows {start} to {stop}"
+    read = lambda file: rows_of(file, read_footer(file, url), start, stop, columns, buffer_bytes)  # noqa: E731
     table = read_file(url, read, "the rows cannot be read", where, size)
     if table.num_rows != stop - start:
         raise InputError(f"{table.num_rows} rows instead of {stop - start}", where, "was the file replaced?")
     return table
+
+
+def rows_of(
+    file: BinaryIO,
+    footer: pq.FileMetaData,
+    start: int,
+    stop: int,
+    columns: Sequence[str] | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
+) -> pa.Table:
+    """As `read_rows`, of an open file. Raises what Arrow does."""
+    # Without pre_buffer a large row group is neither fetched nor held as a whole.
+    parquet = pq.ParquetFile(
+        file, metadata=footer, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True
+    )
+    table = _rows(parquet, start, stop, list(columns) if columns is not None else None)
+    # Only where it must be: pyarrow 26 cannot cast a list of structs with a key of nulls alone.
+    plain = without_views(table.schema)
+    return table if table.schema.equals(plain) else table.cast(plain)
 
 
 def _rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from mapjob.config.input import Input
-from mapjob.corpus.files import CorpusFiles, features_of, find_files
+from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.listing import list_path, url_of
+from mapjob.corpus.look import features_of
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.errors import ConfigError, InputError
 from mapjob.store.remote import filesystem

@@ -1,0 +1,103 @@
+"""A night on an object store: sixteen known shards cost nothing beyond the listing, a new one a request or two."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from mapjob.config.load import parse_config
+from mapjob.job.prepare import prepare
+from mapjob.store.remote import filesystem
+from tests.fakes import config_tree, make_pairs, make_policy, make_reward
+from tests.without_ray import run
+
+ROWS, NUM_SHARDS = 12, 16
+
+
+@contextmanager
+def count_requests() -> Iterator[Counter[tuple[str, str]]]:
+    """Inside, (method, last part of the key) of every request to S3; of listings the prefix."""
+    requests: Counter[tuple[str, str]] = Counter()
+    call = s3fs.S3FileSystem._call_s3
+    listing = s3fs.S3FileSystem._iterdir
+
+    async def count(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        requests[method, str(options.get("Key", ""))] += 1
+        return await call(self, method, *arguments, **options)
+
+    async def count_pages(self: Any, bucket: str, **options: Any) -> Any:
+        requests["list", str(options.get("prefix", ""))] += 1
+        async for entry in listing(self, bucket, **options):
+            yield entry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_call_s3", count)
+        patch.setattr(s3fs.S3FileSystem, "_iterdir", count_pages)
+        yield requests
+
+
+def of_corpus(requests: Counter[tuple[str, str]], method: str | None = None) -> list[str]:
+    """Names of the corpus's files that requests were about."""
+    keys = [key for (kind, key), number in requests.items() for _ in range(number) if method in (None, kind)]
+    return sorted(key.rpartition("/")[2] for key in keys if key.endswith(".parquet") and "corpus" in key)
+
+
+def put(bucket: str, number: int) -> None:
+    fs, root = filesystem(f"{bucket}/corpus")
+    rows = make_pairs(ROWS * (number + 1), seed=3)[ROWS * number :]
+    with fs.open(f"{root}/night-{number:02}.parquet", "wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def test_a_plan_of_known_shards_asks_for_nothing_but_the_listing(bucket: str, tmp_path: Path) -> None:
+    for number in range(NUM_SHARDS):
+        put(bucket, number)
+    models = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
+    tree = config_tree(f"{bucket}/corpus", f"{bucket}/out", *models)
+    config = parse_config(tree)
+    with count_requests() as requests:
+        first = run(config)
+    assert first["spent"]["scored_rows"] == ROWS * NUM_SHARDS
+    new = f"night-{NUM_SHARDS:02}.parquet"
+
+    with count_requests() as requests:
+        assert not prepare(config).plan.unnamed
+    assert of_corpus(requests) == []
+    known = requests.total()
+
+    put(bucket, NUM_SHARDS)
+    with count_requests() as requests:
+        assert len(prepare(config).plan.unnamed) == 1
+    assert of_corpus(requests) == [new]
+    assert of_corpus(requests, "get_object") == [new]
+    assert requests.total() == known + 1
+    print(f"a plan of {NUM_SHARDS} known shards: {known} requests, with a new one {requests.total()}: {dict(requests)}")
+
+    second = run(config)
+    assert second["spent"]["scored_rows"] == ROWS
+    with count_requests() as requests:
+        assert run(config)["run_id"] == second["run_id"]
+    assert of_corpus(requests) == []
+
+
+def test_a_file_that_is_replaced_on_s3_by_one_of_the_same_size_is_noticed(bucket: str, tmp_path: Path) -> None:
+    put(bucket, 0)
+    fs, root = filesystem(f"{bucket}/corpus")
+    models = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
+    tree = config_tree(f"{bucket}/corpus", tmp_path / "out", *models)
+    first = run(parse_config(tree))
+    rows = pq.read_table(f"{root}/night-00.parquet", filesystem=fs).to_pylist()
+    rows[4]["chosen"], rows[4]["rejected"] = rows[4]["rejected"], rows[4]["chosen"]
+    size = fs.size(f"{root}/night-00.parquet")
+    with fs.open(f"{root}/night-00.parquet", "wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    assert abs(fs.size(f"{root}/night-00.parquet") - size) < 16
+    second = run(parse_config(tree))
+    assert second["run_id"] != first["run_id"]
+    assert second["spent"]["scored_rows"] == 1
