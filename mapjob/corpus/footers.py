@@ -8,6 +8,7 @@ from typing import BinaryIO, TypeVar
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.asyn import AsyncFileSystem
 
 from mapjob.errors import InputError
 from mapjob.escaping import first_line
@@ -156,7 +157,7 @@ def read_file(
     fs, path = filesystem(url)
 
     def read() -> T:
-        if size is None or "file" in fs.protocol:
+        if size is None or not isinstance(fs, AsyncFileSystem):  # the others open the file for each range
             with fs.open(path, "rb", cache_type="none") as file:
                 return work(file)
         return work(io.BytesIO(fs.cat_file(path, start=0, end=size)) if whole else Ranges(fs, path, size))

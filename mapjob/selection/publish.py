@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
-from mapjob.corpus.plan import Plan, read_unit
+from mapjob.corpus.plan import Plan, file_changed, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
@@ -90,9 +90,15 @@ def _group_units(num_rows: I64) -> list[I64]:
 def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.Table:
     """Rows of one unit: their texts in the output format, the user's columns, then mapjob's."""
     pairs = rows.pairs_of(unit.pairs)
-    table = read_unit(plan.units[unit.index]).take(pa.array(rows.position - unit.first_row))
+    source = plan.units[unit.index]
+    table = read_unit(source).take(pa.array(rows.position - unit.first_row))
     ours = rows.our_columns(pairs)
     records = list(map(readable, read_records(table, plan.corpus.reading)))
+    if source.identity is None:  # its storage does not tell whether it changed, but its rows do
+        sides = zip(records, pairs.chosen, pairs.rejected)
+        keys = [[record.completion_keys[side] for side in of_row] for record, *of_row in sides]
+        if not np.array_equal(np.array(keys, np.uint64).reshape(-1, 2), pairs.content_key):
+            raise file_changed(source)
     if texts.output_format == "columns":
         # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
         for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):

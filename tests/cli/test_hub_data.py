@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 from huggingface_hub import constants
 
 from mapjob.config.input import Input
+from mapjob.config.load import parse_config
 from mapjob.corpus.files import CorpusFiles, find_files
 from mapjob.corpus.listing import CONVERTED
 from mapjob.corpus.marks import mark_now
@@ -19,6 +21,7 @@ from mapjob.store.remote import filesystem
 from mapjob.store.tables import to_parquet
 from tests.cli.conftest import Mapjob
 from tests.cli.hub import Hub, hub
+from tests.without_ray import run
 
 README = b"""---
 configs:
@@ -155,3 +158,18 @@ def test_a_run_from_a_name(mapjob: Mapjob, run_file: Callable[..., Path], served
     again = mapjob("run", path, "--json", env=environment, program="tests.without_ray")
     assert again.returncode == 0, again.stderr
     assert len([request for request in served.requests if "/resolve/" in request]) == read, "no byte is read again"
+
+
+def test_one_label_turned_round_in_a_file_of_the_same_size_is_noticed(
+    run_file: Callable[..., Path], served: Hub
+) -> None:
+    files = served.repositories["org/pairs", "main"]
+    tree = yaml.safe_load(run_file(input={"path": "org/pairs"}).read_text())
+    first = run(parse_config(tree))
+    table = rows("train", 8)
+    sides = {name: table[name].to_pylist() for name in ("chosen", "rejected")}
+    sides["chosen"][3], sides["rejected"][3] = sides["rejected"][3], sides["chosen"][3]
+    files["data/train-00000-of-00001.parquet"] = to_parquet(pa.table({"prompt": table["prompt"], **sides}))
+    second = run(parse_config(tree))
+    assert second["run_id"] != first["run_id"]
+    assert (first["spent"]["scored_rows"], second["spent"]["scored_rows"]) == (8, 1)
