@@ -23,10 +23,10 @@ from mapjob.job.prepare import (
     read_source,
 )
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
-from mapjob.job.workers import name_units, on_workers, slices
+from mapjob.job.workers import name_units, slices
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
-from mapjob.pipeline.stages import passes
+from mapjob.pipeline.stages import Todo, passes
 from mapjob.ranking.compare import agreement
 from mapjob.ranking.rank import Ranking
 from mapjob.report.card import card
@@ -67,19 +67,15 @@ def run_job(
     for warning in find_warnings(job):
         log.warning(warning)
     log_file = Events(events)
-    if job.plan.unnamed:
+    finished = None if job.plan.unnamed else job.run_folder.read_manifest()
+    if finished is None:
         Storage(config.output.path).check_conditions()
-        if any(not job.store.done(scorer.fingerprint) for scorer in job.scorers):
-            _check_models(job)
-        job = name_units(job, spent, log_file)
-    finished = job.run_folder.read_manifest()
+        job = _read_and_score(job, spent, log_file)
+        finished = job.run_folder.read_manifest()
     if finished is not None:
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
         return where_it_is(finished, config.output.path)
-    Storage(config.output.path).check_conditions()
-    log_file.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
-    _score(job, spent, log_file)
     manifest = _rank_and_publish(job, spent)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return manifest
@@ -115,12 +111,45 @@ def _page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None
     return page(drawn_from, TypeAdapter(Summary).validate_python(drawn_from["summary"]), examples)
 
 
-def _score(job: Job, spent: Spent, events: Events) -> None:
-    if not job.todo():
+def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
+    """Name the units that are new, and score what is missing; again on what is left if the cluster shrinks.
+
+    Returns the job with all units named.
+    """
+    if not job.plan.unnamed and not job.todo():
         log.info("every unit is already scored")
-        return
-    _check_models(job)
-    on_workers(job, spent, lambda cpus: _stream(job, cpus, spent, events))
+        events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
+        return job
+    # Slow to import, and neither a run that finds everything scored nor a ranking needs them.
+    from mapjob.pipeline.cluster import connect
+    from mapjob.pipeline.watchdog import ClusterShrunk, raise_on_signals
+
+    checked = not all(job.store.done(scorer.fingerprint) for scorer in job.scorers)
+    if checked:
+        _check_models(job)  # before the corpus is read for a model that cannot be loaded
+    ids: dict[int, str] = {}
+    started = False
+    with raise_on_signals() as listen:
+        while True:
+            with spent.on("ray"):
+                cpus, spent.gpus = connect(job.config.execution.address)
+                listen()
+            try:
+                if job.plan.unnamed:
+                    with spent.on("read"):
+                        job = name_units(job, ids, cpus, spent.gpus)
+                if not started:
+                    events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
+                    started = True
+                if job.run_folder.read_manifest() is None and (todo := job.todo()):
+                    if not checked:
+                        _check_models(job)
+                        checked = True
+                    with spent.on("score"):
+                        _score(job, todo, cpus, spent, events)
+                return job
+            except ClusterShrunk as shrunk:
+                log.info(f"{shrunk.what}: continuing on what is left")
 
 
 def _check_models(job: Job) -> None:
@@ -138,20 +167,19 @@ def _check_models(job: Job) -> None:
         job.store.declare(scorer.fingerprint, scorer.description)
 
 
-def _stream(job: Job, cpus: float, spent: Spent, events: Events) -> None:
+def _score(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Events) -> None:
     from mapjob.pipeline.graph import score
     from mapjob.pipeline.progress import ScoringProgress
 
-    config, todo = job.config, job.todo()
     if len(todo) < len(job.plan.units):
         log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
-    for scorers, share in passes(config.execution.schedule, job.derived, job.scorers, todo):
+    for scorers, share in passes(job.config.execution.schedule, job.derived, job.scorers, todo):
         title = " + ".join(s.name for s in scorers) or "reading"
         num_rows = sum(item.unit.num_rows for item in share)
-        with spent.on("score"), ScoringProgress(title, len(share), num_rows, events) as progress:
+        with ScoringProgress(title, len(share), num_rows, events) as progress:
             for part in slices(share):
                 left, receipts = take_stored(part, scorers, job.families[RECORDS], job.store)
-                graph = score(config, job.plan.corpus, job.derived, scorers, left, cpus, spent.gpus) if left else ()
+                graph = score(job.config, job.plan.corpus, job.derived, scorers, left, cpus, spent.gpus) if left else ()
                 for receipt in chain(receipts, graph):
                     for name in receipt.costs.keys() - spent.total.costs.keys():
                         log.info(receipt.costs[name].engine)

@@ -215,7 +215,8 @@ class ScoringProgress:
 
     def add(self, receipt: Receipt) -> None:
         self._tally.add(receipt)
-        self._counters.add(receipt)
+        if not receipt.named:  # a unit that is only read is not committed yet
+            self._counters.add(receipt)
         self._events.add("unit", **asdict(receipt))
 
     def _view(self) -> Text:
