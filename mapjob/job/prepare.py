@@ -155,8 +155,10 @@ def prepare_for_ranking(
         raise ConfigError(what, path_of(ran), "give the run file; the run that it makes can be ranked without models")
     limit = ran["limit"] if limit is None else limit
     models = recorded_models(config, ran["models"])
-    rows_per_unit = config.execution.rows_per_unit  # as the run resolved it: for files that are cut for the first time
-    plan = _plan(config, models["policy"][HAS_TEMPLATE], lambda _: int(rows_per_unit), limit)
+    cut: int | Callable[[float], int] | str = config.execution.rows_per_unit
+    if isinstance(cut, str):  # files that were not cut before are cut as those of the run were
+        cut = lambda _: ran["corpus"]["rows_per_unit"]  # noqa: E731
+    plan = _plan(config, models["policy"][HAS_TEMPLATE], cut, limit)
     families = recorded_families(config, plan.corpus, models)
     store = ScoreStore(config.output.path)
     return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit))

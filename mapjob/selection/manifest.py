@@ -39,12 +39,6 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     return f"{config.selection.metric}-{fingerprint(covers)}"
 
 
-def resolve(config: Config, plan: Plan) -> Config:
-    """The settings with the rows of a unit that were worked out."""
-    execution = config.execution.model_copy(update={"rows_per_unit": plan.largest_unit})
-    return config.model_copy(update={"execution": execution})
-
-
 def manifest(
     run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
 ) -> Manifest:
@@ -54,7 +48,7 @@ def manifest(
     return {
         "run_id": run_id,
         "mapjob": mapjob.__version__,
-        "config": resolve(config, plan).model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "corpus": {
             "reading": plan.corpus.reading.identity,
             "style": plan.corpus.style,
@@ -62,6 +56,7 @@ def manifest(
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,
+            "rows_per_unit": plan.largest_unit,
             "converted": sorted({PurePath(unit.file).name for unit in plan.units if unit.is_converted}),
         },
         "fingerprints": families,
