@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mapjob.errors import Reason, RowError
@@ -34,14 +35,16 @@ class Record:
     @property
     def content_key(self) -> bytes:
         """16 bytes: a hash of the prompt and the completions in their order; equal for exact repeats."""
-        return self._key(*self.completions)
+        return self._key(*self._json[1:])
 
     @property
     def row_key(self) -> bytes:
         """16 bytes: equal only for records that are the same to the letter, with the order of all keys, so that all of
         their scores are the same.
         """
-        return _hash([self.prompt, self.completions, self.template])
+        texts = [self.prompt, *self.completions]
+        written = [known if _is_plain(text) else _dump(text) for text, known in zip(texts, self._json)]
+        return _hash("\0".join([*written, _dump(self.template)]))
 
     @property
     def completion_keys(self) -> list[int]:
@@ -50,21 +53,34 @@ class Record:
         Two pairs are confused only if both keys collide, or one if they share the other side: among a million pairs of
         one prompt that is less likely than 1 in 10**7.
         """
-        return [int.from_bytes(self._key(completion)[:8], "little") for completion in self.completions]
+        return [int.from_bytes(self._key(completion)[:8], "little") for completion in self._json[1:]]
 
     @property
     def prompt_key(self) -> bytes:
         """16 bytes: equal for records of one prompt."""
-        return _hash(_ordered(self.prompt)) if self.template is None else self._key()
+        return _hash(self._json[0]) if self.template is None else self._key()
 
-    def _key(self, *completions: Text) -> bytes:
-        template = [] if self.template is None else [filled(self.template)]
-        return _hash([*map(_ordered, (self.prompt, *completions)), *template])
+    @cached_property
+    def _json(self) -> list[str]:
+        """The prompt and every completion; how a file orders or fills their keys makes no difference."""
+        return [_dump(_ordered(text)) for text in (self.prompt, *self.completions)]
+
+    def _key(self, *completions: str) -> bytes:
+        template = [] if self.template is None else [_dump(filled(self.template))]
+        return _hash("[" + ",".join([self._json[0], *completions, *template]) + "]")
 
 
-def _hash(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
+def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
+
+
+def _is_plain(text: Text) -> bool:
+    """Whether `_ordered` leaves it as it is."""
+    return isinstance(text, str) or all(len(message) == 2 for message in text)
 
 
 def _ordered(text: Text) -> Text:

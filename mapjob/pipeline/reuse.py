@@ -17,7 +17,7 @@ from mapjob.pipeline.stages import Receipt, Todo, count_reasons
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 
-Keys = npt.NDArray[np.uint64]  # (N, 2)
+Keys = npt.NDArray[np.bytes_]  # (N,), of 16 bytes
 
 
 def take_stored(
@@ -55,7 +55,7 @@ def _find(unit_ids: Sequence[str], records: str, fingerprint: str, store: ScoreS
     units = [table.select(["row_key", "reason", "detail"]) for table in store.read_all(records, unit_ids)]
     rows = [np.flatnonzero(table["row_key"].is_valid()) for table in units]
     keys = [_as_keys(table["row_key"]) for table in units]
-    wanted = np.unique(np.concatenate(keys), axis=0)
+    wanted = np.unique(np.concatenate(keys))
     stored, where = _collect(wanted, store, fingerprint, done)
     return [_of_unit(*unit, stored, where[_index(wanted, unit[2])]) for unit in zip(units, rows, keys)]
 
@@ -93,14 +93,13 @@ def _with_rows(table: pa.Table, rows: I64) -> pa.Table:
 
 
 def _as_keys(column: pa.ChunkedArray) -> Keys:
-    """Keys of 16 bytes as two numbers, without nulls."""
-    keys = pc.drop_null(column).combine_chunks()
-    return np.frombuffer(b"".join(keys.to_pylist()), np.uint64).reshape(-1, 2)
+    """Keys of a column, without nulls."""
+    return np.frombuffer(b"".join(pc.drop_null(column).to_pylist()), "S16")
 
 
 def _index(wanted: Keys, keys: Keys) -> I64:
     """Position of each key among those that are wanted, which ascend; -1 for any other."""
     if not len(wanted):
         return np.full(len(keys), -1)
-    index = np.minimum(np.searchsorted(wanted[:, 0], keys[:, 0]), len(wanted) - 1)
-    return np.where((wanted[index] == keys).all(axis=1), index, -1)
+    index = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+    return np.where(wanted[index] == keys, index, -1)
