@@ -23,6 +23,7 @@ from mapjob.job.prepare import (
     read_source,
 )
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
+from mapjob.job.unit_size import keep_pace
 from mapjob.job.workers import name_units, slices
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
@@ -147,6 +148,7 @@ def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
                         checked = True
                     with spent.on("score"):
                         _score(job, todo, cpus, spent, events)
+                    keep_pace(job.config.output.path, job.scorers, spent.total)
                 return job
             except ClusterShrunk as shrunk:
                 log.info(f"{shrunk.what}: continuing on what is left")

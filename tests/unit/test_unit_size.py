@@ -10,7 +10,9 @@ from mapjob.config.load import parse_config
 from mapjob.config.run import Config
 from mapjob.job import unit_size
 from mapjob.job.prepare import prepare
-from mapjob.job.unit_size import SIZES, size_units
+from mapjob.job.unit_size import SIZES, keep_pace, size_units
+from mapjob.pipeline.progress import Total
+from mapjob.pipeline.stages import Cost, Receipt
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.spec import scorer_files
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
@@ -42,6 +44,24 @@ def test_the_largest_size_that_a_minute_has_room_for(
     assert size_units(config, files)(1000) == expected
 
 
+def test_what_a_run_took_per_row_sizes_the_units_of_new_files(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"output": config.output.model_copy(update={"path": str(tmp_path / "out")})})
+    with_speed(monkeypatch, 1.0)
+    specs = prepare(config).scorers
+    files = [spec.files for spec in specs]
+    assert size_units(config, files)(1000) == SIZES[0]
+    total = Total()
+    for name, seconds in (("policy", 1.0), ("reward", 60.0 * 100 / 600)):
+        cost = Cost(1, seconds, 0.0, 0.0, "")
+        total.add(Receipt("unit", 100, {name: {}}, {name: cost}, {name: 100}))
+    keep_pace(config.output.path, specs, total)
+    assert size_units(config, files)(1000) == 500
+    keep_pace(config.output.path, specs, total)
+    assert len(list((tmp_path / "out" / "plans").glob("pace-*"))) == 2
+
+
 def test_a_number_in_the_run_file_is_taken_as_it_is(config: Config) -> None:
     execution = config.execution.model_copy(update={"rows_per_unit": 77})
     assert size_units(config.model_copy(update={"execution": execution}), [])(1e9) == 77
@@ -56,6 +76,8 @@ def test_files_that_were_cut_keep_their_units_on_a_machine_of_another_speed(
     assert first["corpus"]["num_units"] == len(first["units"]) > 3
     with_speed(monkeypatch, 1e18)
     assert [unit.id for unit in prepare(config).plan.units] == first["units"]
+    for file in (Path(config.output.path) / "plans").glob("pace-*"):
+        file.unlink()
     rows = pa.Table.from_pylist(make_pairs(200)[100:])
     pq.write_table(rows, Path(str(config.input.path)) / "more.parquet")
     plan = prepare(config).plan
