@@ -19,6 +19,7 @@ WORK_S = 60.0
 CHARACTERS_PER_TOKEN = 4.0
 UTILISATION = 0.4  # of the peak
 ON_A_CLUSTER = GPUS["a100"].bfloat16 * 1e12  # of an actor that this machine cannot look at
+PACE = "pace"  # of the table of seconds per row, by model
 CHANGED = 0.5  # a pace that differs by less is known well enough
 TRIAL = 384  # rows and columns of the matrices that a core is timed by
 
@@ -36,30 +37,37 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> Callable[[floa
 
     def rows_in_a_minute(characters: float) -> int:
         tokens = min(characters / CHARACTERS_PER_TOKEN, 2.0 * config.scoring.max_length)
-        seconds = 1e-9
-        for files in models:
-            known = _pace(config.output.path, files).read()
-            estimate = 2.0 * token_cost(files) * tokens / _flop_per_s(config, files) if known is None else 0.0
-            seconds = max(seconds, estimate if known is None else known["seconds_per_row"][0].as_py())
-        return SIZES[max(0, bisect_right(SIZES, WORK_S / seconds) - 1)]
+        known = _read_pace(Snapshots(config.output.path, PACE))
+        seconds = [
+            known.get(_model(files)) or 2.0 * token_cost(files) * tokens / _flop_per_s(config, files)
+            for files in models
+        ]
+        return SIZES[max(0, bisect_right(SIZES, WORK_S / max(*seconds, 1e-9)) - 1)]
 
     return rows_in_a_minute
 
 
 def keep_pace(output: str, scorers: Iterable[ScorerSpec], total: Total) -> None:
     """Write down what a row took each scorer in this run, unless that is known well enough."""
-    for scorer in scorers:
-        rows, cost = total.scored[scorer.name], total.costs.get(scorer.name)
-        if cost is None or rows < SIZES[0]:
-            continue
-        pace, seconds = _pace(output, scorer.files), cost.model_s / rows
-        known = pace.read()
-        if known is None or abs(known["seconds_per_row"][0].as_py() / max(seconds, 1e-9) - 1) > CHANGED:
-            pace.write(pa.table({"seconds_per_row": [seconds]}))
+    snapshots = Snapshots(output, PACE)
+    known = _read_pace(snapshots)
+    now = {
+        _model(scorer.files): total.costs[scorer.name].model_s / total.scored[scorer.name]
+        for scorer in scorers
+        if scorer.name in total.costs and total.scored[scorer.name] >= SIZES[0]
+    }
+    if any(abs(known.get(model, 0.0) / max(seconds, 1e-9) - 1) > CHANGED for model, seconds in now.items()):
+        paces = known | now
+        snapshots.write(pa.table({"model": list(paces), "seconds_per_row": list(paces.values())}))
 
 
-def _pace(output: str, files: ModelFiles) -> Snapshots:
-    return Snapshots(output, f"pace-{files.weights_hash[:16]}-{files.dtype}")
+def _read_pace(snapshots: Snapshots) -> dict[str, float]:
+    table = snapshots.read()
+    return {} if table is None else dict(zip(table["model"].to_pylist(), table["seconds_per_row"].to_pylist()))
+
+
+def _model(files: ModelFiles) -> str:
+    return f"{files.weights_hash} {files.dtype}"
 
 
 def _flop_per_s(config: Config, files: ModelFiles) -> float:

@@ -70,13 +70,15 @@ def test_a_plan_of_known_shards_asks_for_nothing_but_the_listing(bucket: str, tm
         assert not prepare(config).plan.unnamed
     assert of_corpus(requests) == []
     known = requests.total()
+    heads = [key for (method, key), _ in requests.items() if method == "head_object" and "/plans/" in key]
+    assert not heads, "what is known is read by one request"
 
     put(bucket, NUM_SHARDS)
     with count_requests() as requests:
         assert len(prepare(config).plan.unnamed) == 1
     assert of_corpus(requests) == [new]
     assert of_corpus(requests, "get_object") == [new]
-    assert requests.total() == known + 1
+    assert requests.total() <= known + 4, "and what the last run took per row is looked up"
     print(f"a plan of {NUM_SHARDS} known shards: {known} requests, with a new one {requests.total()}: {dict(requests)}")
 
     second = run(config)
