@@ -79,7 +79,8 @@ def _as_row(file: SourceFile) -> dict[str, Any]:
         "row_groups": list(file.row_groups),
         "features": json.dumps(file.features),
         "filled": sorted(file.filled),
-        "head": None if file.head is None else to_ipc(file.head),
+        # Texts are kept only if reading them costs requests: first rows of at most three remote files a plan.
+        "head": None if file.head is None or "://" not in file.listed.url else to_ipc(file.head),
     }
 
 

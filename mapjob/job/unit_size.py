@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from mapjob.config.run import Config
 from mapjob.pipeline.progress import Total
-from mapjob.scoring.costs import GPUS, peak_flop_per_s, token_cost
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.snapshots import Snapshots
@@ -18,7 +17,7 @@ SIZES = (32, 64, 125, 250, 500, 1000, 2000)  # a few, so that a machine's mood d
 WORK_S = 60.0
 CHARACTERS_PER_TOKEN = 4.0
 UTILISATION = 0.4  # of the peak
-ON_A_CLUSTER = GPUS["a100"].bfloat16 * 1e12  # of an actor that this machine cannot look at
+ON_A_CLUSTER = 312e12  # of an actor that this machine cannot look at: an A100
 PACE = "pace"  # of the table of seconds per row, by model
 CHANGED = 0.5  # a pace that differs by less is known well enough
 TRIAL = 384  # rows and columns of the matrices that a core is timed by
@@ -36,6 +35,8 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> Callable[[floa
         return lambda _: rows
 
     def rows_in_a_minute(characters: float) -> int:
+        from mapjob.scoring.costs import token_cost  # with transformers, and few plans need it
+
         tokens = min(characters / CHARACTERS_PER_TOKEN, 2.0 * config.scoring.max_length)
         known = _read_pace(Snapshots(config.output.path, PACE))
         seconds = [
@@ -72,7 +73,9 @@ def _model(files: ModelFiles) -> str:
 
 def _flop_per_s(config: Config, files: ModelFiles) -> float:
     """Floating-point operations per second of an actor: a GPU's by its name, a core's by a short trial."""
-    import torch  # slow, and a corpus that is known needs none of this
+    import torch
+
+    from mapjob.scoring.costs import peak_flop_per_s
 
     if torch.cuda.is_available():
         return UTILISATION * (peak_flop_per_s(torch.cuda.get_device_name(), files.dtype) or ON_A_CLUSTER)

@@ -93,7 +93,7 @@ def test_left_refused_stopped_and_resumed(
     assert "is already running on the cluster" in again.stderr
     assert f"submission {name}\n" in again.stderr
 
-    wait_for(lambda: len(column_files(output)) >= 12)
+    wait_for(lambda: len(column_files(output)) >= NUM_UNITS + 8)  # all records first, then scores
     assert client.stop_job(name)
     wait_for(lambda: client.get_job_status(name) == JobStatus.STOPPED)
     before = column_files(output)

@@ -11,7 +11,7 @@ import torch
 from mapjob.config.load import parse_config
 from mapjob.config.run import Model
 from mapjob.errors import IncompleteError
-from mapjob.job.prepare import Job, prepare
+from mapjob.job.prepare import Job, name_units_here, prepare
 from mapjob.pipeline.actors import ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import Attempts
 from mapjob.scoring.contents import Stamp
@@ -46,7 +46,8 @@ def files_of(folder: Path, adapter: Path | None = None):
 
 def job_of(tmp_path: Path) -> Job:
     corpus, reward = write_corpus(tmp_path / "in", make_pairs(20)), make_reward(tmp_path / "reward")
-    return prepare(parse_config(config_tree(corpus, tmp_path / "out", tmp_path / "policy", reward)))
+    tree = config_tree(corpus, tmp_path / "out", tmp_path / "policy", reward)
+    return name_units_here(prepare(parse_config(tree)))
 
 
 def test_two_plans_in_one_process_tell_replaced_weights_apart(folder, monkeypatch):

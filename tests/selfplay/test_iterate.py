@@ -48,9 +48,9 @@ def played(tree: dict[str, Any], **sections: Any) -> dict[str, Any]:
 
 
 def standing(output: Path) -> dict[str, bytes]:
-    """Every file below an output, but for what manifests and reports say of time."""
+    """Every file below an output, but for what is known of files by their time, and what reports say of time."""
     files = {str(f.relative_to(output)): f.read_bytes() for f in output.rglob("*") if f.is_file()}
-    files = {name: data for name, data in files.items() if not name.startswith(SCRATCH)}
+    files = {name: data for name, data in files.items() if not name.startswith((SCRATCH, "plans"))}
     for name, data in files.items():
         if name.endswith(("manifest.json", "generation.json", "report.json")):
             manifest = json.loads(data)
