@@ -50,8 +50,11 @@ def num_files(output: Path) -> int:
 
 
 def published(output: Path) -> dict[str, bytes]:
-    """Every file of the output but for times in manifest and report; a killed writer leaves its own in .writing/."""
-    finished = [f for f in output.rglob("*") if f.is_file() and f.parent != output / SCRATCH]
+    """Every file of the output but for times in manifest and report, and plans/, which knows files by their time; a
+    killed writer leaves its own in .writing/.
+    """
+    aside = (output / SCRATCH, output / "plans")
+    finished = [f for f in output.rglob("*") if f.is_file() and f.parent not in aside]
     files = {str(f.relative_to(output)): f.read_bytes() for f in finished}
     for name in [name for name in files if name.endswith(("manifest.json", "report.json"))]:
         manifest = json.loads(files[name])
