@@ -41,10 +41,10 @@ def _compare(newest: Manifest) -> Result:
     except MapjobError as error:
         return {"lines": [f"the newest run cannot be planned again: {error.what} ({error.where})"]}
     then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
-    new = [unit for unit in job.plan.units if unit.id not in then]  # also those that were not read yet
+    new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
     gone, rows = len(then - now), sum(unit.num_rows for unit in new)
-    changed = f"{len(new)} new units ({rows:,} rows) to score, {gone} units no longer in the corpus"
+    changed = f"{len(new)} new or changed units ({rows:,} rows), {gone} units no longer in the corpus"
     lines = [f"since the newest run: {changed if new or gone or lacking else 'nothing new'}"]
     lines += [f"  {name}: {number} of {len(now)} units are not scored" for name, number in lacking.items()]
     return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": gone, "lacking": lacking}

@@ -44,7 +44,7 @@ def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> Non
 
     pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
     status = here("status", out, "--json")
-    assert "since the newest run: 2 new units (30 rows) to score, 0 units no longer in the corpus" in status.stdout
+    assert "since the newest run: 2 new or changed units (30 rows), 0 units no longer in the corpus" in status.stdout
     assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
 
     ran = here("run", nightly, "--json")

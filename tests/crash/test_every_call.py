@@ -1,5 +1,6 @@
 """Each storage call of a run fails once, or is the last of its process: the same command ends in the same files."""
 
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -42,22 +43,26 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any]) -> Iterator[Ou
 
 
 @pytest.mark.parametrize(
-    ("outputs", "mode"),
+    ("outputs", "mode", "every"),
     [
-        *product(["disk"], ["kill", "lost", "broken"]),
-        ("swift", "lost"),
-        pytest.param("swift", "kill", marks=pytest.mark.slow),
-        pytest.param("swift", "broken", marks=pytest.mark.slow),
-        pytest.param("disk", "busy", marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py
+        *product(["disk"], ["kill", "lost", "broken"], [3]),
+        ("swift", "lost", 3),
+        *(
+            pytest.param(*case, 1, marks=pytest.mark.slow)
+            for case in product(["disk", "swift"], ["kill", "lost", "broken"])
+        ),
+        pytest.param("disk", "busy", 1, marks=pytest.mark.slow),  # on Swift, tests/storage/test_a_bad_day.py
     ],
     indirect=["outputs"],
 )
-def test_every_call(outputs: Outputs, mode: Mode, capsys: pytest.CaptureFixture) -> None:
+def test_every_call(outputs: Outputs, mode: Mode, every: int, capsys: pytest.CaptureFixture) -> None:
+    """Of `make test` every third call, from one that is drawn; of `make test-slow` each."""
     config, calls = outputs(), Calls()
     with calls.counted():
         run(config)
     expected = standing(config)
     tried = [at for at, name in enumerate(calls.names, 1) if mode != "lost" or name in PUTS]
+    tried = tried[random.randrange(every) :: every]
     for at in tried:
         config, where = outputs(), f"{mode} at call {at}, {calls.names[at - 1]}"
         finished = disturbed(config, at, mode)
@@ -65,8 +70,9 @@ def test_every_call(outputs: Outputs, mode: Mode, capsys: pytest.CaptureFixture)
         assert finished or mode in ("kill", "broken"), where
         run(config)
         assert standing(config) == expected, where
+    root, num_calls = config.output.path.rpartition("/")[0], len(calls.names)
     with capsys.disabled():
-        print(f"\n{config.output.path.rpartition('/')[0]}: {mode} at each of {len(tried)} calls")
+        print(f"\n{root}: {mode} at {len(tried)} of {num_calls} calls, from {tried[0]} in steps of {every}")
 
 
 def disturbed(config: Config, at: int, mode: Mode) -> bool:
