@@ -93,9 +93,11 @@ class KnownUnits:
     def __init__(self, output: str | None, reading: str):
         self._snapshots = None if output is None else Snapshots(output, f"units.{VERSION}-{reading}")
         table = self._snapshots.read() if self._snapshots else None
-        rows = [] if table is None or table.schema.names != UNITS.names else table.to_pylist()
-        self._ids = {(row["file"], row["identity"], row["start"], row["stop"]): row["id"] for row in rows}
-        self._rows_per_unit = {(row["file"], row["identity"]): row["rows_per_unit"] for row in rows}
+        if table is None or table.schema.names != UNITS.names:
+            table = UNITS.empty_table()
+        file, identity, start, stop, rows_per_unit, ids = (column.to_pylist() for column in table.columns)
+        self._ids = dict(zip(zip(file, identity, start, stop), ids))
+        self._rows_per_unit = dict(zip(zip(file, identity), rows_per_unit))
 
     def name(self, unit: Unit) -> Unit:
         """The unit with its id, if that is known."""
