@@ -47,7 +47,7 @@ class Backbone:
     @property
     def num_embeddings(self) -> int:
         """How many tokens the model knows."""
-        return self.network.get_input_embeddings().weight.shape[0]
+        return self._model.get_input_embeddings().weight.shape[0]
 
     @property
     def _multiple(self) -> int:
@@ -136,6 +136,10 @@ class Backbone:
         If a batch does not, where its padding or its longest text leads past a window, sequences go one by one.
         """
         groups, do = [group.part([0]) for group in self._probe_groups()], "give a decoder-only model"
+        for group in groups[-1:]:
+            if drift := self._drift(pad([group]), pad([group]), group.num_tokens):
+                what = f"the model makes other numbers of the same text each time (by {drift:.3g})"
+                raise ModelError(what, self._spec.where, "give a model whose forward pass draws nothing at random")
         for group in groups[:1] if self._depends_on_length else groups:
             # As the run has it: by itself, or with other tokens in place of padding, so that both are computed alike.
             multiple = 1 if self._one_by_one else self._multiple
@@ -224,10 +228,13 @@ def _windows_below(config: PreTrainedConfig, limit: int) -> Iterator[int]:
     for name, value in (item for tree in trees for item in tree.items()):
         if WINDOW.search(name):
             numbers = value if isinstance(value, list) else [value]
-            yield from (n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 1 < n < limit)
+            inside = (n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and 1 < n < limit)
+            # A token in a chunk may see the chunk before it, and that after it.
+            yield from (3 * n if "chunk" in name else n for n in inside)
 
 
 def _rope_settings(config) -> list[dict]:
     """Settings of the rotary embedding; some models have one set per kind of layer."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    return [rope] if not any(isinstance(value, dict) for value in rope.values()) else list(rope.values())
+    by_kind = [value for value in rope.values() if isinstance(value, dict)]  # None: layers without (Beam)
+    return by_kind or [rope]

@@ -90,10 +90,14 @@ def token_cost(files: ModelFiles) -> int:
 
 
 def model_config(files: ModelFiles) -> PreTrainedConfig:
-    """The configuration in transformers' names (GPT-2 has others in its file), without running any of its own code."""
-    tree = files.config
-    kind = CONFIG_MAPPING[tree["model_type"]] if tree.get("model_type") in CONFIG_MAPPING else PreTrainedConfig
-    return kind.from_dict(tree).get_text_config()
+    """The language model's configuration in transformers' names (GPT-2 has others in its file), without running any of
+    its own code.
+    """
+    tree, _ = PreTrainedConfig.get_config_dict(files.folder())  # numbers that JSON has no word for are in it as such
+    if tree.get("model_type") in CONFIG_MAPPING:
+        return CONFIG_MAPPING[tree["model_type"]].from_dict(tree).get_text_config()
+    language = tree.pop("text_config", {})
+    return PreTrainedConfig.from_dict({**tree, **language})
 
 
 class Gpu(NamedTuple):

@@ -204,7 +204,10 @@ def forward_with_float32_head(
         head.register_forward_hook(lambda _, given, output: exact(given[0].cpu().float()).to(output.device)),
     ]
     try:
-        return model(input_ids=ids_1L, use_cache=False).logits.float(), states[0]
+        logits = model(input_ids=ids_1L, use_cache=False).logits.float()
+        if not states:  # it calls a part of its network, and not the whole (OPT)
+            network_of(model)(input_ids=ids_1L, use_cache=False)
+        return logits, states[0]
     finally:
         for hook in hooks:
             hook.remove()

@@ -38,7 +38,7 @@ class LinearHead:
             raise ModelError("the reward model has no linear `score` head with one label", spec.where, do)
         self._weight_H = head.weight[0].double()
         self._bias = 0.0 if head.bias is None else head.bias.double()
-        self._pad = model.config.get_text_config().pad_token_id
+        self._pad = getattr(model.config.get_text_config(), "pad_token_id", None)
         self._check(model, head, spec)
 
     @torch.inference_mode()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from mapjob.errors import ModelError
 from mapjob.scoring.models import adapter_active, forward_with_float32_head
@@ -16,6 +16,10 @@ HEAD_TOLERANCE = 1e-4, 3e-5  # nats; and of the largest logit, since sums in flo
 # Rows are padded to whole vectors: the CPU rounds what is left over, and very few rows, in other ways.
 ROW_MULTIPLE = 32
 
+# What models call what they do to their logits: Cohere; Granite, Inkling; Gemma 2 and later, RecurrentGemma, xLSTM.
+MULTIPLIERS, DIVISORS = ("logit_scale",), ("logits_scaling", "logits_mup_width_multiplier")
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
 
 class VocabularyHead:
     """The output embedding of a causal model with its model's logit transforms: scales and soft caps.
@@ -25,16 +29,17 @@ class VocabularyHead:
 
     def __init__(self, model: nn.Module):
         output = model.get_output_embeddings()
-        self.weight, self._bias = output.weight, getattr(output, "bias", None)
+        config = model.config.get_text_config()
+        known = getattr(config, "unpadded_vocab_size", None)  # what is behind these tokens is no token (Inkling)
+        self.weight, self._bias = output.weight[:known], getattr(output, "bias", None)
         self._low_rank: tuple[torch.Tensor, torch.Tensor] | None = None
         active = [] if getattr(output, "disable_adapters", True) else output.active_adapters
         for name in set(active) & set(getattr(output, "lora_A", ())):
             # Beside the weight, as the model itself has it: a sum of both would be rounded.
             down, up = output.lora_A[name].weight.float(), output.lora_B[name].weight.float() * output.scaling[name]
             self._low_rank = down.to(self.weight.device), up.to(self.weight.device)
-        config = model.config.get_text_config()
-        self._scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2; the scales are Cohere's and Granite's
+        self._scale = _first_of(config, MULTIPLIERS, 1.0) / _first_of(config, DIVISORS, 1.0)
+        self._cap = _first_of(config, CAPS, None)
 
     def token_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
         """log p of each target in float32, shape (R,). Target logit and normaliser come from the same tile."""
@@ -100,6 +105,11 @@ class VocabularyHead:
         return logits_RV if self._cap is None else logits_RV.div_(self._cap).tanh_().mul_(self._cap)
 
 
+def _first_of(config: PreTrainedConfig, names: tuple[str, ...], default: float | None) -> float | None:
+    """The first of these settings that a configuration has and that is not null or 0."""
+    return next((value for name in names if (value := getattr(config, name, None))), default)
+
+
 @contextmanager
 def _exact_in_bfloat16(is_bfloat16: bool) -> Iterator[None]:
     """Run the CPU's float32 matmul in bf16, which is exact for bf16 values; its sums stay float32."""
@@ -119,7 +129,7 @@ def check_head(head: VocabularyHead, model: PreTrainedModel, spec: ScorerSpec) -
 
     Both in float32 and from the same states, so that a difference is one of the arithmetic of a head.
     """
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     ids_L = torch.arange(1, 17, device=model.device) * 11 % head.weight.shape[0]
     # transformers warns of pad tokens without a mask.
     ids_1L = ids_L[ids_L != (-1 if pad is None else pad)][None]

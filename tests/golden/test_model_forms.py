@@ -9,8 +9,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BartConfig,
-    BartForCausalLM,
     Gemma3nForCausalLM,
     Gemma3nTextConfig,
     Gemma4ForCausalLM,
@@ -146,28 +144,19 @@ def plain_logps(model: torch.nn.Module, prompt, completion) -> float:
     return logps[len(prompt) - 1 :].sum().item()
 
 
-def bart(folder: Path) -> None:
-    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 1024}
-    kind = {"vocab_size": len(TOKENIZER), "is_decoder": True, "is_encoder_decoder": False, "pad_token_id": 0}
-    BartForCausalLM(BartConfig(**sizes, **heads, **kind)).save_pretrained(folder)
-
-
 def t5(folder: Path) -> None:
     sizes = {"vocab_size": len(TOKENIZER), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     config = T5Config(**sizes, num_labels=1, pad_token_id=0, decoder_start_token_id=0, eos_token_id=2)
     T5ForSequenceClassification(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize(("name", "make"), [("policy", bart), ("reward", t5)], ids=["BartForCausalLM", "T5"])
-def test_an_architecture_that_does_not_fit_is_refused_by_name(tmp_path, name, make):
-    folders = {"policy": make_policy(tmp_path / "p"), "reward": make_reward(tmp_path / "r")}
-    make(tmp_path / name)
-    TOKENIZER.save_pretrained(tmp_path / name)
-    spec = specs(**{**folders, name: tmp_path / name}, style="chat")[name]
-    with pytest.raises(ModelError, match=rf"{spec.files.architecture}\): .*\w") as caught:
+def test_an_architecture_that_does_not_fit_is_refused_by_name(tmp_path):
+    t5(tmp_path / "reward")
+    TOKENIZER.save_pretrained(tmp_path / "reward")
+    spec = specs(make_policy(tmp_path / "policy"), tmp_path / "reward", "chat")["reward"]
+    with pytest.raises(ModelError, match=r"T5ForSequenceClassification\): .*\w") as caught:
         make_scorer(spec, device=CPU)
-    assert caught.value.where == f"models.{name}.path: {tmp_path / name}"
+    assert caught.value.where == f"models.reward.path: {tmp_path / 'reward'}"
     assert "run" not in caught.value.do
     assert caught.value.exit_code == 2
 
