@@ -18,6 +18,12 @@ class Model(Section):
         description="of the weights. A CPU computes float16 in float32, and bfloat16 too if it cannot multiply it",
     )
     adapter: str | None = Field(None, description="LoRA adapter on top of path: folder, or the name of one on the hub")
+    reward_token: int | None = Field(
+        None,
+        ge=0,
+        description="of a reward model that is a causal language model: its reward is the logit of this token after "
+        "the answer (NVIDIA's Nemotron reward models: 0)",
+    )
     trust_remote_code: bool = Field(
         False,
         description="run the code that comes with the model: with --trust-remote-code on the command line too, and for "
@@ -40,6 +46,13 @@ class Models(Section):
         Annotated[Model, Tag(ONE)] | Annotated[dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Model], Tag(SEVERAL)],
         Discriminator(_how_many),
     ] = Field(description="a model, or several by name; of several the margin is their mean in standard deviations")
+
+    @model_validator(mode="after")
+    def _reward_token(self) -> "Models":
+        for name in ("policy", "reference"):
+            if (model := getattr(self, name)) is not None and model.reward_token is not None:
+                raise ValueError(f"{name}.reward_token: only a reward model has one")
+        return self
 
     @property
     def by_scorer(self) -> dict[str, Model | None]:

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.costs import token_cost
-from mapjob.scoring.model_files import ADAPTED, ModelFiles
+from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.own_code import classes_of, needs_code
+from mapjob.scoring.reward_families import reward_family
 from mapjob.scoring.spec import Kind
 
 
@@ -24,7 +25,8 @@ def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
         what = f"config.json does not say the sizes of its layers ({files.architecture}): {first_line(error)}"
         raise ModelError(what, where, "give a model of another architecture") from None
     # Only the workers run a model's own code, so here its name has to do.
-    if files.code_allowed and auto_class(files, kind).__name__ in classes_of(files.folder(), where):
+    loader = auto_class(files, kind, name)
+    if files.code_allowed and loader.__name__ in classes_of(files.folder(), where):
         return
     try:
         config = AutoConfig.from_pretrained(files.folder(), trust_remote_code=False)
@@ -32,14 +34,13 @@ def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
         if "trust_remote_code" in str(error):
             raise needs_code("the model", where) from None
         raise ModelError(f"config.json is not usable: {first_line(error)}", where, "check the folder") from None
-    if type(config) not in auto_class(files, kind)._model_mapping:
-        needed = "causal language model" if kind != "rewards" else "sequence classification model"
+    if type(config) not in loader._model_mapping:
+        needed = "sequence classification model" if loader is AutoModelForSequenceClassification else "language model"
         raise ModelError(f"a {config.model_type} model is no {needed}", where, "give a model of that kind")
 
 
-def auto_class(files: ModelFiles, kind: Kind) -> Any:
-    """The class of transformers that loads the model."""
-    if kind != "rewards":
-        return AutoModelForCausalLM
-    # A head of its own comes from scoring/rewards.py, so only the backbone under it is needed.
-    return AutoModel if files.architecture in ADAPTED else AutoModelForSequenceClassification
+def auto_class(files: ModelFiles, kind: Kind, name: str) -> Any:
+    """The class of transformers that loads the model. name: what the run file calls it."""
+    family = reward_family(files, name) if kind == "rewards" else "logit"
+    # Of a model whose head is made here, only the backbone under it is needed.
+    return {"logit": AutoModelForCausalLM, "classifier": AutoModelForSequenceClassification}.get(family, AutoModel)

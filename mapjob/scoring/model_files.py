@@ -22,8 +22,6 @@ DESCRIPTION = ("config.json", *TOKENIZER)
 CODE = ("*.py", "*.json", "*.txt", "*.model")  # what a model's own code is made of, and may read
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# Reward models with code of their own that scoring/rewards.py has a head for, by the architecture in config.json.
-ADAPTED = ("LlamaForRewardModelWithGating",)
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class ModelFiles:
     adapter: AdapterFiles | None = None
     code: str | None = None  # pins its own code, if the run file allows that to run: a hash, or the commit
     code_allowed: bool = False  # the command line allows it too
+    reward_token: int | None = None  # the token whose logit is the reward, as the run file says
     known: Known = field(default=(), compare=False, repr=False)
 
     def folder(self, weights: bool = False) -> Path:
@@ -207,7 +206,9 @@ def model_files(model: Model, role: str, code_allowed: bool = False) -> ModelFil
     if trusted:
         classes_of(folder, where)
     allowed = trusted and code_allowed
-    return ModelFiles(model.path, location, commit, model.dtype, *hashes, adapter, code, allowed, known)
+    return ModelFiles(
+        model.path, location, commit, model.dtype, *hashes, adapter, code, allowed, model.reward_token, known
+    )
 
 
 def _adapter_files(model: Model, role: str) -> AdapterFiles | None:

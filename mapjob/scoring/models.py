@@ -11,7 +11,7 @@ from copy import deepcopy
 
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mapjob.errors import MapjobError, ModelError
@@ -20,6 +20,8 @@ from mapjob.scoring.architecture import auto_class, check_architecture
 from mapjob.scoring.model_files import ADAPTER, AdapterFiles, ModelFiles
 from mapjob.scoring.spec import Kind
 from mapjob.scoring.tokenizers import check_vocabulary
+
+MERGE = "merge the adapter into its base (merge_and_unload), save that, and give it as path"
 
 
 def default_device() -> torch.device:
@@ -68,18 +70,21 @@ def load_model(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it warns of padding without a mask, which is what we mean to do
     # What config.json leaves open, the shape of the head has said.
-    labels = {"num_labels": 1} if kind == "rewards" and files.num_labels == 1 != files.configured_labels else {}
+    loader = auto_class(files, kind, name)
+    is_open = loader is AutoModelForSequenceClassification and files.num_labels == 1 != files.configured_labels
+    # Straight to the GPU: a copy of the weights in the machine's own memory may not fit there.
+    map_to = "auto" if spread else {"": device} if device.type == "cuda" else None
     with as_model_error(
         "the model cannot be loaded", files, where, "check the folder", lambda: files.check_unchanged(name)
     ):
-        model, info = auto_class(files, kind).from_pretrained(
+        model, info = loader.from_pretrained(
             files.folder(weights=True),
             dtype=getattr(torch, files.dtype),
             use_safetensors=True,
             trust_remote_code=files.runs_own_code(),
             output_loading_info=True,
-            device_map="auto" if spread else None,
-            **labels,
+            device_map=map_to,
+            **({"num_labels": 1} if is_open else {}),
         )
     brought = {weight for adapter in adapters.values() for weight in adapter.whole_weights}
     if missing := sorted(name for name in info["missing_keys"] if name not in brought):
@@ -150,6 +155,8 @@ def _with_adapter(
             model.load_adapter(str(adapter.folder), adapter_name=name)
             # Once more by peft itself: transformers' own loading leaves out DoRA's magnitudes.
             set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+            if name in getattr(model.get_output_embeddings(), "lora_magnitude_vector", ()):
+                raise ModelError("the adapter changes the output embedding by DoRA, which is not applied", where, MERGE)
             wanted = tensors.keys()
             loaded = {_saved_name(key, name): weight for key, weight in model.named_parameters(remove_duplicate=False)}
     for key in sorted(wanted):
@@ -158,7 +165,7 @@ def _with_adapter(
             raise ModelError(
                 f"the adapter changes {key} in a way that peft does not apply to this model",
                 where,
-                "merge the adapter into its base (merge_and_unload), save that, and give it as path",
+                MERGE,
             )
     return model
 

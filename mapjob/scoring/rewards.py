@@ -1,21 +1,23 @@
 """Reward heads: which tokens' states a reward is read from, and the reward they make, in float32 or better.
 
-A plain head is transformers' sequence classification with one label. Heads with code of their own are named here, one
-class each, by the architecture in their config.json; that code is never run.
+A plain head is transformers' sequence classification with one label. Other heads have a class each here, by family;
+code that comes with a model is never run for them.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mapjob.errors import ModelError, Reason, RowError
 from mapjob.scoring.models import forward_with_float32_head
+from mapjob.scoring.reward_families import Family, reward_family, trained_at_eos, value_head
 from mapjob.scoring.spec import ScorerSpec
 from mapjob.scoring.tokenizers import load_tokenizer
+from mapjob.scoring.vocabulary import VocabularyHead, check_head
 
 HEAD_TOLERANCE = 1e-4
 
@@ -119,6 +121,66 @@ class GatedObjectivesHead:
         return (gate * (objectives @ self._weights["reward_transform_matrix"])).sum(1).double()
 
 
+class ValueHead:
+    """A linear head beside a language model, with one number per token, read at a text's last one.
+
+    OpenRLHF's reward models (`trained_at_eos`) are trained on texts that end with EOS, without the line ends that a
+    template writes behind it; where config.json says so, their rewards are standardised: (reward - mean) / std.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
+        name, config = value_head(spec.files), spec.files.config
+        weights = _tensors(spec, (f"{name}.",))
+        self._weight_H = weights[f"{name}.weight"][0].to(model.device).double()
+        self._bias = weights.get(f"{name}.bias", torch.zeros(1)).to(model.device).double()
+        is_standardised = config.get("normalize_reward") and "mean" in config
+        self._mean, self._std = (config["mean"], config["std"]) if is_standardised else (0.0, 1.0)
+        self._eos: int | None = None
+        if trained_at_eos(spec.files):
+            tokenizer = load_tokenizer(spec.files)
+            self._eos = tokenizer.eos_token_id
+            self._line_ends = [
+                number for token, number in tokenizer.get_vocab().items() if _ends_line(tokenizer, token)
+            ]
+
+    def tokens(self, ids_L: np.ndarray) -> list[int]:
+        if self._eos is None:
+            return [len(ids_L) - 1]
+        last = max(np.flatnonzero(~np.isin(ids_L, self._line_ends)), default=0)
+        if ids_L[last] != self._eos:
+            detail = "the chat template ends no answer with EOS, where OpenRLHF's reward models are read"
+            raise RowError(Reason.TEMPLATE_ERROR, detail)
+        return [int(last)]
+
+    def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
+        states_CH = states_CNH[:, 0].to(self._weight_H.device).double()
+        return ((states_CH * self._weight_H).sum(1) + self._bias - self._mean) / self._std
+
+
+def _ends_line(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether a token is nothing but line ends."""
+    text = tokenizer.convert_tokens_to_string([token])
+    return bool(text) and not text.strip("\n")
+
+
+class LogitHead:
+    """The logit that a causal language model gives one token (`reward_token`) after the text's last one."""
+
+    def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
+        head = VocabularyHead(model)
+        check_head(head, model, spec)
+        self._head, self._token = head, spec.files.reward_token
+        if self._token >= (size := len(head.weight)):
+            where = f"models.{spec.name}.reward_token: {self._token}"
+            raise ModelError(f"the model has {size} tokens, from 0", where, "give one of them")
+
+    def tokens(self, ids_L: np.ndarray) -> list[int]:
+        return [len(ids_L) - 1]
+
+    def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
+        return self._head.logits_of(states_CNH[:, 0], self._token)
+
+
 def _tensors(spec: ScorerSpec, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The weights of these names from the model's safetensors files."""
     weights = {}
@@ -128,8 +190,13 @@ def _tensors(spec: ScorerSpec, prefixes: tuple[str, ...]) -> dict[str, torch.Ten
     return weights
 
 
-ADAPTED_HEADS = {"LlamaForRewardModelWithGating": GatedObjectivesHead}
+HEADS: dict[Family, Any] = {
+    "classifier": LinearHead,
+    "gated": GatedObjectivesHead,
+    "value": ValueHead,
+    "logit": LogitHead,
+}
 
 
 def reward_head(model: nn.Module, spec: ScorerSpec) -> RewardHead:
-    return ADAPTED_HEADS.get(spec.files.architecture, LinearHead)(model, spec)
+    return HEADS[reward_family(spec.files, spec.name)](model, spec)

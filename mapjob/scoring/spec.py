@@ -9,7 +9,8 @@ from mapjob.config.run import Config, Scoring
 from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
 from mapjob.metrics.columns import COLLISION, UNCONDITIONAL
-from mapjob.scoring.model_files import ADAPTED, ModelFiles, model_files
+from mapjob.scoring.model_files import ModelFiles, model_files
+from mapjob.scoring.reward_families import reward_family
 
 SCHEMA_VERSION = 5
 Kind = Literal["logps", "rewards", "collision_logps"]
@@ -53,6 +54,7 @@ class ScorerSpec:
     def identity(self) -> dict[str, Any]:
         """What can change a number, and nothing else: no paths, no batch sizes, not the scorer's name."""
         adapter = {"adapter": self.files.adapter.weights_hash} if self.files.adapter else {}
+        token = {"reward_token": self.files.reward_token} if self.files.reward_token is not None else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
@@ -61,6 +63,7 @@ class ScorerSpec:
             "encoding": self.encoding.identity,
             "reading": self.reading,
             **adapter,
+            **token,
         }
 
     @property
@@ -95,13 +98,7 @@ def scorer_files(config: Config, code_allowed: bool = False) -> dict[str, ModelF
     for name, model in files.items():
         _check_length(name, model, config.scoring.max_length)
     for name in filter(is_reward, files):
-        labels = files[name].num_labels
-        if files[name].architecture not in ADAPTED and labels != 1:
-            raise ModelError(
-                f"a reward model has one label, this one has {labels or 'none'}",
-                files[name].where(name),
-                "give a sequence classification model that was trained with num_labels=1",
-            )
+        reward_family(files[name], name)
     return files
 
 

@@ -84,6 +84,13 @@ class VocabularyHead:
                 chosen_R = torch.where(inside_R >= 0, here_R, chosen_R)
         return (chosen_R - total_R)[:num_rows]
 
+    def logits_of(self, hidden_RH: torch.Tensor, token: int) -> torch.Tensor:
+        """Of one token, in float64, shape (R,): each by itself, so that none depends on how many rows there are."""
+        bias = 0.0 if self._bias is None else self._bias[token].double()
+        logits_R = (hidden_RH.to(self.weight.device).double() * self.weight[token].double()).sum(1) + bias
+        logits_R = logits_R * self._scale
+        return logits_R if self._cap is None else (logits_R / self._cap).tanh() * self._cap
+
     def logits(self, hidden_RH: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Float32 logits of the tokens start to stop, shape (R, V)."""
         weight_VH = self.weight[start:stop]

@@ -19,9 +19,12 @@ from tests.readings import READINGS
 CORPUS = Corpus(READINGS["trl"], Columns(), "chat")
 
 
-def specs(policy: Path, reward: Path, style: Style, **scoring: Any) -> dict[str, ScorerSpec]:
+def specs(
+    policy: Path, reward: Path, style: Style, reward_token: int | None = None, **scoring: Any
+) -> dict[str, ScorerSpec]:
     """The scorers, by name, that a run file with these float32 models has."""
     tree = config_tree(Path("unused"), Path("unused"), policy, reward, scoring={"max_length": 1024, **scoring})
+    tree["models"]["reward"]["reward_token"] = reward_token
     config = parse_config(tree)
     corpus = Corpus(READINGS["trl"], Columns(), style)
     return {spec.name: spec for spec in scorer_specs(config, corpus, scorer_files(config))}

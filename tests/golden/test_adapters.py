@@ -184,7 +184,7 @@ def test_a_head_that_is_not_the_models_own_is_refused_in_bfloat16(folders, monke
 def test_directions_on_the_head_are_refused_by_name(folders, tmp_path):
     adapter = make_adapter(tmp_path / "dora", folders["base"], target_modules=["lm_head"], use_dora=True)
     spec = specs_of(folders, policy={"adapter": str(adapter)})["policy"]
-    with pytest.raises(ModelError, match="transforms its logits"):
+    with pytest.raises(ModelError, match="the output embedding by DoRA"):
         make_scorer(spec, device=CPU)
 
 

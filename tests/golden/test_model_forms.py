@@ -46,9 +46,9 @@ def rewards_of(policy: Path, reward: Path, pairs: list[dict]) -> list[list[float
     return columns(make_scorer(spec, device=CPU), encode(spec, read(pairs)))["rewards"]
 
 
-@pytest.mark.parametrize("said", [{"num_labels": 1, "architectures": ["RewardModel"]}, {}], ids=["num_labels", "head"])
+@pytest.mark.parametrize("said", [{"num_labels": 1}, {}], ids=["num_labels", "head"])
 def test_one_label_by_the_shape_of_the_head_or_by_its_number(tmp_path, short_pairs, said):
-    """As OpenRLHF saves reward models, and where only the weights say it."""
+    """Where config.json names no labels, and where only the weights say how many there are."""
     policy, reward = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
     expected = rewards_of(policy, reward, short_pairs[:3])
     change_config(reward, ("id2label", "label2id"), **said)
