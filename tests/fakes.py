@@ -1,11 +1,13 @@
 """Tiny real models and corpora for tests: nothing is mocked; all is made on the spot and loads like the real thing."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -153,6 +155,17 @@ def make_reward(
         seed,
         **{"num_labels": 1, **more},
     )
+
+
+def make_open_rlhf(folder: Path, head: str, tokenizer: PreTrainedTokenizerFast | None = None, **config: Any) -> Path:
+    """A reward model as OpenRLHF saves its class: a network, one linear layer `head`, further keys in config.json."""
+    make_reward(folder, tokenizer=tokenizer)
+    weights = load_file(folder / "model.safetensors")
+    weights[f"{head}.weight"] = weights.pop("score.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    tree = json.loads((folder / "config.json").read_text()) | {"architectures": ["RewardModel"], **config}
+    (folder / "config.json").write_text(json.dumps(tree))
+    return folder
 
 
 def _save(folder: Path, kind: Any, architecture: Architecture, tokenizer: Any, seed: int, **more: Any) -> Path:

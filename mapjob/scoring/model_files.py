@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,7 @@ class ModelFiles:
         """Of every weight, by name."""
         if self.commit is None:
             return _shapes(Path(self.location).glob("*.safetensors"))
-        from huggingface_hub import get_safetensors_metadata
-
-        metadata = get_safetensors_metadata(self.location, revision=self.commit).files_metadata
-        return {name: info.shape for file in metadata.values() for name, info in file.tensors.items()}
+        return _hub_shapes(self.location, self.commit)
 
     @property
     def num_labels(self) -> int | None:
@@ -267,6 +265,22 @@ def _shapes(files: Iterable[Path]) -> dict[str, list[int]]:
             raise ModelError("the weights are damaged", str(path), "copy or fetch the file again") from None
         shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
     return shapes
+
+
+@lru_cache(maxsize=16)
+def _hub_shapes(name: str, commit: str) -> dict[str, list[int]]:
+    """As the hub says them, from the headers alone; of a hub that cannot be reached, as files in the cache say."""
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    try:
+        metadata = get_safetensors_metadata(name, revision=commit).files_metadata
+    except (NotASafetensorsRepoError, SafetensorsParsingError) as error:
+        do = "give a model whose weights are safetensors files"
+        raise ModelError(f"no weights that can be read: {first_line(error)}", f"model {name}", do) from None
+    except OSError:
+        return _shapes(_snapshot(name, commit, WEIGHTS).glob("*.safetensors"))
+    return {name: info.shape for file in metadata.values() for name, info in file.tensors.items()}
 
 
 def _pattern_hash(folder: Path, patterns: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cli.conftest import Mapjob
+from tests.fakes import make_open_rlhf
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,7 +25,7 @@ def test_models_of_the_hub(
 ) -> None:
     hub = tmp_path / "hub"
     cached(hub, "org/policy", files["policy"])
-    cached(hub, "org/reward", files["reward"])
+    cached(hub, "org/reward", make_open_rlhf(tmp_path / "reward", "value_head"))  # known by its weights
     environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
     models = {role: {"path": f"org/{role}", "dtype": "float32"} for role in ("policy", "reward")}
     result = mapjob(

@@ -53,7 +53,14 @@ def test_a_class_that_ends_its_process_takes_no_other_down():
 # a head that reads a part of its network, layers without rotary angles, caps and scales of other names, wrapped
 # decoders, hashes drawn at random.
 KINDS = {"gemma3": "packs", "mamba2": "one by one", "codegen": "one by one", "opt": "packs", "beam": "packs"}
-KINDS |= {"recurrent_gemma": "one by one", "inkling_text": "one by one", "bart": "one by one", "reformer": "refused"}
+KINDS |= {
+    "gemma4": "packs",
+    "llama4": "one by one",
+    "recurrent_gemma": "one by one",
+    "inkling_text": "one by one",
+    "bart": "one by one",
+    "reformer": "refused",
+}
 
 
 @pytest.mark.parametrize("model_type", KINDS)

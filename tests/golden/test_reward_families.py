@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from mapjob.errors import ConfigError, ModelError, Reason
 from mapjob.scoring.models import load_model
 from mapjob.scoring.scorers import make_scorer
-from tests.fakes import make_policy, make_reward, make_tokenizer
+from tests.fakes import make_open_rlhf, make_policy, make_reward, make_tokenizer
 from tests.golden.in_process import columns, encode, read, specs
 
 CPU = torch.device("cpu")
@@ -41,16 +41,6 @@ def read_states(folder: Path, ids: list[int]) -> torch.Tensor:
     return AutoModel.from_pretrained(folder).double().eval()(input_ids=torch.tensor([ids])).last_hidden_state[0]
 
 
-def open_rlhf(folder: Path, head: str, pad_is_eos: bool, **config: Any) -> tuple[Path, nn.Linear]:
-    """(folder as OpenRLHF saves its class RewardModel, its head): the network under `model.`, one linear layer."""
-    make_reward(folder, tokenizer=make_tokenizer(pad_is_eos=pad_is_eos))
-    weights = load_file(folder / "model.safetensors")
-    linear = nn.Linear(weights["score.weight"].shape[1], 1, bias=False)
-    linear.weight.data = weights.pop("score.weight")
-    save_file({**weights, f"{head}.weight": linear.weight.data}, folder / "model.safetensors", {"format": "pt"})
-    return change_config(folder, architectures=["RewardModel"], **config), linear.double()
-
-
 @pytest.mark.parametrize(
     ("head", "pad_is_eos", "config"),
     [
@@ -64,7 +54,8 @@ def open_rlhf(folder: Path, head: str, pad_is_eos: bool, **config: Any) -> tuple
 )
 def test_openrlhf(tmp_path, short_pairs, head, pad_is_eos, config):
     """Read at EOS, the last token that is no line end, also where EOS is the pad token."""
-    folder, linear = open_rlhf(tmp_path / "reward", head, pad_is_eos, **config)
+    folder = make_open_rlhf(tmp_path / "reward", head, make_tokenizer(pad_is_eos=pad_is_eos), **config)
+    weight_H = load_file(folder / "model.safetensors")[f"{head}.weight"][0].double()
     texts, ours = rewards_of(folder, tmp_path, short_pairs[:6])
     mean, std = (0.25, 1.5) if config.get("normalize_reward") else (0.0, 1.0)
     assert all(ids[-1] in NEW_LINES for ids in texts), "the template writes a line end behind EOS"
@@ -72,13 +63,13 @@ def test_openrlhf(tmp_path, short_pairs, head, pad_is_eos, config):
     for ids in texts:
         while ids[-1] in NEW_LINES:
             ids = ids[:-1]
-        theirs.append((linear(read_states(folder, ids)[-1]).item() - mean) / std)
+        theirs.append(((read_states(folder, ids)[-1] @ weight_H).item() - mean) / std)
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert max(ours) - min(ours) > 0.1
 
 
 def test_openrlhf_with_a_template_that_ends_no_answer_with_eos(tmp_path, short_pairs):
-    folder, _ = open_rlhf(tmp_path / "reward", "value_head", pad_is_eos=False)
+    folder = make_open_rlhf(tmp_path / "reward", "value_head")
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
     tokenizer.save_pretrained(folder)
@@ -165,7 +156,7 @@ def test_weights_go_straight_to_the_gpu(tmp_path, monkeypatch, kind):
     """And on a CPU they are loaded as ever."""
     reward = make_reward(tmp_path / "reward")
     if kind is AutoModel:
-        reward, _ = open_rlhf(tmp_path / "other", "value_head", pad_is_eos=False)
+        reward = make_open_rlhf(tmp_path / "other", "value_head")
     spec = specs(make_policy(tmp_path / "policy"), reward, "chat")[
         "policy" if kind is AutoModelForCausalLM else "reward"
     ]
