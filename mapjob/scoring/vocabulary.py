@@ -16,8 +16,7 @@ HEAD_TOLERANCE = 1e-4, 3e-5  # nats; and of the largest logit, since sums in flo
 # Rows are padded to whole vectors: the CPU rounds what is left over, and very few rows, in other ways.
 ROW_MULTIPLE = 32
 
-# What models call what they do to their logits: Cohere; Granite, Inkling; Gemma 2 and later, RecurrentGemma, xLSTM.
-MULTIPLIERS, DIVISORS = ("logit_scale",), ("logits_scaling", "logits_mup_width_multiplier")
+# What models call what they do to their logits: Gemma 2 and later, RecurrentGemma, xLSTM.
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
@@ -38,7 +37,10 @@ class VocabularyHead:
             # Beside the weight, as the model itself has it: a sum of both would be rounded.
             down, up = output.lora_A[name].weight.float(), output.lora_B[name].weight.float() * output.scaling[name]
             self._low_rank = down.to(self.weight.device), up.to(self.weight.device)
-        self._scale = _first_of(config, MULTIPLIERS, 1.0) / _first_of(config, DIVISORS, 1.0)
+        self._scale = _first_of(config, ("logit_scale",), 1.0) / _first_of(config, ("logits_scaling",), 1.0)
+        self._divisor = _first_of(
+            config, ("logits_mup_width_multiplier",), 1.0
+        )  # of states, which rounds them (Inkling)
         self._cap = _first_of(config, CAPS, None)
 
     def token_logps(self, hidden_RH: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
@@ -84,16 +86,19 @@ class VocabularyHead:
                 chosen_R = torch.where(inside_R >= 0, here_R, chosen_R)
         return (chosen_R - total_R)[:num_rows]
 
+    def _divided(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+        return hidden_RH if self._divisor == 1.0 else hidden_RH / self._divisor
+
     def logits_of(self, hidden_RH: torch.Tensor, token: int) -> torch.Tensor:
         """Of one token, in float64, shape (R,): each by itself, so that none depends on how many rows there are."""
         bias = 0.0 if self._bias is None else self._bias[token].double()
-        logits_R = (hidden_RH.to(self.weight.device).double() * self.weight[token].double()).sum(1) + bias
-        logits_R = logits_R * self._scale
+        hidden_RH = self._divided(hidden_RH.to(self.weight.device)).double()
+        logits_R = ((hidden_RH * self.weight[token].double()).sum(1) + bias) * self._scale
         return logits_R if self._cap is None else (logits_R / self._cap).tanh() * self._cap
 
     def logits(self, hidden_RH: torch.Tensor, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Float32 logits of the tokens start to stop, shape (R, V)."""
-        weight_VH = self.weight[start:stop]
+        hidden_RH, weight_VH = self._divided(hidden_RH), self.weight[start:stop]
         bias_V = None if self._bias is None else self._bias[start:stop].float()
         if hidden_RH.dtype == torch.float32:
             logits_RV = nn.functional.linear(hidden_RH, weight_VH)
