@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -84,14 +85,22 @@ def compare(role: str, folder: Path, theirs: list[float]) -> tuple[str, str, flo
 
 
 def spec_of(role: str, folder: Path):
-    from tests.fakes import make_policy, make_reward
     from tests.golden.in_process import specs
 
-    other = Path(tempfile.gettempdir()) / f"mapjob-every-class-{os.getpid()}"
-    if not other.exists():
-        make_policy(other / "policy"), make_reward(other / "reward")
+    other = Path(other_models().name)
     folders = {"policy": other / "policy", "reward": other / "reward", role: folder}
     return specs(folders["policy"], folders["reward"], "chat", max_length=MAX_LENGTH)[role]
+
+
+@lru_cache(maxsize=1)
+def other_models() -> tempfile.TemporaryDirectory:
+    """A folder with a policy and a reward model beside which one is tried."""
+    from tests.fakes import make_policy, make_reward
+
+    folder = tempfile.TemporaryDirectory()
+    make_policy(Path(folder.name) / "policy")
+    make_reward(Path(folder.name) / "reward")
+    return folder
 
 
 MAX_LENGTH = 160
@@ -155,12 +164,18 @@ class Worker:
 
     def __init__(self):
         self._process: subprocess.Popen | None = None
+        self._folder = tempfile.TemporaryDirectory()  # for all that it writes, however it ends
 
     def ask(self, role: str, model_type: str, architecture: str) -> Outcome:
         """An outcome in any case: a process that ends, or takes too long, is one too."""
         if self._process is None:
             command = [sys.executable, "-m", "tests.golden.every_class", "work"]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            environment = {
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+                "TMPDIR": self._folder.name,
+            }
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
