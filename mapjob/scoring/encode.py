@@ -193,19 +193,23 @@ class Encoder:
         return text
 
     def _cut(self, rendered: Rendered, ids_of: dict[str, list[int]]) -> Encoded:
-        prompt, *dialogues = (ids_of[text] for text in rendered.texts)
+        # Where a reward model reads its reward: behind what the template wrote, which may end so already.
+        last = [] if self.spec.last_token is None else [self.spec.last_token]
+        whole = (ids_of[text] for text in rendered.texts)
+        prompt, *dialogues = (ids[:-1] if ids[-1:] == last else ids for ids in whole)
         start = min(_common_prefix(prompt, dialogue) for dialogue in dialogues)
-        limit = self.spec.scoring.max_length
+        limit = self.spec.scoring.max_length - len(last)
         longest = max(map(len, dialogues))
         if longest > limit and (self.spec.scoring.overlength == "drop" or start >= limit):
-            raise RowError(Reason.OVERLENGTH, f"{longest} tokens")
-        completions = [np.array(dialogue[start:limit], np.int32) for dialogue in dialogues]
+            raise RowError(Reason.OVERLENGTH, f"{longest + len(last)} tokens")
         # The very first token of a sequence has nothing before it that could predict it.
-        if any(len(completion) <= (start == 0) for completion in completions):
+        if any(len(dialogue[start:limit]) <= (start == 0) for dialogue in dialogues):
             raise RowError(Reason.EMPTY_COMPLETION, "a completion has no token to score")
         if len(dialogues) > 1 and all(dialogue[:limit] == dialogues[0][:limit] for dialogue in dialogues):
-            same = "the tokenizer writes" if longest <= limit else f"up to scoring.max_length ({limit}) there are"
+            most = self.spec.scoring.max_length
+            same = "the tokenizer writes" if longest <= limit else f"up to scoring.max_length ({most}) there are"
             raise RowError(Reason.IDENTICAL_TOKENS, f"{same} the same tokens for them")
+        completions = [np.array([*dialogue[start:limit], *last], np.int32) for dialogue in dialogues]
         shown = np.array(prompt[:start], np.int32)
         if self._first is not None and start:
             shown = self._first  # an empty prompt stays, so that the same tokens are scored

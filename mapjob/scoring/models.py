@@ -86,6 +86,8 @@ def load_model(
             device_map=map_to,
             **({"num_labels": 1} if is_open else {}),
         )
+        if files.code_allowed:
+            _fill_buffers(model)
     brought = {weight for adapter in adapters.values() for weight in adapter.whole_weights}
     if missing := sorted(name for name in info["missing_keys"] if name not in brought):
         raise ModelError(
@@ -106,6 +108,23 @@ def load_model(
     if arithmetic(files.dtype, device) == "float32":
         model = model.float()
     return model
+
+
+@torch.no_grad()
+def _fill_buffers(model: PreTrainedModel) -> None:
+    """Give buffers that are not among the weights (rotary angles) the values that the model's class computes for them.
+
+    transformers makes a model without values first, and then fills those buffers of its own classes only: in a class
+    that came with the model they hold whatever was in memory.
+    """
+    from accelerate import init_empty_weights  # slow to import, and few runs need it
+
+    with init_empty_weights(include_buffers=False):
+        computed = type(model)(deepcopy(model.config))
+    buffers, saved = dict(model.named_buffers()), computed.state_dict().keys()
+    for name, buffer in computed.named_buffers():
+        if name not in saved:
+            buffers[name].copy_(buffer)
 
 
 def network_of(model: PreTrainedModel) -> torch.nn.Module:
@@ -193,11 +212,11 @@ def adapter_active(model: PreTrainedModel, name: str | None) -> Iterator[None]:
 
 
 def forward_with_float32_head(
-    model: PreTrainedModel, head: torch.nn.Module, ids_1L: torch.Tensor
+    model: PreTrainedModel, head: torch.nn.Module, ids_1L: torch.Tensor, **more: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits of the model's own forward pass, last hidden states (1, L, H) of its network).
 
-    What the head makes of the states, and all that comes after it, is computed in float32.
+    What the head makes of the states, and all that comes after it, is computed in float32. more: for the forward pass.
     """
     exact = deepcopy(head)
     if hasattr(exact, "_hf_hook"):  # of a model that is spread over devices
@@ -211,7 +230,7 @@ def forward_with_float32_head(
         head.register_forward_hook(lambda _, given, output: exact(given[0].cpu().float()).to(output.device)),
     ]
     try:
-        logits = model(input_ids=ids_1L, use_cache=False).logits.float()
+        logits = model(input_ids=ids_1L, use_cache=False, **more).logits.float()
         if not states:  # it calls a part of its network, and not the whole (OPT)
             network_of(model)(input_ids=ids_1L, use_cache=False)
         return logits, states[0]

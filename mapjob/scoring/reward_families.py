@@ -12,6 +12,7 @@ OPENRLHF = ("RewardModel", "LLMForSequenceRegression")  # what its releases call
 # Names of a head with one number per token: OpenRLHF's (or config.json says its prefix), then those of models that were
 # trained with TRL's or LLaMA-Factory's value head.
 VALUE_HEADS = ("value_head", "v_head.summary", "v_head")
+AT_LAST_TOKEN = VALUE_HEADS[-1]  # what InternLM2's reward models call the head that they read at `last_token`
 ONE_REWARD = "give a reward model that makes one number of one answer: a sequence classification model with one label"
 
 
@@ -27,9 +28,11 @@ def reward_family(files: ModelFiles, name: str) -> Family:
         raise ModelError(what, where, ONE_REWARD)
     if architecture == "CriticModel":
         raise ModelError("a critic gives each token a value, and no answer a reward", where, ONE_REWARD)
-    if "reward_token_id" in config:
-        what = f"{architecture} reads its reward at a token of its own (reward_token_id) that no template writes"
-        raise ModelError(f"{what}, with code of its own", where, ONE_REWARD)
+    if (token := last_token(files)) is not None:
+        if files.adapter is None and value_head(files) == AT_LAST_TOKEN and not trained_at_eos(files):
+            return "value"
+        what = f"its reward is read at token {token} (reward_token_id), by a weight {AT_LAST_TOKEN} without an adapter"
+        raise ModelError(f"{what}, and that is not what is here", where, ONE_REWARD)
     if files.adapter is None and not architecture.endswith("ForSequenceClassification"):
         if value_head(files) is not None and _is_known(config.get("model_type")):
             return "value"
@@ -56,6 +59,11 @@ def value_head(files: ModelFiles) -> str | None:
     known = [prefix] if prefix else [*(["score"] if files.architecture in OPENRLHF else []), *VALUE_HEADS]
     shapes = files.shapes()
     return next((head for head in known if shapes.get(f"{head}.weight", [0])[0] == 1), None)
+
+
+def last_token(files: ModelFiles) -> int | None:
+    """The token that a reward model writes behind every text, and reads its value head at; None if there is none."""
+    return None if files.reward_token is not None else files.config.get("reward_token_id")
 
 
 def trained_at_eos(files: ModelFiles) -> bool:

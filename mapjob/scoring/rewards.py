@@ -1,7 +1,7 @@
 """Reward heads: which tokens' states a reward is read from, and the reward they make, in float32 or better.
 
-A plain head is transformers' sequence classification with one label. Other heads have a class each here, by family;
-code that comes with a model is never run for them.
+A plain head is transformers' sequence classification with one label. Other heads have a class each here, by family:
+what a model's own code makes of states is not taken from it, but compared with them.
 """
 
 from typing import Any, Protocol
@@ -53,14 +53,7 @@ class LinearHead:
         for tail in ([], [self._pad] * 2) if self._pad is not None else ([],):
             ids = np.concatenate([ids_L, np.array(tail, ids_L.dtype)])
             theirs, states_1LH = forward_with_float32_head(model, head, torch.from_numpy(ids).to(model.device)[None])
-            ours, theirs = self(states_1LH[:, self.tokens(ids)]).item(), theirs.item()
-            # A head that makes no number makes none of any row, and the rows say so.
-            if not np.isclose(ours, theirs, HEAD_TOLERANCE, HEAD_TOLERANCE, equal_nan=True):
-                raise ModelError(
-                    f"the model makes its reward in a way not known here ({theirs:.6g} is {ours:.6g} here)",
-                    spec.where,
-                    "report the architecture, so that its head can be added to scoring/rewards.py",
-                )
+            _compare(self(states_1LH[:, self.tokens(ids)]).item(), theirs.item(), spec)
 
     def tokens(self, ids_L: np.ndarray) -> list[int]:
         """Where transformers reads the reward of one unpadded sequence: its last token that is not the pad token.
@@ -122,7 +115,8 @@ class GatedObjectivesHead:
 
 
 class ValueHead:
-    """A linear head beside a language model, with one number per token, read at a text's last one.
+    """A linear head beside a language model, with one number per token, read at a text's last one (`last_token` in
+    models that have one).
 
     OpenRLHF's reward models (`trained_at_eos`) are trained on texts that end with EOS, without the line ends that a
     template writes behind it; where config.json says so, their rewards are standardised: (reward - mean) / std.
@@ -130,7 +124,8 @@ class ValueHead:
 
     def __init__(self, model: PreTrainedModel, spec: ScorerSpec):
         name, config = value_head(spec.files), spec.files.config
-        weights = _tensors(spec, (f"{name}.",))
+        head = getattr(model, name, None)  # of a class that came with the model; transformers' own have none
+        weights = head.state_dict(prefix=f"{name}.") if head is not None else _tensors(spec, (f"{name}.",))
         self._weight_H = weights[f"{name}.weight"][0].to(model.device).double()
         self._bias = weights.get(f"{name}.bias", torch.zeros(1)).to(model.device).double()
         is_standardised = config.get("normalize_reward") and "mean" in config
@@ -142,6 +137,17 @@ class ValueHead:
             self._line_ends = [
                 number for token, number in tokenizer.get_vocab().items() if _ends_line(tokenizer, token)
             ]
+        if head is not None:
+            self._check(model, head, spec)
+
+    @torch.inference_mode()
+    def _check(self, model: PreTrainedModel, head: nn.Linear, spec: ScorerSpec) -> None:
+        """Raises ModelError unless this gives the reward of the forward pass of the model's own class."""
+        size, last = model.get_input_embeddings().weight.shape[0], spec.encoding.last_token
+        ids_1L = torch.tensor([[*(i * 11 % size for i in range(1, 17)), last]], device=model.device)
+        mask_1L = torch.ones_like(ids_1L)
+        theirs, states_1LH = forward_with_float32_head(model, head, ids_1L, attention_mask=mask_1L)
+        _compare(self(states_1LH[:, -1:]).item(), theirs.item(), spec)
 
     def tokens(self, ids_L: np.ndarray) -> list[int]:
         if self._eos is None:
@@ -155,6 +161,17 @@ class ValueHead:
     def __call__(self, states_CNH: torch.Tensor) -> torch.Tensor:
         states_CH = states_CNH[:, 0].to(self._weight_H.device).double()
         return ((states_CH * self._weight_H).sum(1) + self._bias - self._mean) / self._std
+
+
+def _compare(ours: float, theirs: float, spec: ScorerSpec) -> None:
+    """Raises ModelError unless a reward made here is the model's own."""
+    # A head that makes no number makes none of any row, and the rows say so.
+    if not np.isclose(ours, theirs, HEAD_TOLERANCE, HEAD_TOLERANCE, equal_nan=True):
+        raise ModelError(
+            f"the model makes its reward in a way not known here ({theirs:.6g} is {ours:.6g} here)",
+            spec.where,
+            "report the architecture, so that its head can be added to scoring/rewards.py",
+        )
 
 
 def _ends_line(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

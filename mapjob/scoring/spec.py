@@ -10,7 +10,7 @@ from mapjob.corpus.plan import Corpus, Style
 from mapjob.errors import ConfigError, ModelError
 from mapjob.metrics.columns import COLLISION, UNCONDITIONAL
 from mapjob.scoring.model_files import ModelFiles, model_files
-from mapjob.scoring.reward_families import reward_family
+from mapjob.scoring.reward_families import last_token, reward_family
 
 SCHEMA_VERSION = 5
 Kind = Literal["logps", "rewards", "collision_logps"]
@@ -26,6 +26,7 @@ class EncodingSpec:
     markers: tuple[str, ...]  # what sanitize breaks up: the special tokens of every model; else empty
     with_prompt: bool = True  # False: behind the token that begins a text, for PPL(y)
     template_date: str | None = None  # the day that the chat template sees; None if it does not ask
+    last_token: int | None = None  # what every text ends with, if a reward model is read there
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -33,7 +34,8 @@ class EncodingSpec:
         code = {"code": self.files.code} if self.files.code else {}  # of the model, and of its tokenizer with it
         prompt = {} if self.with_prompt else {"with_prompt": False}
         day = {"template_date": self.template_date} if self.template_date else {}
-        return {**text, **code, **prompt, **day, **self.scoring.model_dump()}
+        last = {"last_token": self.last_token} if self.last_token is not None else {}
+        return {**text, **code, **prompt, **day, **last, **self.scoring.model_dump()}
 
     @property
     def key(self) -> str:
@@ -138,7 +140,8 @@ def scorer_specs(config: Config, corpus: Corpus, files: dict[str, ModelFiles]) -
         if style == "chat" and "tools" in corpus.reading.template:
             _check_tools(name, model)
         day = config.input.template_date.isoformat() if style == "chat" and model.asks_for_date else None
-        encoding = EncodingSpec(model, style, config.scoring, markers, template_date=day)
+        last = last_token(model) if is_reward(name) else None
+        encoding = EncodingSpec(model, style, config.scoring, markers, template_date=day, last_token=last)
         specs.append(ScorerSpec(name, "rewards" if is_reward(name) else "logps", model, encoding, corpus.identity))
     policy, wanted = specs[0], config.selection.scored_columns
     if wanted & set(UNCONDITIONAL):

@@ -131,10 +131,7 @@ REFUSED = {
     "PairRM": ({"ranker_type": "pairranker"}, "pair model"),
     "PairRM for transformers": ({"architectures": ["DebertaV2PairRM"]}, "pair model"),
     "critic": ({"architectures": ["CriticModel"]}, "critic"),
-    "InternLM2": (
-        {"architectures": ["InternLM2ForRewardModel"], "model_type": "internlm2", "reward_token_id": 92527},
-        "reward_token_id",
-    ),
+    "a token to read at, and no head": ({"reward_token_id": 77}, "reward_token_id"),
     "causal": ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM has no reward head"),
 }
 

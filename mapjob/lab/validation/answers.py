@@ -22,6 +22,7 @@ from mapjob.lab.world.tasks import grade
 from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
+from mapjob.scoring.reward_families import last_token
 from mapjob.scoring.scorers import make_scorer
 from mapjob.scoring.spec import EncodingSpec, ScorerSpec, is_reward, scorer_style
 from mapjob.store.run_folder import Manifest
@@ -46,7 +47,10 @@ class Scores:
     def __init__(self, name: str, model: Model, style: Style, scoring: Scoring):
         files = model_files(model, name)
         style = scorer_style(name, files.has_chat_template, style)
-        encoding = EncodingSpec(files, style, scoring.model_copy(update={"control_tokens": "keep"}), ())
+        last = last_token(files) if is_reward(name) else None
+        encoding = EncodingSpec(
+            files, style, scoring.model_copy(update={"control_tokens": "keep"}), (), last_token=last
+        )
         self._kind = "rewards" if is_reward(name) else "logps"
         self._encoder = Encoder(encoding, Corpus(Reading(), Columns(), style))
         self._scorer = make_scorer(ScorerSpec(name, self._kind, files, encoding, {}))
