@@ -7,7 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config.run import Selection
-from mapjob.corpus.plan import Plan
+from mapjob.corpus.plan import Plan, read_unit
+from mapjob.corpus.reader import read_records
+from mapjob.corpus.records import Record
+from mapjob.corpus.units import Unit
 from mapjob.selection.scored import ScoredUnits
 from mapjob.store.score_store import ScoreStore
 
@@ -15,6 +18,13 @@ from mapjob.store.score_store import ScoreStore
 def named(plan: Plan) -> Plan:
     """The plan with an id for every unit, without reading them."""
     return plan.with_ids({index: f"unit-{index}" for index in plan.unnamed})
+
+
+def completion_keys(plan: Plan, unit: Unit) -> list[list[int]]:
+    """Four per row: those of its completions, and others up to that."""
+    records = read_records(read_unit(unit), plan.corpus.reading)
+    keys = [record.completion_keys if isinstance(record, Record) else [] for record in records]
+    return [[*own, *range(4 * i, 4 * i + 4)][:4] for i, own in enumerate(keys)]
 
 
 def scored_units(
@@ -43,7 +53,7 @@ def scored_units(
         families = {
             "records": {
                 "pair_id": pa.array([None if reasons.get(i, [""])[0] == "null_field" else f"id {i}" for i in rows]),
-                "completion_keys": pa.array([[4 * i + side for side in range(4)] for i in rows], pa.list_(pa.uint64())),
+                "completion_keys": pa.array(completion_keys(plan, unit), pa.list_(pa.uint64())),
                 "prompt_key": pa.array([i.to_bytes(16, "big") for i in rows], pa.binary(16)),
                 "group": pa.nulls(len(rows), pa.string()),
                 "num_completions": pa.array([4] * len(rows), pa.int32()),

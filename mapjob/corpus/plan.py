@@ -215,6 +215,13 @@ def file_changed(unit: Unit) -> IncompleteError:
     return IncompleteError(what, unit.where, "run the same command again: it plans the file as it is now")
 
 
+def changed_unnoticed(unit: Unit) -> IncompleteError:
+    """Of a file whose mark is what it was: a storage may keep times of whole seconds, or times that a copy sets."""
+    what = "these rows are not those that were scored, though size and time of change of the file are as they were"
+    do = "write the file again, so that its time of change is another; then run the same command again"
+    return IncompleteError(what, unit.where, do)
+
+
 def _mean_characters(records: Sequence[Record]) -> float:
     """Of a row: its prompt once, and every completion."""
     texts = [text for record in records for text in (record.prompt, *record.completions)]

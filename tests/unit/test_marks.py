@@ -12,6 +12,7 @@ import pytest
 
 from mapjob.config.input import Input
 from mapjob.config.load import parse_config
+from mapjob.corpus import listing, marks
 from mapjob.corpus.marks import mark_now, mark_of
 from mapjob.corpus.plan import make_plan
 from mapjob.errors import IncompleteError
@@ -78,3 +79,18 @@ def test_texts_of_a_file_without_a_mark_are_published_only_if_they_are_those_tha
     write("fine")
     with pytest.raises(IncompleteError, match="the file changed after the run had planned it"):
         pick_rows(job, scored, ranking, np.arange(2))
+
+
+def test_texts_that_changed_in_a_file_of_the_same_mark_do_not_get_the_numbers_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over HTTP, or SFTP: sizes and times that say nothing."""
+    write("good")
+    monkeypatch.setattr(marks, "mark_of", lambda info: "3-Tue")
+    monkeypatch.setattr(listing, "mark_of", lambda info: "3-Tue")
+    models = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
+    tree = config_tree("memory://corpus", tmp_path / "out", *models)
+    run(parse_config(tree))
+    write("fine")
+    with pytest.raises(IncompleteError, match="these rows are not those that were scored"):
+        run(parse_config({**tree, "selection": {"alpha": 2.5}}))

@@ -33,8 +33,9 @@ OURS = [
 ]
 
 
-def rows_of(num: int, **more: Any) -> list[dict]:
-    return [{"prompt": f"p {i}", "chosen": f"c {i}", "rejected": f"r {i}", "number": i, **more} for i in range(num)]
+def rows_of(num: int, first: int = 0, **more: Any) -> list[dict]:
+    numbers = range(first, first + num)
+    return [{"prompt": f"p {i}", "chosen": f"c {i}", "rejected": f"r {i}", "number": i, **more} for i in numbers]
 
 
 def write(folder: Path, *files: list[dict] | pa.Table) -> str:
@@ -174,7 +175,7 @@ def test_a_selection_of_a_selection_of_a_selection_loses_no_column(tmp_path):
 
 
 def test_own_columns_that_some_files_lack_or_hold_in_another_type(tmp_path):
-    files = [rows_of(3, score=1), rows_of(3, score=1.5), rows_of(3, source="forum"), rows_of(3, score=None)]
+    files = [rows_of(3, score=1), rows_of(3, 3, score=1.5), rows_of(3, 6, source="forum"), rows_of(3, 9, score=None)]
     plan = make(write(tmp_path / "corpus", *files), rows_per_unit=2)
     (table,) = published(tmp_path, rank(scored_units(plan)))
     assert table.schema.field("score").type == pa.float64()
@@ -212,7 +213,7 @@ def test_own_columns_of_any_type_come_through(tmp_path, monkeypatch, column):
 
 
 def test_structs_that_differ_between_files_get_their_common_fields(tmp_path):
-    files = [rows_of(2, meta={"a": 1}), rows_of(2, meta={"b": "x", "a": 2}), rows_of(2, meta=None)]
+    files = [rows_of(2, meta={"a": 1}), rows_of(2, 2, meta={"b": "x", "a": 2}), rows_of(2, 4, meta=None)]
     plan = make(write(tmp_path / "corpus", *files))
     (table,) = published(tmp_path, rank(scored_units(plan)))
     values = [value for value in table["meta"].to_pylist() if value is not None]
