@@ -43,8 +43,13 @@ def _compare(newest: Manifest) -> Result:
     then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
     new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
-    gone, rows = len(then - now), sum(unit.num_rows for unit in new)
-    changed = f"{len(new)} new or changed units ({rows:,} rows), {gone} units no longer in the corpus"
+    gone, rows, unread = len(then - now), sum(unit.num_rows for unit in new), len(job.plan.unnamed)
+    most = "up to " if unread else ""  # what was not read may be what it was, in another file
+    changed = (
+        f"{len(new)} new or changed units ({rows:,} rows), {most if gone else ''}{gone} units no longer in the corpus"
+    )
     lines = [f"since the newest run: {changed if new or gone or lacking else 'nothing new'}"]
-    lines += [f"  {name}: {number} of {len(now)} units are not scored" for name, number in lacking.items()]
+    if unread:
+        lines.append(f"  {unread} units are in files that are new or changed: a run reads them, and scores what is new")
+    lines += [f"  {name}: {most}{number} units are not scored" for name, number in lacking.items()]
     return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": gone, "lacking": lacking}

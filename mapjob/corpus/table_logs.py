@@ -25,7 +25,8 @@ def refuse_tables(names: Iterable[str], path: str) -> None:
 
 def refuse_tables_above(fs: fsspec.AbstractFileSystem, folders: list[str], path: str) -> None:
     """Raises InputError if a folder or one of a few above it is such a table."""
-    top = 3 if fs.protocol == "hf" else 1  # below datasets/org/name, below the bucket
+    # Below datasets/org/name, below the server (https: and nothing come before it), below the bucket.
+    top = 3 if fs.protocol == "hf" or "http" in fs.protocol else 1
     above = set()
     for folder in folders:
         parts = folder.rstrip("/").split("/")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapjob.errors import ConfigError
-from mapjob.store.run_folder import FinishedRun, RunFolder
+from mapjob.store.run_folder import FinishedRun, RunFolder, where_it_is
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
@@ -34,7 +34,8 @@ class Output:
         """(finished runs in the order they finished, ids of the unfinished by name); reads every manifest once."""
         folders = [RunFolder(self.url, run_id) for run_id in self._storage.names("runs")]
         runs = [(folder, folder.read_manifest()) for folder in folders]
-        finished = [FinishedRun(folder, manifest) for folder, manifest in runs if manifest is not None]
+        here = [(folder, where_it_is(manifest, self.url)) for folder, manifest in runs if manifest is not None]
+        finished = [FinishedRun(folder, manifest) for folder, manifest in here]
         unfinished = [folder.run_id for folder, manifest in runs if manifest is None]
         return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
 

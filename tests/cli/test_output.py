@@ -74,6 +74,20 @@ def selected(run_path: str) -> dict[str, int]:
     return dict(zip(table["pair_id"].to_pylist(), table["rank"].to_pylist()))
 
 
+def test_status_of_an_output_that_was_moved_and_of_files_that_were_touched(
+    here: Mapjob, nightly: Path, tmp_path: Path
+) -> None:
+    run(load_config(nightly))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert "since the newest run: nothing new" in here("status", tmp_path / "moved").stdout
+    for file in (tmp_path / "corpus").iterdir():
+        file.touch()
+    said = here("status", tmp_path / "moved").stdout
+    assert "4 new or changed units (60 rows), up to 4 units no longer in the corpus" in said
+    assert "4 units are in files that are new or changed" in said
+    assert "policy: up to 4 units are not scored" in said
+
+
 def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pairs = "".join(json.dumps(row) + "\n" for row in make_pairs(12))

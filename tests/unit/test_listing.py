@@ -1,6 +1,9 @@
 """What lies under a path: every file is read, or counted and named; tables with a log are refused."""
 
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -219,3 +222,15 @@ def test_features_that_cannot_be_read_are_left_out_with_a_warning(caplog, writte
     caplog.clear()
     assert features_of(pa.schema([("a", pa.string())])) == {}
     assert not caplog.records
+
+
+def test_a_file_at_the_top_of_a_web_server_is_listed(tmp_path: Path) -> None:
+    """No host is asked that the address does not name: looking for tables above the file ends at the server."""
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.parquet"
+        (file,) = list_path(url).files
+        server.shutdown()
+    assert (file.url, file.name, file.size) == (url, "a.parquet", 4)
