@@ -181,7 +181,9 @@ def _score(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Ev
         with ScoringProgress(title, len(share), num_rows, events) as progress:
             for part in slices(share):
                 left, receipts = take_stored(part, scorers, job.families[RECORDS], job.store)
-                graph = score(job.config, job.plan.corpus, job.derived, scorers, left, cpus, spent.gpus) if left else ()
+                # A model of which the store has all rows is not loaded.
+                lacking = [scorer for scorer in scorers if any(scorer.name in item.missing for item in left)]
+                graph = score(job.config, job.plan.corpus, job.derived, lacking, left, cpus, spent.gpus) if left else ()
                 for receipt in chain(receipts, graph):
                     for name in receipt.costs.keys() - spent.total.costs.keys():
                         log.info(receipt.costs[name].engine)

@@ -16,6 +16,7 @@ import pytest
 import mapjob as api
 from mapjob.config.load import parse_config
 from mapjob.store.remote import filesystem
+from tests import without_ray
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward
 from tests.without_ray import run
 
@@ -214,6 +215,26 @@ def test_a_policy_that_is_new_is_scored_on_all_rows_and_the_reward_model_on_none
     second = again(world, other_shard_sizes(tmp_path, tmp_path), models=models)
     assert second["spent"]["scored_rows"] == NUM_PAIRS - len(BROKEN)
     assert second["spent"]["tokens"].keys() == {"policy"}
+
+
+def test_a_model_whose_rows_are_all_stored_is_not_loaded(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[list[str]] = []
+    score = without_ray.score
+
+    def watched(config: Any, corpus: Any, derived: Any, scorers: Any, *rest: Any) -> Any:
+        loaded.append([scorer.name for scorer in scorers])
+        return score(config, corpus, derived, scorers, *rest)
+
+    monkeypatch.setattr(without_ray, "score", watched)
+    world["selection"] = {"metric": "dcrm"}  # by edit distances, which are computed for every unit anew
+    again(world)
+    again(world, other_shard_sizes(tmp_path, tmp_path))
+    policy = make_policy(tmp_path / "other-policy", seed=9)
+    models = {**world["models"], "policy": {**world["models"]["policy"], "path": str(policy)}}
+    again(world, write(tmp_path / "third", rows_of(NUM_PAIRS), shards=5), models=models)
+    assert loaded == [["policy", "reward"], [], ["policy"]]
 
 
 def test_one_model_at_a_time_takes_the_same_rows_from_the_store(world: dict[str, Any], tmp_path: Path) -> None:
