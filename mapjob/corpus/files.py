@@ -60,7 +60,7 @@ def find_files(source: Input, output: str | None) -> CorpusFiles:
     corpus_files = tuple(replace(file, name=file.listed.url if several else file.listed.name) for file in corpus_files)
     corpus_files, heads = with_heads(corpus_files)
     if conversions.written:
-        known.keep(corpus_files)
+        known.keep(file for file in corpus_files if file.content is not None)
         notes.append(f"{count(conversions.written, 'file')} written as Parquet, once, to {conversions.folder}")
     by_url = dict(zip(sorted(chosen), corpus_files))
     corpus_files, empty = _without_empty(corpus_files)

@@ -100,8 +100,13 @@ class Plan:
         return replace(self, units=tuple(replace(u, id=ids.get(i, u.id)) for i, u in enumerate(self.units)))
 
     def keep(self, output: str) -> None:
-        """Write down what is known of its files and units now, so that another plan need not read them."""
-        KnownFiles(output).keep(self.files)
+        """Write down what is known of its files and units now, so that another plan need not read them.
+
+        Only of files with a unit that was read: reading it found the mark that the file had when it was listed, so
+        that its footer, which was read in between, is no other file's.
+        """
+        read = {unit.file for unit in self.units if unit.id}
+        KnownFiles(output).keep(file for file in self.files if file.path in read)
         KnownUnits(output, self.corpus.key).keep(self.units, self.rows_per_unit)
 
     @property

@@ -104,3 +104,14 @@ def test_nothing_new_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     keep(plan(corpus, tmp_path / "out"), tmp_path / "out")
     keep(plan(corpus, tmp_path / "out"), tmp_path / "out")
     assert len(list((tmp_path / "out" / "plans").iterdir())) == 2
+
+
+def test_a_file_that_was_replaced_between_its_listing_and_its_footer_is_not_known(
+    corpus: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    """Else its footer would be kept under the mark of the file that was listed, and used when that comes back."""
+    made = plan(corpus, tmp_path / "out")
+    made.with_ids({index: f"id-{index}" for index in range(3)}).keep(str(tmp_path / "out"))  # reading the others failed
+    opened.clear()
+    plan(corpus, tmp_path / "out")
+    assert sorted(opened) == ["part-1.parquet", "part-2.parquet"]
