@@ -23,16 +23,15 @@ CHANGED = 0.5  # a pace that differs by less is known well enough
 TRIAL = 384  # rows and columns of the matrices that a core is timed by
 
 
-def size_units(config: Config, models: Collection[ModelFiles]) -> Callable[[float], int]:
-    """A function from the mean characters of a row to the rows of a unit: what the run file says, or about a minute of
+def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable[[float], int]:
+    """What the run file says; or a function from the mean characters of a row to the rows of a unit: about a minute of
     the slowest scorer's actor, within 32 and 2,000.
 
     By what an earlier run into this output took per row (see `keep_pace`); before that by an estimate: operations of
     the layers, over what the device does.
     """
     if config.execution.rows_per_unit != "auto":
-        rows = config.execution.rows_per_unit
-        return lambda _: rows
+        return config.execution.rows_per_unit
 
     def rows_in_a_minute(characters: float) -> int:
         from mapjob.scoring.costs import token_cost  # with transformers, and few plans need it

@@ -237,6 +237,16 @@ def test_a_model_whose_rows_are_all_stored_is_not_loaded(
     assert loaded == [["policy", "reward"], [], ["policy"]]
 
 
+def test_another_size_of_units_cuts_files_anew_and_scores_nothing(world: dict[str, Any]) -> None:
+    first = again(world)
+    second = again(world, execution={**world["execution"], "rows_per_unit": 7})
+    assert len(second["units"]) > len(first["units"])
+    assert second["spent"]["scored_rows"] == 0
+    assert same_numbers(first, second)
+    third = again(world, execution={**world["execution"], "rows_per_unit": 7}, selection={"alpha": 2.5})
+    assert len(scores(third)) == len(scores(first))
+
+
 def test_one_model_at_a_time_takes_the_same_rows_from_the_store(world: dict[str, Any], tmp_path: Path) -> None:
     first = again(world)
     rows = rows_of(NUM_PAIRS) + rows_of(3, NUM_PAIRS)

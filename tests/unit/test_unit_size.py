@@ -64,7 +64,7 @@ def test_what_a_run_took_per_row_sizes_the_units_of_new_files(
 
 def test_a_number_in_the_run_file_is_taken_as_it_is(config: Config) -> None:
     execution = config.execution.model_copy(update={"rows_per_unit": 77})
-    assert size_units(config.model_copy(update={"execution": execution}), [])(1e9) == 77
+    assert size_units(config.model_copy(update={"execution": execution}), []) == 77
 
 
 def test_files_that_were_cut_keep_their_units_on_a_machine_of_another_speed(
