@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,17 @@ def name_units_here(job: Job) -> Job:
     if not job.plan.unnamed:
         return job
     records, ids = records_columns(job.plan.corpus), {}
-    job.store.declare(records.fingerprint, records.identity)
+    done = job.store.done(records.fingerprint)
     num_rows = sum(job.plan.units[index].num_rows for index in job.plan.unnamed)
     log.info(f"reading {num_rows:,} rows of files that are new or changed")
     for index in job.plan.unnamed:
         ids[index], table = identify(job.plan.units[index], job.plan.corpus)
-        job.store.commit(records.fingerprint, ids[index], table)
+        if ids[index] not in done:
+            job.store.declare(records.fingerprint, records.identity)
+            job.store.commit(records.fingerprint, ids[index], table)
     plan = job.plan.with_ids(ids)
-    plan.keep(job.config.output.path)
+    with suppress(ConfigError):  # whoever may only read the output reads the files again
+        plan.keep(job.config.output.path)
     return replace(job, plan=plan)
 
 

@@ -15,7 +15,9 @@ import pytest
 
 import mapjob as api
 from mapjob.config.load import parse_config
+from mapjob.errors import ConfigError
 from mapjob.store.remote import filesystem
+from mapjob.store.storage import Storage
 from tests import without_ray
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward
 from tests.without_ray import run
@@ -235,6 +237,20 @@ def test_a_model_whose_rows_are_all_stored_is_not_loaded(
     models = {**world["models"], "policy": {**world["models"]["policy"], "path": str(policy)}}
     again(world, write(tmp_path / "third", rows_of(NUM_PAIRS), shards=5), models=models)
     assert loaded == [["policy", "reward"], [], ["policy"]]
+
+
+def test_scores_of_touched_files_are_read_by_whoever_may_not_write_the_output(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = again(world)
+    before = scores(first)
+    touch(tmp_path / "corpus", tmp_path)
+
+    def refuse(storage: Storage, name: str, data: bytes) -> bool:
+        raise ConfigError("not allowed", name, "check the rights")
+
+    monkeypatch.setattr(Storage, "create", refuse)
+    assert scores(first) == before
 
 
 def test_another_size_of_units_cuts_files_anew_and_scores_nothing(world: dict[str, Any]) -> None:
