@@ -41,6 +41,10 @@ def plan(
     units = len(prepared.plan.units)
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
+    if new := len(prepared.plan.unnamed):
+        print(
+            f"{new} of them are of files that are new or changed: a run reads these, and scores only rows that are new"
+        )
     run_id = None if prepared.plan.unnamed else prepared.run_id  # it depends on what the new rows say
     finished = run_id is not None and prepared.run_folder.read_manifest() is not None
     state = "finished" if finished else "not written yet"

@@ -110,6 +110,12 @@ class Plan:
         KnownUnits(output, self.corpus.key).keep(self.units, self.rows_per_unit)
 
     @property
+    def rows_per_unit_by_name(self) -> dict[str, int]:
+        """By which files are cut, by name; those that are not named as ""."""
+        by_name = {file.name: self.rows_per_unit[file.path] for file in self.files}
+        return {"": self.largest_unit} | {name: n for name, n in by_name.items() if n != self.largest_unit}
+
+    @property
     def largest_unit(self) -> int:
         """Rows that a unit has at most, as files were cut."""
         return max(self.rows_per_unit.values())
@@ -133,14 +139,14 @@ class Plan:
 def make_plan(
     source: Input,
     policy_has_template: bool,
-    rows_per_unit: int | Callable[[float], int],
+    rows_per_unit: int | Callable[[str, float], int],
     limit: int | None = None,
     output: str | None = None,
 ) -> Plan:
     """Read footers and the first rows; decide reading and style; cut the corpus into units in file and row order.
 
-    rows_per_unit: at most; or a function that gives it from the mean characters of a row, and is asked only for files
-    that were not cut before. limit: keep the first so many rows of the corpus. output: where files that are no Parquet
+    rows_per_unit: at most; or a function of a file's name and the mean characters of a row, asked only for files that
+    were not cut before. limit: keep the first so many rows of the corpus. output: where files that are no Parquet
     are kept as such, once, and what is known of files and units; a unit that is new has no id yet. Raises ConfigError
     and InputError as its parts do.
     """
@@ -168,9 +174,14 @@ def make_plan(
     types = pa.schema([*fields, *(schema.field(name) for name in reading.template)])
     corpus = Corpus(reading, source.columns, style, tuple(fields.names), types)
     known = KnownUnits(output, corpus.key)
-    size = cache(lambda: rows_per_unit(_mean_characters(records)) if callable(rows_per_unit) else rows_per_unit)
-    cut_before = known.rows_per_unit if callable(rows_per_unit) else lambda _: None
-    by_file = {file.path: cut_before(file) or size() for file in files}
+    characters = cache(lambda: _mean_characters(records))
+
+    def size(file: SourceFile) -> int:
+        if not callable(rows_per_unit):
+            return rows_per_unit
+        return known.rows_per_unit(file) or rows_per_unit(file.name, characters())
+
+    by_file = {file.path: size(file) for file in files}
     units = tuple(known.name(unit) for unit in _limit(_cut_all(files, by_file), limit))
     num_files = len({unit.name for unit in units})
     notes, features = corpus_files.notes, corpus_files.features
@@ -209,10 +220,24 @@ def _cut_all(files: Sequence[SourceFile], rows_per_unit: Mapping[str, int]) -> I
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned."""
-    table = read_rows(unit.file, unit.start, unit.stop, columns)
-    if not unit.is_converted and mark_now(unit.file) != unit.identity:
+    table = read_unmarked(unit, columns)
+    if _has_changed(unit):
         raise file_changed(unit)
     return table
+
+
+def read_unmarked(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+    """As `read_unit`, for whoever compares the rows: whether the file changed is asked only if it cannot be read."""
+    try:
+        return read_rows(unit.file, unit.start, unit.stop, columns)
+    except InputError:
+        if _has_changed(unit):
+            raise file_changed(unit) from None
+        raise
+
+
+def _has_changed(unit: Unit) -> bool:
+    return not unit.is_converted and mark_now(unit.file) != unit.identity
 
 
 def file_changed(unit: Unit) -> IncompleteError:

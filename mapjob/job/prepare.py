@@ -156,9 +156,10 @@ def prepare_for_ranking(
         raise ConfigError(what, path_of(ran), "give the run file; the run that it makes can be ranked without models")
     limit = ran["limit"] if limit is None else limit
     models = recorded_models(config, ran["models"])
-    cut: int | Callable[[float], int] | str = config.execution.rows_per_unit
-    if isinstance(cut, str):  # files that were not cut before are cut as those of the run were
-        cut = lambda _: ran["corpus"]["rows_per_unit"]  # noqa: E731
+    cut: int | Callable[[str, float], int] | str = config.execution.rows_per_unit
+    if isinstance(cut, str):
+        sizes = ran["corpus"]["rows_per_unit"]
+        cut = lambda name, _: sizes.get(name, sizes[""])  # noqa: E731
     plan = _plan(config, models["policy"][HAS_TEMPLATE], cut, limit)
     families = recorded_families(config, plan.corpus, models)
     store = ScoreStore(config.output.path)
@@ -185,7 +186,7 @@ def name_units_here(job: Job) -> Job:
 
 
 def _plan(
-    config: Config, policy_has_template: bool, rows_per_unit: int | Callable[[float], int], limit: int | None
+    config: Config, policy_has_template: bool, rows_per_unit: int | Callable[[str, float], int], limit: int | None
 ) -> Plan:
     check_output_is_apart(config)
     plan = make_plan(config.input, policy_has_template, rows_per_unit, limit, config.output.path)

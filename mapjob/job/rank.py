@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import mapjob
 from mapjob.arrays import I64
 from mapjob.config.load import fingerprint, parse_config
 from mapjob.config.run import Signals
@@ -64,11 +65,9 @@ def check_scored(job: Job) -> None:
 def prepare_again(manifest: Manifest, do: str) -> Job:
     """The job of a finished run, without its models. Raises ConfigError if the corpus is not as it was; do: then."""
     job = prepare_for_ranking(parse_config(manifest["config"]), manifest)
-    if job.run_id != manifest["run_id"]:
-        is_same = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
-        why = "the corpus changed since this run"
-        if is_same:
-            why = "its files were renamed since this run, or another version of mapjob made it"
+    same_units = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
+    if not same_units or manifest["mapjob"] != mapjob.__version__:
+        why = "another version of mapjob made this run" if same_units else "the corpus changed since this run"
         raise ConfigError(f"{why}, so only its selected pairs can be read", path_of(manifest), do)
     return job
 

@@ -69,7 +69,7 @@ def run_job(
         log.warning(warning)
     log_file = Events(events)
     finished = None if job.plan.unnamed else job.run_folder.read_manifest()
-    if finished is None:
+    if finished is None or job.todo():  # also what a finished run has lost
         Storage(config.output.path).check_conditions()
         job = _read_and_score(job, spent, log_file)
         finished = job.run_folder.read_manifest()
@@ -142,7 +142,7 @@ def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
                 if not started:
                     events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
                     started = True
-                if job.run_folder.read_manifest() is None and (todo := job.todo()):
+                if todo := job.todo():
                     if not checked:
                         _check_models(job)
                         checked = True

@@ -3,6 +3,7 @@
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +19,14 @@ WORK_S = 60.0
 CHARACTERS_PER_TOKEN = 4.0
 UTILISATION = 0.4  # of the peak
 ON_A_CLUSTER = 312e12  # of an actor that this machine cannot look at: an A100
-PACE = "pace"  # of the table of seconds per row, by model
+PACE = "pace.1"  # of the table of seconds per row, by model
 CHANGED = 0.5  # a pace that differs by less is known well enough
 TRIAL = 384  # rows and columns of the matrices that a core is timed by
 
 
-def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable[[float], int]:
-    """What the run file says; or a function from the mean characters of a row to the rows of a unit: about a minute of
-    the slowest scorer's actor, within 32 and 2,000.
+def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable[[str, float], int]:
+    """What the run file says; or a function of a file's name and the mean characters of a row: about a minute of the
+    slowest scorer's actor, within 32 and 2,000 rows.
 
     By what an earlier run into this output took per row (see `keep_pace`); before that by an estimate: operations of
     the layers, over what the device does.
@@ -33,6 +34,7 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable
     if config.execution.rows_per_unit != "auto":
         return config.execution.rows_per_unit
 
+    @cache
     def rows_in_a_minute(characters: float) -> int:
         from mapjob.scoring.costs import token_cost  # with transformers, and few plans need it
 
@@ -44,7 +46,7 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable
         ]
         return SIZES[max(0, bisect_right(SIZES, WORK_S / max(*seconds, 1e-9)) - 1)]
 
-    return rows_in_a_minute
+    return lambda _, characters: rows_in_a_minute(characters)
 
 
 def keep_pace(output: str, scorers: Iterable[ScorerSpec], total: Total) -> None:

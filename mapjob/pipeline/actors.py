@@ -12,8 +12,8 @@ import pyarrow as pa
 import torch
 
 from mapjob.arrays import I64
-from mapjob.corpus.plan import Corpus, file_changed
-from mapjob.corpus.reader import read_records, read_rows
+from mapjob.corpus.plan import Corpus, file_changed, read_unmarked
+from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.corpus.units import Unit
 from mapjob.errors import InputError, RowError
@@ -107,7 +107,7 @@ class ReadAndEncode:
     def _read(self, unit: Unit) -> tuple[list[Record | RowError], pa.Table]:
         """The records and their row keys. Raises IncompleteError if these rows did not give the unit its id."""
         corpus = self._corpus
-        table = read_rows(unit.file, unit.start, unit.stop, corpus.own_columns)
+        table = read_unmarked(unit, corpus.own_columns)
         records = read_records(table, corpus.reading, corpus.columns)
         identity = identity_table(table, records, corpus.columns)
         if unit_id(identity) != unit.id:

@@ -24,6 +24,7 @@ VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     """The same units in the same files, column families and selection give the same id, and so find their run again.
+    A file that was touched may have other values in columns that are copied, so that it makes another run.
 
     families: name -> fingerprint, of the records and of every scorer.
     """
@@ -31,7 +32,7 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
         "mapjob": mapjob.__version__,
         "run_folder": RUN_FOLDER,
         "input": config.input.path,
-        "units": [(unit.id, unit.name, unit.start) for unit in plan.units],
+        "units": [(unit.id, unit.name, unit.start, unit.identity) for unit in plan.units],
         "families": families,
         "selection": config.selection.model_dump(mode="json"),
         "output_format": config.output_format,
@@ -56,7 +57,7 @@ def manifest(
             "num_files": plan.num_files,
             "num_units": len(plan.units),
             "num_rows": plan.num_rows,
-            "rows_per_unit": plan.largest_unit,
+            "rows_per_unit": plan.rows_per_unit_by_name,
             "converted": sorted({PurePath(unit.file).name for unit in plan.units if unit.is_converted}),
         },
         "fingerprints": families,

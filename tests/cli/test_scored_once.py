@@ -285,3 +285,28 @@ def test_two_files_of_the_same_rows_are_scored_once(world: dict[str, Any], tmp_p
     assert first["spent"]["scored_rows"] == NUM_PAIRS - len(BROKEN)
     assert first["counts"]["rows"] == NUM_PAIRS * 5 // 4
     assert first["counts"]["by_reason"]["duplicate"] == NUM_PAIRS // 4 - 1
+
+
+def test_a_column_that_is_copied_and_changes_makes_another_selection_and_scores_nothing(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    first = again(world)
+    rows = [{**row, "source": "elsewhere"} for row in rows_of(NUM_PAIRS)]
+    write(tmp_path / "corpus", rows, row_group_size=25)
+    second = again(world)
+    assert second["spent"]["scored_rows"] == 0
+    assert second["run_id"] != first["run_id"]
+    (file,) = (tmp_path / "out" / "runs" / second["run_id"] / "selected").iterdir()
+    assert set(pq.read_table(file)["source"].to_pylist()) == {"elsewhere"}
+    assert same_numbers(first, second)
+
+
+def test_what_a_finished_run_has_lost_is_scored_again(world: dict[str, Any], tmp_path: Path) -> None:
+    first = again(world)
+    before = scores(first)
+    file = next((tmp_path / "out" / "scores" / first["fingerprints"]["policy"]).glob("*.parquet"))
+    file.unlink()
+    second = again(world)
+    assert second["run_id"] == first["run_id"]
+    assert file.exists()
+    assert [row["pair_id"] for row in scores(second)] == [row["pair_id"] for row in before]

@@ -1,11 +1,13 @@
 """execution.rows_per_unit: auto: about a minute of one actor's work, within 32 and 2,000 rows."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mapjob as api
 from mapjob.config.load import parse_config
 from mapjob.config.run import Config
 from mapjob.job import unit_size
@@ -29,6 +31,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return parse_config(tree)
 
 
+def rows_of(size: int | Callable[[str, float], int], characters: float) -> int:
+    assert callable(size)
+    return size("a.parquet", characters)
+
+
 def with_speed(monkeypatch: pytest.MonkeyPatch, flop_per_s: float) -> None:
     monkeypatch.setattr(unit_size, "_flop_per_s", lambda *_: flop_per_s)
 
@@ -41,7 +48,7 @@ def test_the_largest_size_that_a_minute_has_room_for(
     flop_of_a_row = 2.0 * max(map(token_cost, files)) * 1000 / 4
     with_speed(monkeypatch, flop_of_a_row * (rows_in_a_minute + 0.5) / 60)
     expected = max([size for size in SIZES if size <= rows_in_a_minute], default=SIZES[0])
-    assert size_units(config, files)(1000) == expected
+    assert rows_of(size_units(config, files), 1000) == expected
 
 
 def test_what_a_run_took_per_row_sizes_the_units_of_new_files(
@@ -51,15 +58,15 @@ def test_what_a_run_took_per_row_sizes_the_units_of_new_files(
     with_speed(monkeypatch, 1.0)
     specs = prepare(config).scorers
     files = [spec.files for spec in specs]
-    assert size_units(config, files)(1000) == SIZES[0]
+    assert rows_of(size_units(config, files), 1000) == SIZES[0]
     total = Total()
     for name, seconds in (("policy", 1.0), ("reward", 60.0 * 100 / 600)):
         cost = Cost(1, seconds, 0.0, 0.0, "")
         total.add(Receipt("unit", 100, {name: {}}, {name: cost}, {name: 100}))
     keep_pace(config.output.path, specs, total)
-    assert size_units(config, files)(1000) == 500
+    assert rows_of(size_units(config, files), 1000) == 500
     keep_pace(config.output.path, specs, total)
-    assert len(list((tmp_path / "out" / "plans").glob("pace-*"))) == 1
+    assert len(list((tmp_path / "out" / "plans").glob("pace*"))) == 1
 
 
 def test_a_number_in_the_run_file_is_taken_as_it_is(config: Config) -> None:
@@ -72,11 +79,11 @@ def test_files_that_were_cut_keep_their_units_on_a_machine_of_another_speed(
 ) -> None:
     with_speed(monkeypatch, 1.0)
     first = run(config)
-    assert first["corpus"]["rows_per_unit"] == 32
+    assert first["corpus"]["rows_per_unit"] == {"": 32}
     assert first["corpus"]["num_units"] == len(first["units"]) > 3
     with_speed(monkeypatch, 1e18)
     assert [unit.id for unit in prepare(config).plan.units] == first["units"]
-    for file in (Path(config.output.path) / "plans").glob("pace-*"):
+    for file in (Path(config.output.path) / "plans").glob("pace*"):
         file.unlink()
     rows = pa.Table.from_pylist(make_pairs(200)[100:])
     pq.write_table(rows, Path(str(config.input.path)) / "more.parquet")
@@ -88,3 +95,26 @@ def test_files_that_were_cut_keep_their_units_on_a_machine_of_another_speed(
         file.unlink()
     second = run(config)
     assert second["spent"]["scored_rows"] == 100
+
+
+def test_a_run_whose_files_are_cut_by_several_sizes_is_ranked_again_without_what_is_known(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", make_pairs(100))
+    config = config.model_copy(
+        update={
+            "input": config.input.model_copy(update={"path": str(corpus)}),
+            "output": config.output.model_copy(update={"path": str(tmp_path / "out")}),
+        }
+    )
+    with_speed(monkeypatch, 1.0)
+    run(config)
+    for file in (tmp_path / "out" / "plans").glob("pace*"):
+        file.unlink()
+    pq.write_table(pa.Table.from_pylist(make_pairs(200)[100:]), corpus / "part-9.parquet")
+    with_speed(monkeypatch, 1e18)
+    second = run(config)
+    assert set(second["corpus"]["rows_per_unit"].values()) == {32, 2000}
+    for file in (tmp_path / "out" / "plans").iterdir():
+        file.unlink()
+    assert len(api.load_scores(str(tmp_path / "out"))) == second["counts"]["ranked"]
