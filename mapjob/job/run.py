@@ -175,12 +175,13 @@ def _score(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Ev
 
     if len(todo) < len(job.plan.units):
         log.info(f"{len(job.plan.units) - len(todo)} units are already scored, {len(todo)} are not")
+    before = {scorer.name: job.store.done(scorer.fingerprint) for scorer in job.scorers}
     for scorers, share in passes(job.config.execution.schedule, job.derived, job.scorers, todo):
         title = " + ".join(s.name for s in scorers) or "reading"
         num_rows = sum(item.unit.num_rows for item in share)
         with ScoringProgress(title, len(share), num_rows, events) as progress:
             for part in slices(share):
-                left, receipts = take_stored(part, scorers, job.families[RECORDS], job.store)
+                left, receipts = take_stored(part, scorers, job.families[RECORDS], job.store, before)
                 # A model of which the store has all rows is not loaded.
                 lacking = [scorer for scorer in scorers if any(scorer.name in item.missing for item in left)]
                 graph = score(job.config, job.plan.corpus, job.derived, lacking, left, cpus, spent.gpus) if left else ()

@@ -1,10 +1,10 @@
 """Rows that were scored in another unit: found by their keys, so that only new rows meet a model.
 
-The store is read once per scorer and pass, from start to end; what is held are the keys of the pass's units and the
-columns of the rows that were found, never the store.
+What the store held when a run began to score is read once per scorer and pass, from start to end. What is held are the
+keys of the pass's units and the columns of the rows that were found, never the store.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,17 +21,19 @@ Keys = npt.NDArray[np.bytes_]  # (N,), of 16 bytes
 
 
 def take_stored(
-    todo: Sequence[Todo], scorers: Sequence[ScorerSpec], records: str, store: ScoreStore
+    todo: Sequence[Todo], scorers: Sequence[ScorerSpec], records: str, store: ScoreStore, before: Mapping[str, set[str]]
 ) -> tuple[list[Todo], list[Receipt]]:
     """(what is left to do, with the columns of rows that another unit has; receipts of units that were completed so).
 
-    records: the fingerprint under which the store has the row keys of these units.
+    records: the fingerprint under which the store has the row keys of these units. before: ids of the units to look in,
+    by scorer: those that were there when the run began, or each pass would read what the passes before it wrote.
     """
     left, reasons = list(todo), dict[int, dict[str, dict[str, int]]]()
     for spec in scorers:
         indices = [index for index, item in enumerate(left) if spec.name in item.missing]
         units = [left[index].unit for index in indices]
-        for index, table in zip(indices, _find([unit.id for unit in units], records, spec.fingerprint, store)):
+        of_units = _find([unit.id for unit in units], records, spec.fingerprint, store, before[spec.name])
+        for index, table in zip(indices, of_units):
             item = left[index]
             if table.num_rows == item.unit.num_rows:
                 store.commit(spec.fingerprint, item.unit.id, table)
@@ -44,19 +46,20 @@ def take_stored(
     return [item for item in left if item.missing], receipts
 
 
-def _find(unit_ids: Sequence[str], records: str, fingerprint: str, store: ScoreStore) -> list[pa.Table]:
+def _find(
+    unit_ids: Sequence[str], records: str, fingerprint: str, store: ScoreStore, before: set[str]
+) -> list[pa.Table]:
     """Of each unit the columns of its rows that other units have under this fingerprint, with their `row`, ascending.
 
     Rows that are no record have a reason and no score; they are among them where all others are.
     """
-    done = sorted(store.done(fingerprint)) if unit_ids else []
-    if not done:
+    if not unit_ids or not before:
         return [pa.table({"row": pa.array([], pa.int32())})] * len(unit_ids)
     units = [table.select(["row_key", "reason", "detail"]) for table in store.read_all(records, unit_ids)]
     rows = [np.flatnonzero(table["row_key"].is_valid()) for table in units]
     keys = [_as_keys(table["row_key"]) for table in units]
     wanted = np.unique(np.concatenate(keys))
-    stored, where = _collect(wanted, store, fingerprint, done)
+    stored, where = _collect(wanted, store, fingerprint, sorted(before))
     return [_of_unit(*unit, stored, where[_index(wanted, unit[2])]) for unit in zip(units, rows, keys)]
 
 
@@ -69,7 +72,8 @@ def _collect(wanted: Keys, store: ScoreStore, fingerprint: str, done: Sequence[s
         is_new = (index >= 0) & (where[index] < 0)
         index, first = np.unique(index[is_new], return_index=True)
         where[index] = num_rows + np.arange(len(index))
-        parts.append(table.take(pa.array(rows[is_new][first])))
+        if len(index) or not parts:  # the first one for its columns
+            parts.append(table.take(pa.array(rows[is_new][first])))
         num_rows += len(index)
         if num_rows == len(wanted):
             break

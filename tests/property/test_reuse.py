@@ -48,7 +48,10 @@ def test_rows_are_taken_as_a_dictionary_would(before: list[list[bytes | None]], 
             put(store, "records", f"new-{i}", unit)
         known = {key for unit in before for key in unit if key is not None}
         todo = [Todo(Unit(f"new-{i}", "file", 0, len(unit)), ("policy",)) for i, unit in enumerate(now)]
-        left, receipts = take_stored(todo, [SCORER], "records", store)
+        put(store, "policy", "of-this-run", [KEYS[0]])
+        left, receipts = take_stored(
+            todo, [SCORER], "records", store, {"policy": {f"old-{i}" for i in range(len(before))}}
+        )
 
         any_hit = any(key in known for unit in now for key in unit)
         is_complete = [any_hit and all(key is None or key in known for key in unit) for unit in now]
