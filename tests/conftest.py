@@ -128,3 +128,14 @@ def reach_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str, key: str, secret: s
 def forget_filesystems() -> None:
     filesystem.cache_clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def modules_cache(tmp_path_factory):
+    """Where transformers copies code to that comes with a model: one folder, since a process imports from one."""
+    folder = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_MODULES_CACHE", folder)
+        for module in ("transformers.utils", "transformers.dynamic_module_utils"):  # this process read it long ago
+            patch.setattr(f"{module}.HF_MODULES_CACHE", folder)
+        yield

@@ -1,7 +1,6 @@
 """Reward models that are read at a token behind the text (InternLM2's), against their authors' rule in float64."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from mapjob.scoring.spec import ScorerSpec
 from tests.fakes import make_policy, make_tokenizer
 from tests.golden.in_process import CORPUS, columns, encode, read, specs
 
+pytestmark = pytest.mark.usefixtures("modules_cache")
 CPU = torch.device("cpu")
 TOKEN = 77
 SIGNS = torch.tensor([1.0, -1.0]).repeat(16)
@@ -55,17 +55,6 @@ class TokenModel(LlamaPreTrainedModel):
         ends = attention_mask.cumsum(1).argmax(1)[:, None]
         return SequenceClassifierOutputWithPast(logits=SCALE * values.gather(1, ends))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where transformers copies code to that comes with a model: a folder of these tests."""
-    folder = str(tmp_path_factory.mktemp("modules"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_MODULES_CACHE", folder)
-        for module in ("transformers.utils", "transformers.dynamic_module_utils"):
-            patch.setattr(f"{module}.HF_MODULES_CACHE", folder)
-        yield
 
 
 def make_folder(folder: Path, template_end: str = "", **config: Any) -> Path:

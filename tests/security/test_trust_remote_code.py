@@ -1,7 +1,7 @@
 """Code that comes with a model runs when the run file and the command line both allow it, and then in the workers."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,19 +23,9 @@ from tests.fakes import config_tree, make_pairs, write_corpus
 from tests.security.own_code import change, with_own_code
 from tests.without_ray import score_all
 
+pytestmark = pytest.mark.usefixtures("modules_cache")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SANITIZE = {"max_length": 512, "control_tokens": "sanitize"}  # a plan reads the tokenizers then
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where transformers copies such code to: a folder of these tests, one since a process imports from one."""
-    folder = str(tmp_path_factory.mktemp("modules"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_MODULES_CACHE", folder)
-        for module in ("transformers.utils", "transformers.dynamic_module_utils"):  # this process read it long ago
-            patch.setattr(f"{module}.HF_MODULES_CACHE", folder)
-        yield
 
 
 @pytest.fixture(autouse=True)

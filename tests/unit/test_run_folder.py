@@ -111,7 +111,7 @@ def test_runs_of_one_second_keep_their_order(tmp_path):
     """Another alpha ranks in less than a second."""
     names = [f"map-{i}" for i in (5, 3, 9, 1, 7)]
     for name in names:
-        RunFolder(str(tmp_path), name).commit({})
+        RunFolder(str(tmp_path), name).commit({"config": {}})
     finished, unfinished = Output(str(tmp_path)).list_runs()
     assert [run.folder.run_id for run in finished] == names
     assert unfinished == []
