@@ -98,7 +98,7 @@ def _listing(path: str, url: str) -> Listing:
     if info is not None and info != "directory":
         parent, _, name = root.rpartition("/")
         refuse_tables_above(fs, [parent], path)
-        file = _listed(fs, root, name, form_of(name) or "parquet", None)
+        file = _list_file(fs, root, name, form_of(name) or "parquet", None)
         return Listing(path, _url(fs, parent), "file", (file,), {}, False)
     if info == "directory" or not any(mark in root for mark in GLOB_MARKS):
         names, links = _below(fs, root) if info else ({}, [])
@@ -139,8 +139,8 @@ def _below(fs: fsspec.AbstractFileSystem, root: str) -> tuple[Infos, list[str]]:
         names, links = walk(root)
         return dict.fromkeys(names), links
     prefix = root.rstrip("/") + "/"
-    found = fs.find(root, detail=True, **fresh(fs))
-    return {name.removeprefix(prefix): found[name] for name in sorted(found) if found[name]["type"] != "directory"}, []
+    infos = fs.find(root, detail=True, **fresh(fs))
+    return {name.removeprefix(prefix): infos[name] for name in sorted(infos) if infos[name]["type"] != "directory"}, []
 
 
 def _matches(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> tuple[Infos, list[str]]:
@@ -163,7 +163,7 @@ def _matches(fs: fsspec.AbstractFileSystem, root: str, pattern: str) -> tuple[In
     return {name: files[name] for name in (once(prefix, files) if is_local else sorted(files))}, sorted(links)
 
 
-def _listed(fs: fsspec.AbstractFileSystem, path: str, name: str, form: Form, info: Info | None) -> Listed:
+def _list_file(fs: fsspec.AbstractFileSystem, path: str, name: str, form: Form, info: Info | None) -> Listed:
     """A file as its storage lists it; the storage is asked once more if the listing gives no mark."""
     mark = None if info is None else mark_of(info)
     if mark is None:
@@ -201,11 +201,11 @@ def _sort(
         elif _is_hidden(name):
             passed_over.setdefault("hidden file", []).append(name)
         elif (form := form_of(name)) is not None:
-            read.append(_listed(fs, f"{root.rstrip('/')}/{name}", name, form, infos[name]))
+            read.append(_list_file(fs, f"{root.rstrip('/')}/{name}", name, form, infos[name]))
         else:
             unknown.append(name)
     if kind == "glob" and not read:  # a glob may mean files that are called anything
-        read = [_listed(fs, f"{root.rstrip('/')}/{name}", name, "parquet", infos[name]) for name in unknown]
+        read = [_list_file(fs, f"{root.rstrip('/')}/{name}", name, "parquet", infos[name]) for name in unknown]
         unknown = []
     for name in unknown:
         ending = os.path.splitext(name.rpartition("/")[2])[1]

@@ -222,7 +222,7 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned."""
     table = read_unmarked(unit, columns)
     if _has_changed(unit):
-        raise file_changed(unit)
+        raise error_of_change(unit)
     return table
 
 
@@ -232,7 +232,7 @@ def read_unmarked(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
         return read_rows(unit.file, unit.start, unit.stop, columns)
     except InputError:
         if _has_changed(unit):
-            raise file_changed(unit) from None
+            raise error_of_change(unit) from None
         raise
 
 
@@ -240,12 +240,12 @@ def _has_changed(unit: Unit) -> bool:
     return not unit.is_converted and mark_now(unit.file) != unit.identity
 
 
-def file_changed(unit: Unit) -> IncompleteError:
+def error_of_change(unit: Unit) -> IncompleteError:
     what = "the file changed after the run had planned it"
     return IncompleteError(what, unit.where, "run the same command again: it plans the file as it is now")
 
 
-def changed_unnoticed(unit: Unit) -> IncompleteError:
+def error_of_unnoticed_change(unit: Unit) -> IncompleteError:
     """Of a file whose mark is what it was: a storage may keep times of whole seconds, or times that a copy sets."""
     what = "these rows are not those that were scored, though size and time of change of the file are as they were"
     do = "write the file again, so that its time of change is another; then run the same command again"

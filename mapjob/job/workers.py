@@ -30,15 +30,15 @@ def name_units(job: Job, ids: dict[int, str], cpus: float, gpus: float) -> Job:
     plan, records = job.plan.with_ids(ids), records_columns(job.plan.corpus)
     todo = [Todo(replace(plan.units[index], id=str(index)), (RECORDS,)) for index in plan.unnamed]
     job.store.declare(records.fingerprint, records.identity)
-    num_rows, kept = sum(item.unit.num_rows for item in todo), time.monotonic()
+    num_rows, written_at = sum(item.unit.num_rows for item in todo), time.monotonic()
     with ScoringProgress("reading", len(todo), num_rows, Events(), noun="rows") as progress:
         for part in slices(todo):
             for receipt in graph.identify(job.config, plan.corpus, records, part, cpus, gpus):
                 ids[int(receipt.unit_id)] = receipt.named
                 progress.add(receipt)
-            if time.monotonic() - kept > KEEP_EVERY_S:
+            if time.monotonic() - written_at > KEEP_EVERY_S:
                 plan.with_ids(ids).keep(job.config.output.path)
-                kept = time.monotonic()
+                written_at = time.monotonic()
     plan = plan.with_ids(ids)
     plan.keep(job.config.output.path)
     return replace(job, plan=plan)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from mapjob.arrays import I64
-from mapjob.corpus.plan import Corpus, file_changed, read_unmarked
+from mapjob.corpus.plan import Corpus, error_of_change, read_unmarked
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record
 from mapjob.corpus.units import Unit
@@ -111,7 +111,7 @@ class ReadAndEncode:
         records = read_records(table, corpus.reading, corpus.columns)
         identity = identity_table(table, records, corpus.columns)
         if unit_id(identity) != unit.id:
-            raise file_changed(unit)
+            raise error_of_change(unit)
         return records, identity.select(["row_key"])
 
     def _rows_to_encode(self, todo: Todo) -> dict[str, I64]:

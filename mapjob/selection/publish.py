@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
-from mapjob.corpus.plan import Plan, changed_unnoticed, file_changed, read_unit
+from mapjob.corpus.plan import Plan, error_of_change, error_of_unnoticed_change, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
@@ -98,7 +98,7 @@ def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.T
     sides = zip((record.completion_keys for record in records), pairs.chosen, pairs.rejected)
     keys = [[completion_keys[side] for side in of_row] for completion_keys, *of_row in sides]
     if not np.array_equal(np.array(keys, np.uint64).reshape(-1, 2), pairs.content_key):
-        raise file_changed(source) if source.identity is None else changed_unnoticed(source)
+        raise error_of_change(source) if source.identity is None else error_of_unnoticed_change(source)
     if texts.output_format == "columns":
         # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
         for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):
