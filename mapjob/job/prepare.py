@@ -1,14 +1,18 @@
-"""A run file, or a finished run, with its corpus and its models: what is known before a model is loaded."""
+"""A run file, or a finished run, with its corpus and its models: what is known before a model is loaded; units that are
+new are read for their ids.
+"""
 
 import copy
+import gc
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mapjob.config.load import apply_overrides, load_config, parse_config
 from mapjob.config.run import WITH_ALPHA, Config
@@ -17,6 +21,7 @@ from mapjob.corpus.plan import Plan, describe_plan, make_plan
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.job.unit_size import size_units
+from mapjob.pipeline.progress import Events
 from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import RECORDS, DerivedColumns, derived_columns, identify, records_columns
 from mapjob.scoring.recorded import HAS_TEMPLATE, Record, record, recorded_families, recorded_models
@@ -28,8 +33,13 @@ from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 RunFile = Config | dict[str, Any] | str  # its path, its content, or a Config
 Source = RunFile  # or the path of an output or run folder
+
+# A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
+UNITS_PER_PASS = 2_000
+KEEP_EVERY_S = 60.0
 
 SCORED_BY = ("input", "models", "scoring", "execution", "output")  # keys that another ranking of a run leaves alone
 
@@ -164,6 +174,41 @@ def prepare_for_ranking(
     families = recorded_families(config, plan.corpus, models)
     store = ScoreStore(config.output.path)
     return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit))
+
+
+def name_units(job: Job, ids: dict[int, str], cpus: float, gpus: float) -> Job:
+    """The job with an id for every unit: workers read those that have none, and put their records.
+
+    ids: by index of the unit, of those that are named by now; grows. What is known is written down at times, and at the
+    end. Raises as `graph.identify` does.
+    """
+    from mapjob.pipeline import graph  # Ray is slow to import
+    from mapjob.pipeline.progress import ScoringProgress
+
+    plan, records = job.plan.with_ids(ids), records_columns(job.plan.corpus)
+    todo = [Todo(replace(plan.units[index], id=str(index)), (RECORDS,)) for index in plan.unnamed]
+    job.store.declare(records.fingerprint, records.identity)
+    num_rows, written_at = sum(item.unit.num_rows for item in todo), time.monotonic()
+    with ScoringProgress("reading", len(todo), num_rows, Events(), noun="rows") as progress:
+        for part in slices(todo):
+            for receipt in graph.identify(job.config, plan.corpus, records, part, cpus, gpus):
+                ids[int(receipt.unit_id)] = receipt.named
+                progress.add(receipt)
+            if time.monotonic() - written_at > KEEP_EVERY_S:
+                plan.with_ids(ids).keep(job.config.output.path)
+                written_at = time.monotonic()
+    plan = plan.with_ids(ids)
+    plan.keep(job.config.output.path)
+    return replace(job, plan=plan)
+
+
+def slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """So many at a time that a graph of theirs leaves no memory behind."""
+    for start in range(0, len(items), UNITS_PER_PASS):
+        part = items[start : start + UNITS_PER_PASS]
+        yield part
+        if len(part) == UNITS_PER_PASS:
+            gc.collect()  # a finished graph holds itself in reference cycles
 
 
 def name_units_here(job: Job) -> Job:

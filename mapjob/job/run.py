@@ -17,14 +17,15 @@ from mapjob.job.prepare import (
     Source,
     describe,
     find_warnings,
+    name_units,
     prepare,
     prepare_for_ranking,
     read_config,
     read_source,
+    slices,
 )
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
 from mapjob.job.unit_size import keep_pace
-from mapjob.job.workers import name_units, slices
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
 from mapjob.pipeline.stages import Todo, passes

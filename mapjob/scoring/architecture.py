@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from mapjob.errors import ModelError
 from mapjob.escaping import first_line
-from mapjob.scoring.costs import token_cost
+from mapjob.scoring.costs import model_config, token_cost
 from mapjob.scoring.model_files import ModelFiles
 from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.reward_families import reward_family
@@ -20,8 +20,13 @@ def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
     """Raises ModelError when this model can be made neither by transformers nor by code of its own that is allowed."""
     where = files.where(name)
     try:
-        token_cost(files)
+        model_config(files)
     except Exception as error:  # noqa: BLE001 (configurations check themselves, each in its own way)
+        what = f"config.json is no configuration of {files.architecture}: {first_line(error)}"
+        raise ModelError(what, where, "check the folder, or give a model of another architecture") from None
+    try:
+        token_cost(files)
+    except (AttributeError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         what = f"config.json does not say the sizes of its layers ({files.architecture}): {first_line(error)}"
         raise ModelError(what, where, "give a model of another architecture") from None
     # Only the workers run a model's own code, so here its name has to do.

@@ -29,6 +29,11 @@ def reward_family(files: ModelFiles, name: str) -> Family:
     if architecture == "CriticModel":
         raise ModelError("a critic gives each token a value, and no answer a reward", where, ONE_REWARD)
     if (token := last_token(files)) is not None:
+        if (
+            "polar" in files.path.rstrip("/").rpartition("/")[2].lower()
+        ):  # all else in its files is as in InternLM2's reward models
+            what = "POLAR says how near an answer is to a reference answer, and a preference pair has none"
+            raise ModelError(what, where, f"{ONE_REWARD}; if it is no POLAR, rename the folder")
         if files.adapter is None and value_head(files) == AT_LAST_TOKEN and not trained_at_eos(files):
             return "value"
         what = f"its reward is read at token {token} (reward_token_id), by a weight {AT_LAST_TOKEN} without an adapter"

@@ -185,3 +185,12 @@ def test_the_token_is_part_of_what_rewards_are_kept_under(tmp_path):
 def test_a_policy_has_no_such_token(tmp_path):
     folder = make_folder(tmp_path / "reward")
     assert specs(folder, folder, "chat")["policy"].encoding.last_token is None
+
+
+def test_polar_is_refused_by_its_name(tmp_path):
+    """It needs a reference answer, and its files are those of a reward model that is read at a token of its own."""
+    policy = make_policy(tmp_path / "policy")
+    for name in ("POLAR-7B", "my-polar"):
+        reward = make_folder(tmp_path / name)
+        with pytest.raises(ModelError, match="reference answer"):
+            specs(policy, reward, "chat")

@@ -30,7 +30,7 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A run in slices of three units, and its events beside it."""
     output = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mapjob.job.workers.UNITS_PER_PASS", 3)
+        patch.setattr("mapjob.job.prepare.UNITS_PER_PASS", 3)
         return output, run_job(world.config(output, **SMALL_UNITS), events=str(output.parent / "events.jsonl"))
 
 
