@@ -12,6 +12,7 @@ import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.metrics.columns import Column
+from mapjob.metrics.elementary import log, log1p
 from mapjob.metrics.statistics import sigmoid
 
 LOWER = -2.0
@@ -36,7 +37,7 @@ def bees(reward_margins: Mapping[str, F64], dpo_margin: F64 | None = None) -> Co
         raise ValueError("BeeS needs at least one margin")
     parts = [probability(margin, divisor, name) for name, margin, divisor in sources]
     clamped = [np.clip(part.values, CLAMP, 1 - CLAMP) for part in parts]
-    log_odds = np.sum([np.log(p) - np.log1p(-p) for p in clamped], axis=0)
+    log_odds = np.sum([log(p) - log1p(-p) for p in clamped], axis=0)
     return Column(sigmoid(log_odds), tuple(text for part in parts for text in part.warnings))
 
 

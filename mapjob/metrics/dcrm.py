@@ -8,6 +8,7 @@ import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
 from mapjob.arrays import F64
+from mapjob.metrics.elementary import tanh
 
 TokenIds = npt.NDArray[np.integer]
 
@@ -33,4 +34,4 @@ def dcrm(
     are columns.
     """
     # sigma(x) - 1/2 = tanh(x / 2) / 2 keeps the digits of small margins.
-    return 0.5 * np.tanh(0.5 * scale * reward_margin) / (edit_distance + np.abs(chosen_logps - rejected_logps) + 1.0)
+    return 0.5 * tanh(0.5 * scale * reward_margin) / (edit_distance + np.abs(chosen_logps - rejected_logps) + 1.0)

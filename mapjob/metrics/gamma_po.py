@@ -11,7 +11,8 @@ import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.metrics.columns import Column, Positive
-from mapjob.metrics.statistics import sigmoid
+from mapjob.metrics.elementary import exp
+from mapjob.metrics.statistics import exact_sum, round_sum, sigmoid
 
 # Largest relative error of the mean margin that passes without a warning.
 PRECISION = 1e-9
@@ -35,10 +36,8 @@ def gamma_po_margin(
         raise ValueError(f"gamma0 is {gamma0} and tau is {tau}: both are above 0, and gamma0 / tau is at most 100")
     if not len(gap):
         return Column(gap)
-    order = np.argsort(gap, kind="stable")  # a mean over sorted values is the same for every order of the corpus
-    values = np.empty(len(gap))
-    values[order] = _margins_of_mean(gap[order], gamma0, gamma0 / tau)
-    mean = float(values.mean())
+    values = _margins_of_mean(gap, gamma0, gamma0 / tau)
+    mean = _mean(values)
     if abs(mean - gamma0) <= PRECISION * gamma0:
         return Column(values)
     return Column(
@@ -56,19 +55,24 @@ def _margins_of_mean(gap: F64, mean: float, strength: float) -> F64:
     def excess(level: F64) -> tuple[F64, F64]:
         nonlocal log_margin  # a good start for the next level
         log_margin = _log_margins(gap, float(level[0]), strength, log_margin)
-        margin = np.exp(log_margin)
-        return np.array([margin.mean() - mean]), np.array([(margin / _slope(gap, log_margin, strength)).mean()])
+        margin = exp(log_margin)
+        return np.array([_mean(margin) - mean]), np.array([_mean(margin / _slope(gap, log_margin, strength))])
 
     low = np.array([math.log(mean)])
     level = _root(excess, low, low + strength, low + strength / 2)
-    return np.exp(_log_margins(gap, float(level[0]), strength, log_margin))
+    return exp(_log_margins(gap, float(level[0]), strength, log_margin))
+
+
+def _mean(values: F64) -> float:
+    """The same for every order of the values."""
+    return round_sum(exact_sum(values)) / len(values)
 
 
 def _log_margins(gap: F64, level: float, strength: float, start: F64) -> F64:
     """The x with x + strength * sigma(exp(x) - gap) = level, one for each gap: between level - strength and level."""
 
     def excess(x: F64) -> tuple[F64, F64]:
-        return x + strength * sigmoid(np.exp(x) - gap) - level, _slope(gap, x, strength)
+        return x + strength * sigmoid(exp(x) - gap) - level, _slope(gap, x, strength)
 
     low, high = np.full(len(gap), level - strength), np.full(len(gap), level)
     return _root(excess, low, high, np.clip(start, low, high))
@@ -76,8 +80,8 @@ def _log_margins(gap: F64, level: float, strength: float, start: F64) -> F64:
 
 def _slope(gap: F64, x: F64, strength: float) -> F64:
     """Derivative of x + strength * sigma(exp(x) - gap); at least 1."""
-    away = np.exp(x) - gap
-    return 1.0 + strength * sigmoid(away) * sigmoid(-away) * np.exp(x)
+    away = exp(x) - gap
+    return 1.0 + strength * sigmoid(away) * sigmoid(-away) * exp(x)
 
 
 def _root(function: Callable[[F64], tuple[F64, F64]], low: F64, high: F64, x: F64) -> F64:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.statistics import Moments
+from mapjob.metrics.statistics import Moments, exact_sum, round_sum, sigmoid
 
 
 def log_odds_slope(margin: F64, name: str) -> float:
@@ -18,7 +18,7 @@ def log_odds_slope(margin: F64, name: str) -> float:
     Raises ConfigError if there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"
-    if not (margin > 0).any() or margin.sum() <= 0:
+    if not (margin > 0).any() or exact_sum(margin) <= 0:
         raise ConfigError(
             f"the labels contradict the {name} as often as they support it, so it has no log-odds",
             where,
@@ -31,8 +31,9 @@ def log_odds_slope(margin: F64, name: str) -> float:
     x = margin / unit  # the fit is invariant to units; this keeps Newton away from overflow
     low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high
     for _ in range(200):
-        miss = np.exp(-np.logaddexp(0.0, slope * x))  # sigma(-S x)
-        gradient, curvature = float(x @ miss), float((x * x) @ (miss * (1 - miss)))
+        miss = sigmoid(-slope * x)
+        gradient = round_sum(exact_sum(x * miss))
+        curvature = round_sum(exact_sum(np.square(x) * miss * (1 - miss)))
         low, high = (slope, high) if gradient > 0 else (low, slope)
         newton = slope + gradient / curvature if curvature > 0 else math.inf
         if not low < newton < high:

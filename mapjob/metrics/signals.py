@@ -32,6 +32,7 @@ from mapjob.metrics.columns import (
     Positive,
     per_token,
 )
+from mapjob.metrics.elementary import exp
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
@@ -61,7 +62,7 @@ def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Pos
     num_clipped = int((below & (np.abs(exponent) > LARGEST_EXPONENT)).sum())
     if num_clipped:
         warnings.append(f"AMaPO: {num_clipped:,} of {len(d):,} exponents were beyond 20 and count as 20")
-    exponential = np.exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    exponential = exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
     return Column(np.where(below, beta * exponential, 0.0), tuple(warnings))
 
 
@@ -142,7 +143,7 @@ def madpo_weight(
     log_ratio = math.log((c_max - 1) / (1 - c_min))
     c = c_min + (c_max - c_min) * sigmoid(-(rate * (np.abs(h) - tau) + log_ratio))
     weighed = np.maximum(h, -tau)  # what is below gets 1 in any case
-    return np.where(h > -tau, np.exp(log_sigmoid(c * weighed) - log_sigmoid(weighed)), 1.0)
+    return np.where(h > -tau, exp(log_sigmoid(c * weighed) - log_sigmoid(weighed)), 1.0)
 
 
 def mmpo_target(reward_margin: F64, *, gamma: LogOdds = 1.0) -> tuple[F64, npt.NDArray[np.bool_]]:
@@ -170,7 +171,7 @@ def wpo_weight(
     """
     chosen = per_token(chosen_logps - chosen_collision_logps, chosen_num_tokens)
     rejected = per_token(rejected_logps - rejected_collision_logps, rejected_num_tokens)
-    return np.exp(np.minimum(chosen + rejected, 0.0))
+    return exp(np.minimum(chosen + rejected, 0.0))
 
 
 class Signal(NamedTuple):

@@ -29,6 +29,7 @@ from mapjob.metrics.columns import (
     per_token,
 )
 from mapjob.metrics.dcrm import dcrm
+from mapjob.metrics.elementary import exp
 from mapjob.metrics.map import Scale, map_score, map_signed
 from mapjob.metrics.statistics import Moments
 
@@ -43,7 +44,7 @@ def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
     if moments.std == 0:
         warning = f"beta-DPO: every implicit margin is {moments.mean:g}, so every weight is 1"
         return Column(np.ones(len(implicit_margin)), (warning,))
-    return Column(np.exp(-0.5 * np.square((implicit_margin - moments.mean) / moments.std)))
+    return Column(exp(-0.5 * np.square((implicit_margin - moments.mean) / moments.std)))
 
 
 def ifd_margin(
@@ -67,7 +68,7 @@ def ifd_margin(
         raise ValueError(
             "a prompt costs its completion more than 700 nats per token: the log-probabilities are damaged"
         )
-    return np.exp(log_chosen) - np.exp(log_rejected)
+    return exp(log_chosen) - exp(log_rejected)
 
 
 def standardise(reward_margins: Mapping[str, F64], rewards: Mapping[str, Moments]) -> tuple[F64, tuple[str, ...]]:

@@ -14,6 +14,8 @@ from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
 
 # Exact repeats: the first occurrence stays, in corpus order.
 
+BITS = 22  # of a mixed key, by which the rows that may be repeats are found
+
 
 def is_repeat(keys: npt.NDArray[np.uint64], either_way: bool = False) -> npt.NDArray[np.bool_]:
     """True for every row whose pair is in an earlier row. Returns (N,).
@@ -21,14 +23,21 @@ def is_repeat(keys: npt.NDArray[np.uint64], either_way: bool = False) -> npt.NDA
     keys: (N, 2), of the chosen and of the rejected side, each with its prompt. either_way: the same two sides the other
     way round are a repeat too, which is so if the reward model and not the corpus says which side is chosen.
     """
-    if len(keys) == 0:
-        return np.zeros(0, bool)
+    repeats = np.zeros(len(keys), bool)
     if either_way:
         keys = np.sort(keys, axis=1)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in corpus order
-    same_as_previous = (keys[order][1:] == keys[order][:-1]).all(axis=1)
-    repeats = np.zeros(len(keys), bool)
-    repeats[order[1:]] = same_as_previous
+    mixed = keys[:, 0] ^ (keys[:, 1] * np.uint64(0x9E3779B97F4A7C15))  # equal if both are; few others
+    ordered = np.sort(mixed)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(again):
+        return repeats
+    # Sorting whole keys takes long, so only those whose mixture may occur again are sorted.
+    shift = np.uint64(64 - BITS)
+    may_repeat = np.zeros(1 << BITS, bool)
+    may_repeat[again >> shift] = True
+    rows = np.flatnonzero(may_repeat[mixed >> shift])
+    order = rows[np.lexsort((keys[rows, 1], keys[rows, 0]))]  # stable: equal keys stay in corpus order
+    repeats[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
     return repeats
 
 
@@ -77,7 +86,7 @@ def gather(
                 arrays[name][num : num + len(pairs)] = values
         num += len(pairs)
 
-    repeats = _repeats(fields.pop("content_key")[:num], either_way=selection.on_disagreement == "relabel")
+    repeats = is_repeat(fields.pop("content_key")[:num], either_way=selection.on_disagreement == "relabel")
     rule = repeats.astype(np.int8)
     if selection.on_disagreement == "drop":
         rule[~repeats & (columns["reward_margin"][:num] < 0)] = 2  # see RULES
@@ -124,14 +133,3 @@ def _account(position: I64, rule: npt.NDArray[np.int8]) -> tuple[dict[Reason, I6
     dropped = {reason: lost[rule_of_lost == index] for index, reason in RULES.items()}
     beside = {reason: int((beside_kept == index).sum()) for index, reason in RULES.items()}
     return dropped, {reason: number for reason, number in beside.items() if number}
-
-
-def _repeats(content_keys: npt.NDArray[np.uint64], either_way: bool) -> npt.NDArray[np.bool_]:
-    """`is_repeat` a sixteenth of the keys at a time, since sorting all of them at once needs much memory."""
-    repeats = np.zeros(len(content_keys), bool)
-    # The same for equal keys, also the other way round.
-    part = ((content_keys[:, 0] ^ content_keys[:, 1]) >> np.uint64(60)).astype(np.uint8)
-    for number in range(16):
-        rows = np.flatnonzero(part == number)
-        repeats[rows] = is_repeat(content_keys[rows], either_way)
-    return repeats

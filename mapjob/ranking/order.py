@@ -24,20 +24,31 @@ def rank_order(scores: F64, pair_ids: PairIds, no_margin: npt.NDArray[np.bool_])
     """
     if not np.isfinite(scores).all():
         raise ValueError("a score that is not finite cannot be ranked")
-    order = np.lexsort((scores, ~no_margin))[::-1]
-    scores, no_margin = scores[order], no_margin[order]
+    keys = order_keys(scores)
+    order = np.argsort(keys)  # equal keys come in any order, and are settled below
+    if no_margin.any():
+        last = no_margin[order]
+        order = np.concatenate([order[~last], order[last]])
+    keys, no_margin = keys[order], no_margin[order]
     starts = np.ones(len(order), bool)  # where a run of equal keys begins
-    starts[1:] = (scores[1:] != scores[:-1]) | (no_margin[1:] != no_margin[:-1])
+    starts[1:] = (keys[1:] != keys[:-1]) | (no_margin[1:] != no_margin[:-1])
     tied_at = np.flatnonzero(~(starts & np.append(starts[1:], True)))
     if not len(tied_at):
         return order
     # The pair_id is fetched only of pairs with equal keys: these are few, and ids are most of a corpus's numbers.
     tied, run = order[tied_at], np.cumsum(starts[tied_at])
     by_index = np.argsort(tied)
-    keys = pa.table({"run": run[by_index], "pair_id": pair_ids(tied[by_index])})
-    settled = pc.sort_indices(keys, [("run", "ascending"), ("pair_id", "ascending")])  # stable
+    ids = pa.table({"run": run[by_index], "pair_id": pair_ids(tied[by_index])})
+    settled = pc.sort_indices(ids, [("run", "ascending"), ("pair_id", "ascending")])  # stable
     order[tied_at] = tied[by_index][settled.to_numpy()]
     return order
+
+
+def order_keys(scores: F64) -> npt.NDArray[np.uint64]:
+    """Whole numbers that rise where scores fall: a float64's bits, turned round. -0.0 and 0.0 are one value."""
+    bits = (scores + 0.0).view(np.uint64)
+    is_negative = bits >> np.uint64(63) == 1
+    return np.where(is_negative, bits, bits ^ np.uint64(2**63 - 1))
 
 
 def num_kept_by_tokens(num_tokens_in_order: I64, budget: int) -> int:

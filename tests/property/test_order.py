@@ -202,6 +202,12 @@ def test_is_repeat(keys):
     assert is_repeat(np.array(keys, np.uint64).reshape(-1, 2)).tolist() == expected
 
 
+def test_different_keys_whose_mixture_is_equal_are_no_repeats():
+    mixer = 0x9E3779B97F4A7C15
+    assert not is_repeat(np.array([[7, 0], [7 ^ mixer, 1], [7 ^ mixer, 2]], np.uint64)).any()
+    assert is_repeat(np.array([[7, 0], [7 ^ mixer, 1], [7, 0]], np.uint64)).tolist() == [False, False, True]
+
+
 rewards_by_record = st.lists(
     st.lists(st.sampled_from([-0.0, 0.0, 1.0, -1.0]) | st.floats(-2, 2), min_size=2, max_size=6), max_size=12
 )
