@@ -96,6 +96,8 @@ def print_run(manifest: Manifest) -> Result:
     print(f"broken          {counts['broken']:>12,}")
     for reason, number in counts["by_reason"].items():
         print(f"  {reason:<24}{number:>10,}")
+    if "scored_rows" in (spent := manifest["spent"]):
+        print(f"scored anew     {spent['scored_rows']:>12,}")
     contradicted = f"{counts['label_disagreements']:,} of {counts['ranked']:,} ranked pairs"
     print(f"label contradicts the reward model: {contradicted}")
     for flag, number in manifest["flags"].items():

@@ -1,4 +1,4 @@
-"""`mapjob plan`: what a run would do, drop, need and cost. Nothing is written."""
+"""`mapjob plan`: what a run would do, drop, need and cost."""
 
 from typing import Annotated
 
@@ -30,7 +30,10 @@ def plan(
     price: Annotated[float, Option(min=0, help="Price of one GPU hour.")] = 0.0,
     trust_remote_code: TrustRemoteCode = False,
 ) -> Result:
-    """Dry run on a sample: expected drops, tokens, memory, GPU hours, cost. Writes nothing but a converted corpus.
+    """Dry run on a sample: expected drops, tokens, memory, GPU hours, cost.
+
+    Writes only what a run would write first: files that are no Parquet as Parquet, and in plans/ what is known of them;
+    for execution.rows_per_unit: auto also the models' pace, if it measured that.
 
     Example: mapjob plan configs/single_gpu.yaml --gpu h100 --price 2.5
     """
@@ -63,6 +66,7 @@ def plan(
     if sample_s:
         # Slow to import, with torch and transformers.
         from mapjob.job.forecast import forecast
+        from mapjob.job.unit_size import keep_pace
         from mapjob.scoring.costs import GPUS
 
         if gpu not in GPUS:
@@ -74,6 +78,10 @@ def plan(
         if measure or (measure is None and local and small):
             for load in sample.loads.values():
                 load.measure(prepared.config.execution.tokens_per_batch, MEASURE_S)
+            if prepared.config.execution.rows_per_unit == "auto":
+                loads = sample.loads.values()
+                measured = {load.spec.files: load.seconds_per_row for load in loads if load.seconds_per_row}
+                keep_pace(prepared.config.output.path, measured)
         for line in sample.lines(gpu, price):
             print(line)
         result["forecast"] = sample.as_json(gpu)

@@ -44,6 +44,7 @@ class ScorerLoad:
     examples: list[tuple[str, ...]] = field(default_factory=list)  # prompt and two completions as the model reads them
     records: list[Encoded] = field(default_factory=list)  # of the first unit, to measure by
     tokens_per_s: float | None = None  # of one actor, if it was measured
+    seconds_per_row: float | None = None
 
     def add(self, encoded: Sequence[Encoded | RowError], budget: int, encoder: Encoder) -> None:
         groups, _ = shared_prompts(encoded)
@@ -84,11 +85,14 @@ class ScorerLoad:
         try:
             scorer = make_scorer(self.spec, tokens_per_batch, device)
             scorer.score(self.records[:WARM_UP_ROWS])
-            tokens, row, start = 0, 0, time.monotonic()
-            while row < len(self.records) and time.monotonic() - start < seconds:
-                tokens += scorer.score(self.records[row : row + ROWS_AT_ONCE]).num_tokens
-                row += ROWS_AT_ONCE
-            self.tokens_per_s = tokens / (time.monotonic() - start) if tokens else None
+            tokens, rows, start = 0, 0, time.monotonic()
+            while rows < len(self.records) and time.monotonic() - start < seconds:
+                some = self.records[rows : rows + ROWS_AT_ONCE]
+                tokens += scorer.score(some).num_tokens
+                rows += len(some)
+            if tokens:
+                took = time.monotonic() - start
+                self.tokens_per_s, self.seconds_per_row = tokens / took, took / rows
         finally:
             torch.set_num_threads(threads)
 

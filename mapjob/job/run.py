@@ -25,7 +25,7 @@ from mapjob.job.prepare import (
     slices,
 )
 from mapjob.job.rank import check_scored, prepare_again, rank_scored
-from mapjob.job.unit_size import keep_pace
+from mapjob.job.unit_size import keep_pace, measure_pace
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
 from mapjob.pipeline.stages import Todo, passes
@@ -77,7 +77,7 @@ def run_job(
     if finished is not None:
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
-        return where_it_is(finished, config.output.path)
+        return where_it_is(finished, config.output.path) | {"spent": spent.as_json}  # of this call
     manifest = _rank_and_publish(job, spent)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return manifest
@@ -149,7 +149,7 @@ def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
                         checked = True
                     with spent.on("score"):
                         _score(job, todo, cpus, spent, events)
-                    keep_pace(job.config.output.path, job.scorers, spent.total)
+                    keep_pace(job.config.output.path, measure_pace(job.scorers, spent.total))
                 return job
             except ClusterShrunk as shrunk:
                 log.info(f"{shrunk.what}: continuing on what is left")

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
 import numpy as np
@@ -28,8 +28,8 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable
     """What the run file says; or a function of a file's name and the mean characters of a row: about a minute of the
     slowest scorer's actor, within 32 and 2,000 rows.
 
-    By what an earlier run into this output took per row (see `keep_pace`); before that by an estimate: operations of
-    the layers, over what the device does.
+    By what a row took an actor in `mapjob plan` or an earlier run into this output (see `keep_pace`); before that by an
+    estimate: operations of the layers, over what the device does.
     """
     if config.execution.rows_per_unit != "auto":
         return config.execution.rows_per_unit
@@ -49,15 +49,20 @@ def size_units(config: Config, models: Collection[ModelFiles]) -> int | Callable
     return lambda _, characters: rows_in_a_minute(characters)
 
 
-def keep_pace(output: str, scorers: Iterable[ScorerSpec], total: Total) -> None:
-    """Write down what a row took each scorer in this run, unless that is known well enough."""
-    snapshots = Snapshots(output, PACE)
-    known = _read_pace(snapshots)
-    now = {
-        _model(scorer.files): total.costs[scorer.name].model_s / total.scored[scorer.name]
+def measure_pace(scorers: Iterable[ScorerSpec], total: Total) -> dict[ModelFiles, float]:
+    """Seconds that a row took an actor of each scorer in a run, of those that scored enough rows to say it."""
+    return {
+        scorer.files: total.costs[scorer.name].model_s / total.scored[scorer.name]
         for scorer in scorers
         if scorer.name in total.costs and total.scored[scorer.name] >= SIZES[0]
     }
+
+
+def keep_pace(output: str, seconds_per_row: Mapping[ModelFiles, float]) -> None:
+    """Write down what a row takes an actor, unless that is known well enough."""
+    snapshots = Snapshots(output, PACE)
+    known = _read_pace(snapshots)
+    now = {_model(files): seconds for files, seconds in seconds_per_row.items()}
     if any(abs(known.get(model, 0.0) / max(seconds, 1e-9) - 1) > CHANGED for model, seconds in now.items()):
         paces = known | now
         snapshots.write(pa.table({"model": list(paces), "seconds_per_row": list(paces.values())}))
@@ -83,8 +88,9 @@ def _flop_per_s(config: Config, files: ModelFiles) -> float:
     if config.execution.address is not None:
         return UTILISATION * ON_A_CLUSTER
     matrix = np.ones((TRIAL, TRIAL), np.float32)
-    matrix @ matrix
-    start = time.process_time()
-    for _ in range(4):
+    seconds = []
+    for _ in range(9):  # the fastest counts, since other work on the machine only adds to the others
+        start = time.process_time()
         matrix @ matrix
-    return UTILISATION * 4 * 2 * TRIAL**3 / max(time.process_time() - start, 1e-6)
+        seconds.append(time.process_time() - start)
+    return UTILISATION * 2 * TRIAL**3 / max(min(seconds), 1e-6)

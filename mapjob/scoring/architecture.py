@@ -15,6 +15,8 @@ from mapjob.scoring.own_code import classes_of, needs_code
 from mapjob.scoring.reward_families import reward_family
 from mapjob.scoring.spec import Kind
 
+CLASSIFIERS = ("Classification", "RewardModel")  # how their names end
+
 
 def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
     """Raises ModelError when this model can be made neither by transformers nor by code of its own that is allowed."""
@@ -29,6 +31,9 @@ def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
     except (AttributeError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         what = f"config.json does not say the sizes of its layers ({files.architecture}): {first_line(error)}"
         raise ModelError(what, where, "give a model of another architecture") from None
+    if kind != "rewards" and (files.architecture or "").endswith(CLASSIFIERS):
+        what = f"{files.architecture} is a classifier or a reward model: its output layer was not trained on text"
+        raise ModelError(what, where, "give a language model; models.reward takes this one")
     # Only the workers run a model's own code, so here its name has to do.
     loader = auto_class(files, kind, name)
     if files.code_allowed and loader.__name__ in classes_of(files.folder(), where):

@@ -1,5 +1,6 @@
 """Which kind of head a reward model has: by the run file, its architecture, and the names of its weights. No torch."""
 
+from pathlib import PurePath
 from typing import Literal
 
 from mapjob.errors import ModelError
@@ -29,9 +30,7 @@ def reward_family(files: ModelFiles, name: str) -> Family:
     if architecture == "CriticModel":
         raise ModelError("a critic gives each token a value, and no answer a reward", where, ONE_REWARD)
     if (token := last_token(files)) is not None:
-        if (
-            "polar" in files.path.rstrip("/").rpartition("/")[2].lower()
-        ):  # all else in its files is as in InternLM2's reward models
+        if is_polar(files.path):  # all else in its files is as in InternLM2's reward models
             what = "POLAR says how near an answer is to a reference answer, and a preference pair has none"
             raise ModelError(what, where, f"{ONE_REWARD}; if it is no POLAR, rename the folder")
         if files.adapter is None and value_head(files) == AT_LAST_TOKEN and not trained_at_eos(files):
@@ -56,6 +55,12 @@ def reward_family(files: ModelFiles, name: str) -> Family:
             "give a sequence classification model that was trained with num_labels=1",
         )
     return "classifier"
+
+
+def is_polar(path: str) -> bool:
+    """Whether the name of a folder or repository is that of a POLAR, also of a snapshot in the hub's cache."""
+    *parents, name = PurePath(path).parts
+    return any("polar" in part.lower() for part in [name, *(part for part in parents if part.startswith("models--"))])
 
 
 def value_head(files: ModelFiles) -> str | None:

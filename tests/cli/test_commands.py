@@ -37,6 +37,7 @@ def test_plan_run_rank_show(mapjob: Mapjob, here: Mapjob, run_file: RunFile, tmp
 
     again = last_json(here("run", path, "--json"))
     assert again["run_path"] == result["run_path"]
+    assert (result["scored_rows"], again["scored_rows"]) == (60, 0), "what this call did"
     assert last_json(here("plan", path, "--json"))["units_to_do"] == {"records": 0, "policy": 0, "reward": 0}
 
     ranked = last_json(

@@ -190,7 +190,7 @@ def test_a_policy_has_no_such_token(tmp_path):
 def test_polar_is_refused_by_its_name(tmp_path):
     """It needs a reference answer, and its files are those of a reward model that is read at a token of its own."""
     policy = make_policy(tmp_path / "policy")
-    for name in ("POLAR-7B", "my-polar"):
+    for name in ("POLAR-7B", "my-polar", "models--internlm--POLAR-1_8B/snapshots/0a1b2c"):
         reward = make_folder(tmp_path / name)
         with pytest.raises(ModelError, match="reference answer"):
             specs(policy, reward, "chat")

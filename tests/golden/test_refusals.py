@@ -8,9 +8,11 @@ import pytest
 
 from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Selection
+from mapjob.config.run import Model, Selection
 from mapjob.corpus.plan import Corpus
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, ModelError
+from mapjob.scoring.architecture import check_architecture
+from mapjob.scoring.model_files import model_files
 from mapjob.scoring.spec import scorer_files, scorer_specs
 from tests.fakes import config_tree, make_policy, make_reward
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
@@ -50,6 +52,16 @@ def test_reference_that_is_a_copy_of_the_policy(tmp_path):
     copy = shutil.copytree(make_policy(tmp_path / "policy"), tmp_path / "copy")
     with pytest.raises(ConfigError, match="policy and reference are the same model"):
         scorers_of(tmp_path, copy)
+
+
+@pytest.mark.parametrize("role", ["policy", "reference"])
+def test_a_reward_model_is_no_policy_and_no_reference(tmp_path, role):
+    """With tied embeddings no weight of a language model would be missing."""
+    reward = make_reward(tmp_path / "reward")
+    files = model_files(Model(path=str(reward)), role)
+    with pytest.raises(ModelError, match="ForSequenceClassification is a classifier or a reward model"):
+        check_architecture(files, "logps", role)
+    check_architecture(files, "rewards", "reward")
 
 
 def test_reference_of_other_weights(tmp_path):

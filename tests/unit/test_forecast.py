@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -14,10 +15,12 @@ from mapjob.cli.app import app
 from mapjob.config.load import parse_config
 from mapjob.config.run import Model
 from mapjob.errors import ConfigError
+from mapjob.job import unit_size
 from mapjob.job.forecast import forecast, spread
 from mapjob.job.prepare import prepare
 from mapjob.scoring.costs import model_cost
 from mapjob.scoring.model_files import model_files
+from mapjob.scoring.spec import scorer_files
 from tests.fakes import ARCHITECTURES, config_tree, make_pairs, make_policy, make_reward, make_tokenizer, write_corpus
 from tests.without_ray import run
 
@@ -95,6 +98,18 @@ def test_the_command_says_it_all_and_writes_nothing(tree, tmp_path):
     assert data["gpu_hours"] > 0
     quick = CliRunner().invoke(app, ["plan", str(file), "--sample-s", "0", "--json"])
     assert "forecast" not in json.loads(quick.stdout.splitlines()[-1])
+
+
+def test_the_pace_that_plan_measures_sizes_the_units_of_the_run(tree, tmp_path, monkeypatch):
+    del tree["execution"]["rows_per_unit"]
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    assert CliRunner().invoke(app, ["plan", str(file)]).exit_code == 0
+    (kept,) = (tmp_path / "out" / "plans").glob("pace*")
+    assert min(pq.read_table(kept)["seconds_per_row"].to_pylist()) > 0
+    monkeypatch.setattr(unit_size, "_flop_per_s", lambda *_: pytest.fail("it is estimated"))
+    size = unit_size.size_units(config := parse_config(tree), scorer_files(config, False).values())
+    assert size("a.parquet", 200.0) in unit_size.SIZES
 
 
 def test_an_unknown_gpu_is_named(tree, tmp_path):

@@ -12,7 +12,7 @@ from mapjob.config.load import parse_config
 from mapjob.config.run import Config
 from mapjob.job import unit_size
 from mapjob.job.prepare import prepare
-from mapjob.job.unit_size import SIZES, keep_pace, size_units
+from mapjob.job.unit_size import SIZES, keep_pace, measure_pace, size_units
 from mapjob.pipeline.progress import Total
 from mapjob.pipeline.stages import Cost, Receipt
 from mapjob.scoring.costs import token_cost
@@ -63,9 +63,9 @@ def test_what_a_run_took_per_row_sizes_the_units_of_new_files(
     for name, seconds in (("policy", 1.0), ("reward", 60.0 * 100 / 600)):
         cost = Cost(1, seconds, 0.0, 0.0, "")
         total.add(Receipt("unit", 100, {name: {}}, {name: cost}, {name: 100}))
-    keep_pace(config.output.path, specs, total)
+    keep_pace(config.output.path, measure_pace(specs, total))
     assert rows_of(size_units(config, files), 1000) == 500
-    keep_pace(config.output.path, specs, total)
+    keep_pace(config.output.path, measure_pace(specs, total))
     assert len(list((tmp_path / "out" / "plans").glob("pace*"))) == 1
 
 
