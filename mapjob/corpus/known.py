@@ -117,6 +117,7 @@ class KnownUnits:
             return
         self._ids = ids
         self._rows_per_unit |= {(unit.file, unit.identity): rows_per_unit[unit.file] for unit in named}
-        rows = [(*key[:4], self._rows_per_unit[key[:2]], ids[key]) for key in sorted(ids)]
-        columns = zip(*rows, strict=True)
-        self._snapshots.write(pa.table([list(column) for column in columns], schema=UNITS))
+        keys = sorted(ids)
+        columns = [[key[part] for key in keys] for part in range(4)]  # no row as a tuple: a corpus has many
+        columns += [[self._rows_per_unit[key[:2]] for key in keys], [ids[key] for key in keys]]
+        self._snapshots.write(pa.table(columns, schema=UNITS))

@@ -40,7 +40,7 @@ class SourceFile:
         return self.content or self.listed.mark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # the driver holds all units of a corpus
 class Unit:
     """A row range [start, stop) of one file: the unit of work, of failure and of memory.
 

@@ -51,7 +51,8 @@ log = logging.getLogger(__name__)
 def run_job(
     config: RunFile, limit: int | None = None, code_allowed: bool = False, events: str | None = None
 ) -> Manifest:
-    """Score what is missing, rank, publish; returns the manifest. A finished run is returned as it is.
+    """Score what is missing, rank, publish; returns the manifest. Of a run that was finished already, `spent` is
+    what this call took.
 
     config: a run file's path, its content, or a Config. code_allowed: models may run code of their own, if the run file
     allows it too. events: a file to append JSON lines to. Raises MapjobError; what is committed by then stays, and the

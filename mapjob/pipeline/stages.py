@@ -21,8 +21,10 @@ from mapjob.scoring.spec import ScorerSpec
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.tables import from_ipc, to_ipc
 
+NO_TABLES: Mapping[str, pa.Table] = {}  # one for all units of which nothing is stored
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)  # the driver holds that of every unit
 class Todo:
     """A unit and the names of the column families (of the reader, or of a scorer) that it still lacks.
 
@@ -31,7 +33,7 @@ class Todo:
 
     unit: Unit
     missing: tuple[str, ...]
-    stored: Mapping[str, pa.Table] = field(default_factory=dict)
+    stored: Mapping[str, pa.Table] = field(default_factory=lambda: NO_TABLES)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -65,8 +67,9 @@ def missing(plan: Plan, families: dict[str, str], store: ScoreStore) -> list[Tod
     """
     done = {name: store.done(fingerprint) for name, fingerprint in families.items()}
     units = {unit.id or (unit.file, unit.start): unit for unit in reversed(plan.units)}.values()
-    todo = (Todo(unit, tuple(n for n in families if unit.id not in done[n])) for unit in reversed(units))
-    return [item for item in todo if item.missing]
+    lacking = ((unit, tuple(n for n in families if unit.id not in done[n])) for unit in reversed(units))
+    same = {}  # units lack the same few combinations
+    return [Todo(unit, same.setdefault(names, names)) for unit, names in lacking if names]
 
 
 def passes(
