@@ -1,39 +1,59 @@
 """The exact ranking of a very large corpus: time and memory, and their extrapolation to ten times as many pairs.
 
     python -m benchmarks.rank [--pairs 1e8] [--json]
+    python -m benchmarks.rank --stored [--pairs 1e6] [--json]
 
 What `mapjob rank` does between the score store and the files of a selection: pairs arrive unit by unit, exact repeats
 are removed, both margins are scaled over the whole corpus, every pair gets its rank, and the best 40 % are kept. Scores
 and keys come from a seed, in single precision as models give them, so that there are ties; a thousandth of the pairs
-are repeats. Times are seconds of the processor. Reading the store is not included (`benchmarks.scale` has it), nor is
-generating the numbers.
+are repeats. Times are seconds of the processor. Reading the store is not included, nor is generating the numbers.
+
+With --stored the pairs come out of a score store: units of 2,000 rows in three column families, a hundredth of the rows
+refused. Printed are the steps of one process, and what is read. No model, no Ray and no corpus are needed.
 """
 
 import argparse
 import json
 import math
+import multiprocessing
 import resource
+import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
+from mapjob.config.input import Columns
 from mapjob.config.run import Selection
+from mapjob.corpus.plan import Corpus, Plan
+from mapjob.corpus.reading import Reading
+from mapjob.corpus.units import Unit
+from mapjob.ranking.compare import PROFILE_COLUMNS
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import rank_pairs
+from mapjob.selection.scored import ScoredUnits, load_scored
+from mapjob.store.score_store import ScoreStore
+from mapjob.store.storage import Storage
+from mapjob.store.tables import keep_pandas_out
 
 ROWS_PER_UNIT = 100_000
+ROWS_PER_STORED_UNIT = 2_000
+FAMILIES = {name: name for name in ("records", "policy", "reward")}  # and the fingerprints that they lie under
 FURTHER = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=float, default=1e8)
+    parser.add_argument("--pairs", type=float, help="1e8 by default, 1e6 with --stored")
+    parser.add_argument("--stored", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = measured(int(arguments.pairs))
+    measure = measured_from_store if arguments.stored else measured
+    result = measure(int(arguments.pairs or (1e6 if arguments.stored else 1e8)))
     for name, value in result.items():
         print(f"{name:<28}{value:>18,.4g}" if isinstance(value, float) else f"{name:<28}{value:>18,}")
     if arguments.json:
@@ -113,6 +133,121 @@ def made_up(first: int, num: int) -> Pairs:
         rejected=np.ones(num, np.int64),
         columns=columns,
     )
+
+
+def measured_from_store(num_pairs: int) -> dict[str, float]:
+    """CPU seconds of each step of a ranking from a score store, the later ones with all that they read."""
+    keep_pandas_out()  # as `mapjob rank` does
+    with tempfile.TemporaryDirectory(prefix="mapjob-rank-") as folder:
+        writer = multiprocessing.get_context("spawn").Process(target=store_units, args=(folder, num_pairs))
+        writer.start()
+        writer.join()
+        assert writer.exitcode == 0, "the store was not written"
+        store, selection, plan = ScoreStore(folder), Selection(keep={"ratio": 0.4}), plan_of(num_pairs)
+        ids = [unit.id for unit in plan.units]
+        start = time.process_time()
+        for fingerprint in FAMILIES.values():
+            for _ in store.read_all(fingerprint, ids):
+                pass
+        read_s = time.process_time() - start
+        start = time.process_time()
+        for _ in ScoredUnits(plan, FAMILIES, store, selection).read_numbers():
+            pass
+        pairs_s = time.process_time() - start
+        counted = count_calls()
+        start = time.process_time()
+        scored = load_scored(ScoredUnits(plan, FAMILIES, store, selection), selection, PROFILE_COLUMNS)
+        load_s = time.process_time() - start
+        start = time.process_time()
+        ranking = rank_pairs(scored.pairs, selection, scored.units.pair_ids)
+        rank_s = time.process_time() - start
+    return {
+        "pairs": num_pairs,
+        "units": len(plan.units),
+        "ranked": len(ranking.pairs),
+        "selected": len(ranking.kept),
+        "read_whole_cpu_s": read_s,
+        "read_and_pair_cpu_s": pairs_s,
+        "load_cpu_s": load_s,
+        "rank_cpu_s": rank_s,
+        "numbers_cpu_s": load_s + rank_s,
+        "objects_read": counted["read"],
+        "objects_listed": counted["names"],
+        "pandas_imported": int("pandas" in sys.modules),
+    }
+
+
+def count_calls() -> Counter[str]:
+    """Counts what is read from a storage from now on, and what is listed."""
+    calls: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        work = getattr(Storage, name)
+
+        def counted(self: Storage, *arguments: str) -> object:
+            calls[name] += 1
+            return work(self, *arguments)
+
+        setattr(Storage, name, counted)
+
+    count("read")
+    count("names")
+    return calls
+
+
+def plan_of(num_pairs: int) -> Plan:
+    starts = range(0, num_pairs, ROWS_PER_STORED_UNIT)
+    units = (Unit(f"{i:020x}", "", i, min(i + ROWS_PER_STORED_UNIT, num_pairs)) for i in starts)
+    return Plan(Corpus(Reading(), Columns(), "raw"), "", pa.schema([]), tuple(units), 1)
+
+
+def store_units(folder: str, num_pairs: int) -> None:
+    """Write the columns of every unit as scoring does."""
+    store = ScoreStore(folder)
+    for unit in plan_of(num_pairs).units:
+        for name, table in stored_tables(unit).items():
+            store.commit(FAMILIES[name], unit.id, table)
+
+
+def stored_tables(unit: Unit) -> dict[str, pa.Table]:
+    """The columns of a unit by family: a hundredth of the rows is refused, a hundredth are repeats."""
+    random, num = np.random.default_rng(unit.start), unit.num_rows
+    refused = random.random(num) < 0.01
+    row = pa.array(np.arange(num, dtype=np.int32))
+    names = [f"{value:032x}" for value in range(unit.start, unit.stop)]
+    row_key = pa.array([random.bytes(16) for _ in names], pa.binary(16))
+    keys = random.integers(0, 2**64, 2 * num, np.uint64)
+    repeats = np.flatnonzero(random.random(num - 1) < 0.01) + 1
+    keys.reshape(-1, 2)[repeats] = keys.reshape(-1, 2)[repeats - 1]
+    nothing = pa.nulls(num, pa.string())
+    records = {
+        "row": row,
+        "row_key": row_key,
+        "pair_id": pa.array(names),
+        "completion_keys": two_each(keys, np.zeros(num, bool)),
+        "prompt_key": row_key,
+        "group": nothing,
+        "num_completions": pa.array(np.full(num, 2, np.int32)),
+        "reason": nothing,
+        "detail": nothing,
+    }
+    verdict = {flag: pa.array(np.zeros(num, bool)) for flag in ("truncated", "boundary_moved", "text_not_kept")}
+    verdict["reason"] = pa.array(["overlength" if bad else None for bad in refused], pa.string())
+    verdict["detail"] = pa.array(["9000 tokens" if bad else None for bad in refused], pa.string())
+    tokens = random.integers(20, 600, 2 * num).astype(np.int32)
+    logps = -tokens * (1 + random.random(2 * num))
+    policy = {"row": row, "row_key": row_key, "logps": two_each(logps, refused)}
+    rewards = {"rewards": two_each(2 * random.standard_normal(2 * num, np.float32).astype(np.float64), refused)}
+    policy["num_tokens"] = two_each(tokens, refused)
+    reward = {"row": row, "row_key": row_key, **rewards, **verdict}
+    return {"records": pa.table(records), "policy": pa.table({**policy, **verdict}), "reward": pa.table(reward)}
+
+
+def two_each(values: np.ndarray, is_null: np.ndarray) -> pa.Array:
+    """Lists of two values, of rows that are not null."""
+    offsets = np.append(0, np.cumsum(2 * ~is_null)).astype(np.int32)
+    mask = pa.array(is_null) if is_null.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[np.repeat(~is_null, 2)]), mask=mask)
 
 
 if __name__ == "__main__":

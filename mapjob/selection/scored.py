@@ -1,8 +1,9 @@
 """The columns of a plan from the score store, unit by unit: scored pairs, and every other row with its reason."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,11 @@ from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
 from mapjob.store.score_store import ScoreStore
 
+ROWS_AT_ONCE = 100_000  # as one table, if only numbers are needed: a unit of its own costs half a millisecond
+UNUSED = {"row", "row_key"}  # columns of the store that no ranking asks for
+TEXTS = {"pair_id", "detail"}  # and those that none needs for its numbers
+FLAGS = ("truncated", "boundary_moved", "text_not_kept")
+COUNTED = {"reason", "detail", *FLAGS}
 # Column of Completions, the family it comes from, and its name there.
 COLUMNS = (
     ("reward", "reward", "rewards"),
@@ -65,7 +71,9 @@ def pairs_of(
     identity, record = families["records"], made.record
     keys, first = flat(identity, "completion_keys", completions.offsets), completions.offsets[record]
     starts = np.flatnonzero(np.diff(record, prepend=-1))
-    pair_id = identity["pair_id"].combine_chunks().take(pa.array(record))
+    pair_id, group = _text(identity, "pair_id"), _text(identity, "group")
+    if not np.array_equal(record, np.arange(len(identity))):
+        pair_id, group = pair_id.take(pa.array(record)), group.take(pa.array(record))
     if several:
         sides = [f":{chosen}-{rejected}" for chosen, rejected in zip(made.chosen, made.rejected)]
         pair_id = pc.binary_join_element_wise(pair_id, pa.array(sides, pa.string()), "")
@@ -82,9 +90,14 @@ def pairs_of(
         chosen=made.chosen,
         rejected=made.rejected,
         columns=completions.columns_of(made),
-        group=identity["group"].combine_chunks().take(pa.array(record)),
+        group=group,
         signature=signature,
     )
+
+
+def _text(table: pa.Table, name: str) -> pa.Array:
+    """A column of text; nulls if it was not read."""
+    return table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), pa.string())
 
 
 def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -125,10 +138,10 @@ class ScoredUnits:
         """Moments by reward model, if there are several, over the completions of rows that no family refused."""
         names = [name for name in self._families if name.startswith("reward.")]
         parts: dict[str, list[F64]] = {name: [] for name in names}
-        for _, families in self._read_families(range(len(self.plan.units)) if names else ()):
-            valid = pa.array(np.flatnonzero(_first_reason(list(families.values()))[0].is_null()))
+        for _, families in self._read_joined() if names else ():
+            valid = _valid_rows(families, _first_reason(families)[0])
             for name in names:
-                parts[name].append(families[name]["rewards"].take(valid).combine_chunks().flatten().to_numpy())
+                parts[name].append(pc.list_flatten(valid[name]["rewards"]).to_numpy())
         return {name.removeprefix("reward."): Moments.of(np.concatenate(parts[name])) for name in names}
 
     @cached_property
@@ -139,17 +152,31 @@ class ScoredUnits:
         plain = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
         selection = self._selection.model_copy(update=plain)
         units = ScoredUnits(self.plan, self._families, self._store, selection)
-        pairs = gather((unit.pairs for unit in units.read()), self.plan.num_rows, selection)
+        pairs = gather((piece.pairs for piece in units.read_numbers()), self.plan.num_rows, selection)
         return scale_of(pairs, selection)[0]
 
     def read(self, indices: Sequence[int] | I64 | None = None) -> Iterator[ScoredUnit]:
         """The units at these indices of the plan, in this order; by default all."""
-        for index, families in self._read_families(range(len(self.plan.units)) if indices is None else indices):
+        for index, families in self._read_families(range(len(self.plan.units)) if indices is None else indices, UNUSED):
             yield self._unit(index, families)
 
-    def _read_families(self, indices: Sequence[int] | I64) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+    def read_numbers(self) -> Iterator[ScoredUnit]:
+        """All rows in the plan's order, many units as one, named by the first of them; pair_id and detail are null."""
+        for index, families in self._read_joined():
+            yield self._unit(index, families)
+
+    def _read_joined(self) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+        units = self._read_families(range(len(self.plan.units)), UNUSED | TEXTS)
+        for _, piece in groupby(units, lambda unit: self._first_rows[unit[0]] // ROWS_AT_ONCE):
+            indices, parts = zip(*piece)
+            joined = {name: pa.concat_tables([part[name] for part in parts]) for name in self._families}
+            yield indices[0], {name: table.combine_chunks() for name, table in joined.items()}
+
+    def _read_families(
+        self, indices: Sequence[int] | I64, without: Set[str]
+    ) -> Iterator[tuple[int, dict[str, pa.Table]]]:
         ids = [self.plan.units[index].id for index in indices]
-        families = (self._store.read_all(fingerprint, ids) for fingerprint in self._families.values())
+        families = (self._store.read_all(fingerprint, ids, without) for fingerprint in self._families.values())
         for index, *tables in zip(indices, *families):
             unit = self.plan.units[index]
             for name, table in zip(self._families, tables):
@@ -186,16 +213,16 @@ class ScoredUnits:
         return unit.rows.slice(position - unit.first_row, 1).to_pylist()[0]
 
     def _unit(self, index: int, families: dict[str, pa.Table]) -> ScoredUnit:
-        reason, detail = _first_reason(list(families.values()))
-        rows = pa.table({"pair_id": families["records"]["pair_id"], "reason": reason, "detail": detail})
+        reason, detail = _first_reason(families)
+        rows = pa.table({"pair_id": _text(families["records"], "pair_id"), "reason": reason, "detail": detail})
         flags = {
-            f"{name}.{flag}": int(pc.sum(table[flag]).as_py() or 0)
+            f"{name}.{flag}": sum(chunk.true_count for chunk in table[flag].chunks)
             for name, table in families.items()
-            for flag in ("truncated", "boundary_moved", "text_not_kept")
+            for flag in FLAGS
             if flag in table.column_names
         }
-        valid = np.flatnonzero(reason.is_null().to_numpy(zero_copy_only=False))
-        valid_rows = {name: table.take(pa.array(valid)).combine_chunks() for name, table in families.items()}
+        valid = np.flatnonzero(reason.is_null())
+        valid_rows = _valid_rows(families, reason)
         first_row = int(self._first_rows[index])
         completions = completions_of(valid_rows, self.rewards)
         if self.plan.corpus.reading.gives_candidates:
@@ -208,14 +235,24 @@ class ScoredUnits:
         return ScoredUnit(index, first_row, rows, pairs, flags)
 
 
-def _first_reason(families: Sequence[pa.Table]) -> tuple[pa.Array, pa.Array]:
+def _first_reason(families: Mapping[str, pa.Table]) -> tuple[pa.Array, pa.Array]:
     """(reason, detail) per row by the first family that refused it; null if none did."""
-    reason, detail = families[0]["reason"], families[0]["detail"]
-    for table in families[1:]:
-        refused = reason.is_valid()
-        detail = pc.if_else(refused, detail, table["detail"])
-        reason = pc.if_else(refused, reason, table["reason"])
-    return reason.combine_chunks(), detail.combine_chunks()
+    first, *others = families.values()
+    reason, detail = _text(first, "reason"), _text(first, "detail")
+    for table in others:
+        if table["reason"].null_count < len(table):
+            refused = reason.is_valid()
+            detail = pc.if_else(refused, detail, _text(table, "detail"))
+            reason = pc.if_else(refused, reason, _text(table, "reason"))
+    return reason, detail
+
+
+def _valid_rows(families: Mapping[str, pa.Table], reason: pa.Array) -> dict[str, pa.Table]:
+    """The rows that no family refused, without what is counted over all rows."""
+    tables = {name: table.drop_columns(COUNTED.intersection(table.column_names)) for name, table in families.items()}
+    if reason.null_count == len(reason):
+        return tables
+    return {name: table.filter(reason.is_null()).combine_chunks() for name, table in tables.items()}
 
 
 @dataclass(frozen=True)
@@ -234,12 +271,13 @@ def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequenc
     flags: dict[str, int] = {}
 
     def pairs_by_unit() -> Iterator[Pairs]:
-        for unit in units.read():
+        for unit in units.read_numbers():
             for name, number in unit.flags.items():
                 flags[name] = flags.get(name, 0) + number
-            reasons = unit.rows["reason"].to_numpy()
-            for reason in unit.rows["reason"].drop_null().unique().to_pylist():
-                refused.setdefault(Reason(reason), []).append(np.flatnonzero(reasons == reason) + unit.first_row)
+            reasons = unit.rows["reason"].combine_chunks().dictionary_encode()
+            for number, reason in enumerate(reasons.dictionary.to_pylist()):
+                rows = np.flatnonzero(pc.equal(reasons.indices, number).fill_null(False))
+                refused.setdefault(Reason(reason), []).append(rows + unit.first_row)
             yield unit.pairs
 
     pairs = gather(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, extra_columns)

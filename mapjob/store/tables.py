@@ -6,6 +6,8 @@ the footer, where no other reader looks, so that a flipped bit never becomes a n
 
 import hashlib
 import io
+import sys
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +21,16 @@ def to_parquet(table: pa.Table) -> bytes:
     return chunks_to_parquet(table.combine_chunks())
 
 
-def chunks_to_parquet(table: pa.Table) -> bytes:
+def numbers_to_parquet(table: pa.Table) -> bytes:
+    """As `to_parquet`, of numbers of which hardly one is there twice, so that a dictionary would only cost time."""
+    return chunks_to_parquet(table.combine_chunks(), use_dictionary=False)
+
+
+def chunks_to_parquet(table: pa.Table, use_dictionary: bool = True) -> bytes:
     """One Parquet file of a table whose columns may be too long for one chunk: 2 GiB of text."""
     buffer = io.BytesIO()
     options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": ROWS_PER_GROUP}
-    pq.write_table(table, buffer, **options)
+    pq.write_table(table, buffer, use_dictionary=use_dictionary, **options)
     return seal(buffer.getvalue())
 
 
@@ -33,17 +40,20 @@ def seal(parquet: bytes) -> bytes:
     return parquet[:footer] + _digest(parquet[:footer], parquet[footer:]) + parquet[footer:]
 
 
-def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a file that `to_parquet` made.
+def from_parquet(data: bytes, columns: list[str] | None = None, without: Collection[str] = ()) -> pa.Table:
+    """The table of a file that `to_parquet` made. columns, without: what is decoded of it, by default all.
 
     Raises ArrowInvalid if a byte changed, KeyError for a missing column.
     """
     footer = _footer_start(data)
-    pages = max(0, footer - DIGEST_BYTES)
-    if data[pages:footer] != _digest(data[:pages], data[footer:]):
+    pages, view = max(0, footer - DIGEST_BYTES), memoryview(data)
+    if data[pages:footer] != _digest(view[:pages], view[footer:]):
         raise pa.ArrowInvalid("its bytes changed since they were written")
     # On this thread alone: a thread of arrow's that still holds the bytes when Python ends aborts the process.
-    table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns, use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+    if without:
+        columns = [name for name in file.schema_arrow.names if name not in without]
+    table = file.read(columns, use_threads=False)
     return table if columns is None else table.select(columns)
 
 
@@ -51,7 +61,7 @@ def _footer_start(data: bytes) -> int:
     return max(0, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))
 
 
-def _digest(pages: bytes, footer: bytes) -> bytes:
+def _digest(pages: bytes | memoryview, footer: bytes | memoryview) -> bytes:
     digest = hashlib.blake2b(pages, digest_size=DIGEST_BYTES)
     digest.update(footer)
     return digest.digest()
@@ -67,3 +77,23 @@ def to_ipc(table: pa.Table) -> bytes:
 def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
+
+
+class _NoPandas:
+    """Finds no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ImportError(name)
+
+
+def keep_pandas_out() -> None:
+    """Keep pyarrow from importing pandas, which takes longer than many a ranking, at the first value that it converts.
+
+    For whole programs that never need it: pyarrow looks for pandas once per process.
+    """
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas)
+        pa.array([0])
+        sys.meta_path.remove(_NoPandas)

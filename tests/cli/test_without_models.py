@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +145,28 @@ def test_sweep_and_show_print_the_same(mapjob: Mapjob, here: Mapjob, world, tmp_
         assert again.stdout == swept.stdout
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
         assert {rank: here("show", tmp_path / "out", rank).stdout for rank in shown} == shown
+
+
+PROGRAM = """
+import sys
+from mapjob.cli.app import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+    print(*sorted({"pandas", "ray", "torch", "transformers"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("command", ["rank", "sweep", "status", "show"])
+def test_what_loads_no_model_imports_nothing_slow(world, tmp_path: Path, command: str) -> None:
+    tree = with_more(world, tmp_path / "out", {"output_format": "openrlhf"})
+    run(parse_config(tree))
+    more = {"rank": ALPHA, "show": ("40",)}.get(command, ())
+    words = [sys.executable, "-c", PROGRAM, command, str(tmp_path / "out"), *more]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2:] == ["", ""], done.stdout
 
 
 @pytest.mark.parametrize(

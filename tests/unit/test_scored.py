@@ -49,6 +49,24 @@ def test_units_come_in_the_order_asked_for(units):
     assert [unit.pairs.position.tolist() for unit in units.read([3, 4])] == [[6], [9]]
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 7, 10, NUM_ROWS])
+def test_many_units_read_as_one_have_the_numbers_of_each(units, plan, monkeypatch, rows_at_once):
+    monkeypatch.setattr("mapjob.selection.scored.ROWS_AT_ONCE", rows_at_once)
+    alone, joined = list(units.read()), list(units.read_numbers())
+    assert len(joined) == {1: 25, 7: 7, 10: 5, NUM_ROWS: 1}[rows_at_once]
+    assert [piece.first_row for piece in joined] == [2 * piece.index for piece in joined]
+    for name in ("position", "content_key", "prompt_key", "chosen", "rejected"):
+        parts = [np.concatenate([getattr(unit.pairs, name) for unit in pieces]) for pieces in (alone, joined)]
+        assert np.array_equal(*parts), name
+    for name in alone[0].pairs.columns:
+        parts = [np.concatenate([unit.pairs.columns[name] for unit in pieces]) for pieces in (alone, joined)]
+        assert np.array_equal(*parts), name
+    reasons = [[reason for unit in pieces for reason in unit.rows["reason"].to_pylist()] for pieces in (alone, joined)]
+    assert reasons[0] == reasons[1]
+    assert sum(map(bool, reasons[0])) == len(REFUSED)
+    assert all(piece.rows["pair_id"].null_count == piece.rows.num_rows for piece in joined)
+
+
 def test_a_row_and_the_position_of_an_id(units):
     assert units.row(7) == {"pair_id": "id 7", "reason": "overlength", "detail": "9000 tokens"}
     assert units.row(49) == {"pair_id": "id 49", "reason": None, "detail": None}
