@@ -1,6 +1,6 @@
 """How much selections agree, what a set of ranked pairs is like, and what other choices would select (sweep)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -160,34 +160,45 @@ def choices(metrics: Sequence[Metric], alphas: Sequence[float | str], ratios: Se
 
 
 def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pair_ids: PairIds) -> Sweep:
-    """Rank the same pairs by every choice; each metric and alpha is ranked once, whatever the number of shares."""
-    rankings: dict[str, Ranking | str] = {}
-    outcomes, kept = [], []
+    """Rank the same pairs by every choice; each metric and alpha is ranked once, whatever the number of shares, and
+    memory holds one ranking at a time.
+    """
+    outcomes: dict[Choice, Outcome] = {}
+    kept: dict[Choice, npt.NDArray[np.uint8]] = {}
+    refused: dict[str, str] = {}
     everything = None
-    for choice in wanted:
-        if choice.name not in rankings:
-            try:
-                rankings[choice.name] = rank_pairs(pairs, choice.of(selection), pair_ids)
-            except ConfigError as error:
-                rankings[choice.name] = error.what
-        ranking = rankings[choice.name]
-        if isinstance(ranking, str):
+    for same_ranking in _by_ranking(wanted):
+        first = same_ranking[0]
+        try:
+            ranking = rank_pairs(pairs, first.of(selection), pair_ids)
+        except ConfigError as error:
+            refused[first.name] = error.what
             continue
         everything = everything or profile(ranking, np.arange(len(ranking.pairs)))
         no_margin = ranking.reward_margin == 0
-        kept_at = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).kept_at
-        picked = ranking.order[kept_at]
-        of_picked = profile(ranking, picked)
-        names = everything.groups | of_picked.groups  # in the same order in every process, and so the same sum
-        drift = sum(abs(of_picked.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
-        cut_off = float(ranking.score[picked[-1]]) if len(picked) else None
-        outcomes.append(Outcome(choice, of_picked, cut_off, drift))
-        kept.append(pack(picked, len(ranking.pairs)))
+        for choice in same_ranking:
+            kept_at = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).kept_at
+            picked = ranking.order[kept_at]
+            of_picked = profile(ranking, picked)
+            names = everything.groups | of_picked.groups  # in the same order in every process, and so the same sum
+            drift = sum(abs(of_picked.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
+            cut_off = float(ranking.score[picked[-1]]) if len(picked) else None
+            outcomes[choice] = Outcome(choice, of_picked, cut_off, drift)
+            kept[choice] = pack(picked, len(ranking.pairs))
     if everything is None:
         raise ConfigError(
             "no choice of the sweep has a meaning on this corpus",
-            "; ".join(f"{name}: {why}" for name, why in rankings.items()),
+            "; ".join(f"{name}: {why}" for name, why in refused.items()),
             "sweep over other metrics, or see what the reasons say",
         )
-    refused = {name: why for name, why in rankings.items() if isinstance(why, str)}
-    return Sweep(everything, outcomes, jaccard(kept), refused)
+    in_order = [choice for choice in wanted if choice in outcomes]
+    overlap = jaccard([kept[choice] for choice in in_order])
+    return Sweep(everything, [outcomes[choice] for choice in in_order], overlap, refused)
+
+
+def _by_ranking(wanted: Sequence[Choice]) -> Iterable[list[Choice]]:
+    """The choices that differ in their share alone, together."""
+    groups: dict[str, list[Choice]] = {}
+    for choice in wanted:
+        groups.setdefault(choice.name, []).append(choice)
+    return groups.values()
