@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import mapjob
 from mapjob.arrays import I64
 from mapjob.config.load import fingerprint, parse_config
 from mapjob.config.run import Signals
-from mapjob.errors import ConfigError, IncompleteError, InputError
+from mapjob.errors import ConfigError, IncompleteError, InputError, Reason
 from mapjob.job.prepare import Job, Source, prepare_for_ranking, read_source
+from mapjob.pipeline.stages import Todo
 from mapjob.ranking.compare import PROFILE_COLUMNS, Choice, Sweep
 from mapjob.ranking.compare import sweep as compare_choices
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.report.sweep import as_json, overlap_figure
+from mapjob.scoring.reader_families import RECORDS
 from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
@@ -38,11 +41,36 @@ def _load(job: Job) -> Scored:
     """The scored corpus, with lengths and groups for the report. Raises InputError if too many rows are broken."""
     selection = job.config.selection
     scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, PROFILE_COLUMNS)
-    broken = {reason: positions for reason, positions in scored.refused.items() if not reason.is_dropped}
+    _check_broken(job, scored.refused, scored.units.row)
+    return scored
+
+
+def check_records(job: Job, todo: Sequence[Todo]) -> None:
+    """Before models score units for hours: raises InputError if too many of their rows are broken as they were read."""
+    units = {item.unit.id for item in todo}
+    indices = [index for index, unit in enumerate(job.plan.units) if unit.id in units]
+    ids = [job.plan.units[index].id for index in indices]
+    first_rows, refused = job.plan.first_rows, defaultdict(list)
+    for index, table in zip(indices, job.store.read_all(job.families[RECORDS], ids)):
+        for row, reason in enumerate(table["reason"].to_pylist() if table["reason"].null_count < len(table) else ()):
+            if reason is not None:
+                refused[Reason(reason)].append(int(first_rows[index]) + row)
+
+    def read_row(position: int) -> dict[str, str | None]:
+        index = int(np.searchsorted(first_rows, position, side="right")) - 1
+        table = job.store.read(job.families[RECORDS], job.plan.units[index].id)
+        return table.slice(position - first_rows[index], 1).select(["reason", "detail"]).to_pylist()[0]
+
+    _check_broken(job, {reason: np.array(positions) for reason, positions in refused.items()}, read_row)
+
+
+def _check_broken(job: Job, refused: dict[Reason, I64], read_row: Callable[[int], dict[str, str | None]]) -> None:
+    """refused: positions by reason. read_row: reason and detail of the row at a position."""
+    broken = {reason: positions for reason, positions in refused.items() if not reason.is_dropped}
     share = sum(map(len, broken.values())) / job.plan.num_rows
     if share > job.config.max_error_rate:
         position = min(int(positions[0]) for positions in broken.values())
-        first = scored.units.row(position)
+        first = read_row(position)
         file, row = job.plan.locate(position)
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
         raise InputError(
@@ -50,7 +78,6 @@ def _load(job: Job) -> Scored:
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
             "fix the corpus, check input.reading (mapjob read shows the rows), or raise max_error_rate",
         )
-    return scored
 
 
 def check_scored(job: Job) -> None:

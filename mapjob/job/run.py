@@ -24,7 +24,7 @@ from mapjob.job.prepare import (
     read_source,
     slices,
 )
-from mapjob.job.rank import check_scored, prepare_again, rank_scored
+from mapjob.job.rank import check_records, check_scored, prepare_again, rank_scored
 from mapjob.job.unit_size import keep_pace, measure_pace
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
@@ -145,6 +145,7 @@ def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
                     events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
                     started = True
                 if todo := job.todo():
+                    check_records(job, todo)
                     if not checked:
                         _check_models(job)
                         checked = True

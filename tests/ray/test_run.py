@@ -165,6 +165,9 @@ def test_too_many_broken_rows_end_the_run_without_a_manifest(world: World, tmp_p
     assert "part-000.parquet, row 31" in str(caught.value)
     assert caught.value.exit_code == 3
     assert not list(tmp_path.rglob("manifest.json"))
+    columns = [pq.read_schema(file).names for file in tmp_path.glob("scores/*/*.parquet")]
+    assert columns
+    assert not any("logps" in names or "rewards" in names for names in columns), "no model was asked for it"
 
 
 def test_a_model_that_cannot_be_used_ends_the_run_from_its_worker(world: World, tmp_path: Path) -> None:
