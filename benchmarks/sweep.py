@@ -19,7 +19,7 @@ import yaml
 
 from mapjob.config.load import parse_config
 from mapjob.corpus.plan import read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.reader_families import identity_table
 
@@ -31,7 +31,7 @@ def fill(job: Job) -> None:
     """One column file per family and unit: real records, seeded numbers."""
     corpus, rng = job.plan.corpus, np.random.default_rng(0)
     for unit in job.plan.units:
-        table = read_unit(unit, corpus.own_columns)
+        table = read_unit(unit, RowReader(corpus.own_columns))
         records = read_records(table, corpus.reading)
         identity = identity_table(table, records, corpus.columns)
         num = len(records)

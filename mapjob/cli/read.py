@@ -14,7 +14,7 @@ from mapjob.cli.options import ConfigFile, Overrides
 from mapjob.config.load import parse_config, read_tree
 from mapjob.config.run import Config
 from mapjob.corpus.plan import Corpus, Plan, describe_plan, make_plan, read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Record, Text, plain_text
 from mapjob.errors import RowError
@@ -55,8 +55,9 @@ def _parse(tree: dict[str, Any], folder: str, where: str) -> Config:
 
 def _rows(plan: Plan) -> Iterator[tuple[str, int, Record | RowError]]:
     """(file, row in it, what is read) for each row of the corpus, in reading order."""
+    reader = RowReader(plan.corpus.own_columns)
     for unit in plan.units:
-        records = read_records(read_unit(unit, plan.corpus.own_columns), plan.corpus.reading, plan.corpus.columns)
+        records = read_records(read_unit(unit, reader), plan.corpus.reading, plan.corpus.columns)
         yield from ((unit.name, unit.start + index, record) for index, record in enumerate(records))
 
 

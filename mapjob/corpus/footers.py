@@ -154,14 +154,24 @@ def read_file(
     what, where: of the InputError that is raised if the file's content is at fault. size: in bytes, if it is known: the
     storage need not be asked for it. whole: fetch the file by one request.
     """
-    fs, path = filesystem(url)
 
     def read() -> T:
-        if size is None or not isinstance(fs, AsyncFileSystem):  # the others open the file for each range
-            with fs.open(path, "rb", cache_type="none") as file:
-                return work(file)
-        return work(io.BytesIO(fs.cat_file(path, start=0, end=size)) if whole else Ranges(fs, path, size))
+        with open_file(url, size, whole) as file:
+            return work(file)
 
+    return retry_reading(url, read, what, where)
+
+
+def open_file(url: str, size: int | None = None, whole: bool = False) -> BinaryIO:
+    """A file to read ranges of. size, whole: as in `read_file`. Raises as its file system does."""
+    fs, path = filesystem(url)
+    if size is None or not isinstance(fs, AsyncFileSystem):  # the others open the file for each range
+        return fs.open(path, "rb", cache_type="none")
+    return io.BytesIO(fs.cat_file(path, start=0, end=size)) if whole else Ranges(fs, path, size)
+
+
+def retry_reading(url: str, read: Callable[[], T], what: str, where: str) -> T:
+    """What `read` returns; it is tried again, and its errors are raised, as in `read_file`."""
     try:
         return retry(read)
     except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:

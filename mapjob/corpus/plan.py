@@ -17,7 +17,7 @@ from mapjob.corpus.head import Head
 from mapjob.corpus.known import KnownFiles, KnownUnits
 from mapjob.corpus.marks import mark_now
 from mapjob.corpus.message_fields import further_keys, with_keys_of
-from mapjob.corpus.reader import as_record, python_rows, read_rows
+from mapjob.corpus.reader import RowReader, as_record, python_rows
 from mapjob.corpus.reading import Reading
 from mapjob.corpus.recognise import recognise, to_yaml
 from mapjob.corpus.records import Record, plain_text
@@ -218,18 +218,21 @@ def _cut_all(files: Sequence[SourceFile], rows_per_unit: Mapping[str, int]) -> I
             yield Unit("", file.path, start, stop, file.identity, file.content is not None, file.name)
 
 
-def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned."""
-    table = read_unmarked(unit, columns)
+def read_unit(unit: Unit, reader: RowReader | None = None) -> pa.Table:
+    """The rows of a unit. Raises IncompleteError if its file is no longer the one that was planned.
+
+    reader: of the columns that are wanted, and the same for units that follow each other; by default of all.
+    """
+    table = read_unmarked(unit, reader or RowReader())
     if _has_changed(unit):
         raise error_of_change(unit)
     return table
 
 
-def read_unmarked(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+def read_unmarked(unit: Unit, reader: RowReader) -> pa.Table:
     """As `read_unit`, for whoever compares the rows: whether the file changed is asked only if it cannot be read."""
     try:
-        return read_rows(unit.file, unit.start, unit.stop, columns)
+        return pa.concat_tables(reader.read(unit.file, unit.start, unit.stop, unit.identity))
     except InputError:
         if _has_changed(unit):
             raise error_of_change(unit) from None

@@ -10,7 +10,7 @@ import torch
 
 from mapjob.config.run import Config
 from mapjob.corpus.plan import read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare
 from mapjob.scoring.architecture import check_architecture
@@ -89,7 +89,7 @@ def _check_storage(config: Config) -> str:
 def _compare_batches(spec: ScorerSpec, job: Job) -> str:
     """Load the model, and score a few rows of the corpus one by one and as one batch."""
     corpus, unit = job.plan.corpus, job.plan.units[0]
-    table = read_unit(unit, corpus.own_columns).slice(0, 64)
+    table = read_unit(unit, RowReader(corpus.own_columns)).slice(0, 64)
     encoded = Encoder(spec.encoding, corpus).encode(read_records(table, corpus.reading, corpus.columns))
     rows = [record for record in encoded if isinstance(record, Encoded)][:NUM_ROWS]
     scorer = make_scorer(spec, job.config.execution.tokens_per_batch)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mapjob.corpus.plan import read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.errors import InputError, Reason, RowError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import Job
@@ -200,10 +200,11 @@ def forecast(job: Job, seconds: float) -> Forecast:
     encoders = {s.encoding.key: Encoder(s.encoding, corpus) for s in job.scorers}
     loads = {s.name: ScorerLoad(s, model_cost(s.files, head=s.kind != "rewards")) for s in job.scorers}
     budgets = {s.name: _budget(s, job.config.execution.tokens_per_batch) for s in job.scorers}
+    reader = RowReader(corpus.own_columns)
     result = Forecast(plan.num_rows, len(plan.units), loads)
     for index in spread(len(plan.units)):
         unit = plan.units[index]
-        records = read_records(read_unit(unit, corpus.own_columns), corpus.reading, corpus.columns)
+        records = read_records(read_unit(unit, reader), corpus.reading, corpus.columns)
         encoded = {key: encoder.encode(records) for key, encoder in encoders.items()}
         for name, load in loads.items():
             key = load.spec.encoding.key

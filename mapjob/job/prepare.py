@@ -18,6 +18,7 @@ from mapjob.config.load import apply_overrides, load_config, parse_config
 from mapjob.config.run import WITH_ALPHA, Config
 from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, describe_plan, make_plan
+from mapjob.corpus.reader import RowReader
 from mapjob.corpus.records import control_pattern
 from mapjob.errors import ConfigError, check_extra
 from mapjob.job.unit_size import size_units
@@ -219,8 +220,9 @@ def name_units_here(job: Job) -> Job:
     done = job.store.done(records.fingerprint)
     num_rows = sum(job.plan.units[index].num_rows for index in job.plan.unnamed)
     log.info(f"reading {num_rows:,} rows of files that are new or changed")
+    reader = RowReader(job.plan.corpus.own_columns)
     for index in job.plan.unnamed:
-        ids[index], table = identify(job.plan.units[index], job.plan.corpus)
+        ids[index], table = identify(job.plan.units[index], job.plan.corpus, reader)
         if ids[index] not in done:
             job.store.declare(records.fingerprint, records.identity)
             job.store.commit(records.fingerprint, ids[index], table)

@@ -13,7 +13,7 @@ import torch
 
 from mapjob.arrays import I64
 from mapjob.corpus.plan import Corpus, error_of_change, read_unmarked
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.records import Record
 from mapjob.corpus.units import Unit
 from mapjob.errors import InputError, RowError
@@ -46,12 +46,13 @@ class Identify:
 
     def __init__(self, corpus: Corpus, records: DerivedColumns, output_url: str, attempts: Attempts | SharedAttempts):
         self._corpus, self._attempts = corpus, attempts
+        self._reader = RowReader(corpus.own_columns)
         self._fingerprint, self._store = records.fingerprint, ScoreStore(output_url)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         unit = Todo.of(block).unit
         with reading(unit, self._attempts):
-            named, table = identify(unit, self._corpus)
+            named, table = identify(unit, self._corpus, self._reader)
         self._store.commit(self._fingerprint, named, table)
         return pa.Table.from_pylist([Receipt(unit.id, unit.num_rows, {}, named=named).row])
 
@@ -78,6 +79,7 @@ class ReadAndEncode:
         attempts: Attempts | SharedAttempts,
     ):
         self._corpus, self._derived, self._scorers, self._attempts = corpus, derived, scorers, attempts
+        self._reader = RowReader(corpus.own_columns)
         encodings = (spec.encoding for spec in (*derived, *scorers) if spec.encoding is not None)
         specs = {encoding.key: encoding for encoding in encodings}
         self._encoders = defer_error(lambda: {key: Encoder(spec, corpus) for key, spec in specs.items()})
@@ -107,7 +109,7 @@ class ReadAndEncode:
     def _read(self, unit: Unit) -> tuple[list[Record | RowError], pa.Table]:
         """The records and their row keys. Raises IncompleteError if these rows did not give the unit its id."""
         corpus = self._corpus
-        table = read_unmarked(unit, corpus.own_columns)
+        table = read_unmarked(unit, self._reader)
         records = read_records(table, corpus.reading, corpus.columns)
         identity = identity_table(table, records, corpus.columns)
         if unit_id(identity) != unit.id:

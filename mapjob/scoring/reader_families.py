@@ -14,7 +14,7 @@ from mapjob.config.input import Columns
 from mapjob.config.load import fingerprint
 from mapjob.config.run import Selection
 from mapjob.corpus.plan import Corpus, read_unit
-from mapjob.corpus.reader import python_rows, read_records, reason_columns
+from mapjob.corpus.reader import RowReader, python_rows, read_records, reason_columns
 from mapjob.corpus.records import Record, plain_text
 from mapjob.corpus.units import Unit
 from mapjob.errors import RowError
@@ -111,9 +111,9 @@ def identity_table(table: pa.Table, records: Sequence[Record | RowError], column
     )
 
 
-def identify(unit: Unit, corpus: Corpus) -> tuple[str, pa.Table]:
+def identify(unit: Unit, corpus: Corpus, reader: RowReader | None = None) -> tuple[str, pa.Table]:
     """(id of a unit, its records), by reading it. Raises IncompleteError if its file is not as it was planned."""
-    table = read_unit(unit, corpus.own_columns)
+    table = read_unit(unit, reader or RowReader(corpus.own_columns))
     records = identity_table(table, read_records(table, corpus.reading, corpus.columns), corpus.columns)
     return unit_id(records), records
 

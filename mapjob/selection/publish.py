@@ -15,7 +15,7 @@ import pyarrow as pa
 from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Plan, error_of_change, error_of_unnoticed_change, read_unit
-from mapjob.corpus.reader import read_records
+from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
@@ -58,12 +58,12 @@ def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, n
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
         waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
         groups = _group_units(np.diff(edges))
-        read = units.read(np.concatenate(groups))
+        read, reader = units.read(np.concatenate(groups)), RowReader()
         for group in groups:
             tables, rows_in_order = [], []
             for unit in islice(read, len(group)):
                 rows_in_order.append(in_corpus_order[edges[unit.index] : edges[unit.index + 1]])
-                tables.append(rows_of_unit(units.plan, unit, rows.take(rows_in_order[-1]), texts))
+                tables.append(rows_of_unit(units.plan, unit, rows.take(rows_in_order[-1]), texts, reader))
             table, output_rows = pa.concat_tables(tables).combine_chunks(), np.concatenate(rows_in_order)
             for number in np.unique(output_rows // ROWS_PER_FILE) if len(output_rows) else [0]:
                 part, inside = Path(folder) / f"{number}-{group[0]}", output_rows // ROWS_PER_FILE == number
@@ -87,11 +87,11 @@ def _group_units(num_rows: I64) -> list[I64]:
     return np.split(units, np.flatnonzero(np.diff(group)) + 1)
 
 
-def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts) -> pa.Table:
+def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts, reader: RowReader | None = None) -> pa.Table:
     """Rows of one unit: their texts in the output format, the user's columns, then mapjob's."""
     pairs = rows.pairs_of(unit.pairs)
     source = plan.units[unit.index]
-    table = read_unit(source).take(pa.array(rows.position - unit.first_row))
+    table = read_unit(source, reader).take(pa.array(rows.position - unit.first_row))
     ours = rows.our_columns(pairs)
     records = list(map(readable, read_records(table, plan.corpus.reading)))
     # Its storage may not tell that it changed, or only by whole seconds; its rows do.
