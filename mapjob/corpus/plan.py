@@ -223,24 +223,32 @@ def read_unit(unit: Unit, reader: RowReader | None = None) -> pa.Table:
 
     reader: of the columns that are wanted, and the same for units that follow each other; by default of all.
     """
-    table = read_unmarked(unit, reader or RowReader())
-    if _has_changed(unit):
-        raise error_of_change(unit)
-    return table
+    return pa.concat_tables(read_parts(unit, reader or RowReader()))
+
+
+def read_parts(unit: Unit, reader: RowReader) -> Iterator[pa.Table]:
+    """As `read_unit`, in tables of not too many bytes; whether the file changed is known behind the last one."""
+    yield from _read_unmarked(unit, reader)
+    check_unchanged(unit)
 
 
 def read_unmarked(unit: Unit, reader: RowReader) -> pa.Table:
     """As `read_unit`, for whoever compares the rows: whether the file changed is asked only if it cannot be read."""
+    return pa.concat_tables(_read_unmarked(unit, reader))
+
+
+def _read_unmarked(unit: Unit, reader: RowReader) -> Iterator[pa.Table]:
     try:
-        return pa.concat_tables(reader.read(unit.file, unit.start, unit.stop, unit.identity))
+        yield from reader.read(unit.file, unit.start, unit.stop, unit.identity)
     except InputError:
-        if _has_changed(unit):
-            raise error_of_change(unit) from None
+        check_unchanged(unit)
         raise
 
 
-def _has_changed(unit: Unit) -> bool:
-    return not unit.is_converted and mark_now(unit.file) != unit.identity
+def check_unchanged(unit: Unit) -> None:
+    """Raises IncompleteError if the unit's file is no longer the one that was planned."""
+    if not unit.is_converted and mark_now(unit.file) != unit.identity:
+        raise error_of_change(unit)
 
 
 def error_of_change(unit: Unit) -> IncompleteError:

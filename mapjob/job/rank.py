@@ -128,7 +128,7 @@ def pick_rows(job: Job, scored: Scored, ranking: Ranking, index: I64) -> list[di
     rows = ranked_rows(ranking, job.config.selection, index, ranking.rank[index])
     unit_of = np.searchsorted(job.plan.first_rows, rows.position, side="right") - 1
     return [
-        rows_of_unit(job.plan, unit, rows.take(np.array([i])), Texts(control=job.control)).to_pylist()[0]
+        next(rows_of_unit(job.plan, unit, rows.take(np.array([i])), Texts(control=job.control))).to_pylist()[0]
         for i, unit in enumerate(scored.units.read(unit_of))
     ]
 

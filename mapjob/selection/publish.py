@@ -3,9 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
-from mapjob.corpus.plan import Plan, error_of_change, error_of_unnoticed_change, read_unit
+from mapjob.corpus.plan import Plan, check_unchanged, error_of_change, error_of_unnoticed_change, read_parts
 from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
@@ -24,10 +23,11 @@ from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
 from mapjob.store.remote import as_mapjob_error
 from mapjob.store.run_folder import RunFolder
-from mapjob.store.tables import from_ipc, to_ipc
+from mapjob.store.tables import from_ipc, row_bytes, to_ipc
 
-ROWS_PER_FILE = 50_000
-MAX_UNITS = 200  # even a table of a few rows takes kilobytes
+ROWS_PER_FILE, BYTES_PER_FILE = 50_000, 64 << 20  # in memory, of an output file of more than one row
+HELD_BYTES = 32 << 20  # of rows before they go to the local disk
+MAX_TABLES = 200  # even a table of a few rows takes kilobytes
 
 ERRORS = pa.schema(
     {"pair_id": pa.string(), "file": pa.string(), "row": pa.int64(), "reason": pa.string(), "detail": pa.string()}
@@ -47,51 +47,116 @@ class Texts:
 
 
 def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str) -> None:
-    """Write rows in their order as `<name>-00000-of-0000N.parquet`, ….
+    """Write rows in their order as `<name>-00000-of-0000N.parquet`, …, cut by rows and by bytes.
 
-    Every unit is read once. Rows wait on the local disk, by output file, until all of a file are there, so that memory
-    holds no more than two output files for any number of rows.
+    Every unit is read once. Rows wait on the local disk until all of them are there; memory holds a few times
+    BYTES_PER_FILE, whatever the number and the size of the rows.
     """
-    num_files = max(1, -(-len(rows) // ROWS_PER_FILE))
     in_corpus_order = np.argsort(rows.position, kind="stable")
     edges = np.searchsorted(rows.position[in_corpus_order], units.plan.first_rows)
+    # An empty file still has columns: those of the first unit.
+    needed = np.flatnonzero(np.diff(edges)) if len(rows) else np.zeros(1, np.int64)
     with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
-        waiting: list[list[tuple[Path, I64]]] = [[] for _ in range(num_files)]
-        groups = _group_units(np.diff(edges))
-        read, reader = units.read(np.concatenate(groups)), RowReader()
-        for group in groups:
-            tables, rows_in_order = [], []
-            for unit in islice(read, len(group)):
-                rows_in_order.append(in_corpus_order[edges[unit.index] : edges[unit.index + 1]])
-                tables.append(rows_of_unit(units.plan, unit, rows.take(rows_in_order[-1]), texts, reader))
-            table, output_rows = pa.concat_tables(tables).combine_chunks(), np.concatenate(rows_in_order)
-            for number in np.unique(output_rows // ROWS_PER_FILE) if len(output_rows) else [0]:
-                part, inside = Path(folder) / f"{number}-{group[0]}", output_rows // ROWS_PER_FILE == number
-                try:
-                    part.write_bytes(to_ipc(table.filter(pa.array(inside))))
-                except OSError as error:
-                    raise as_mapjob_error(error, str(part), "written") from error
-                waiting[number].append((part, output_rows[inside]))
-        for number, parts in enumerate(waiting):
-            table = pa.concat_tables([from_ipc(part.read_bytes()) for part, _ in parts])
-            table = table.take(pa.array(np.argsort(np.concatenate([output_rows for _, output_rows in parts]))))
-            run.put_table(f"{name}-{number:05}-of-{num_files:05}.parquet", table.combine_chunks())
+        spool, reader = Spool(Path(folder), len(rows)), RowReader()
+        for unit in units.read(needed):
+            of_unit = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
+            start = 0
+            for table in rows_of_unit(units.plan, unit, rows.take(of_unit), texts, reader):
+                spool.add(table, of_unit[start : start + table.num_rows])
+                start += table.num_rows
+        spool.flush()
+        files = spool.cut()
+        for number, (shelf, first, stop) in enumerate(files):
+            run.put_table(f"{name}-{number:05}-of-{len(files):05}.parquet", spool.read(shelf, first, stop))
 
 
-def _group_units(num_rows: I64) -> list[I64]:
-    """Units that have rows to publish, in groups of about one output file's rows. num_rows: of each unit."""
-    units = np.flatnonzero(num_rows)
-    if not len(units):
-        return [np.zeros(1, np.int64)]  # an empty file still has columns: those of the first unit
-    group = np.cumsum(num_rows[units]) // ROWS_PER_FILE + np.arange(len(units)) // MAX_UNITS
-    return np.split(units, np.flatnonzero(np.diff(group)) + 1)
+class Spool:
+    """Rows that wait on the local disk, on shelves of ROWS_PER_FILE ranks each. num_rows: how many there will be."""
+
+    def __init__(self, folder: Path, num_rows: int):
+        self._folder = folder
+        self._parts: list[list[tuple[Path, I64]]] = [[] for _ in range(max(1, -(-num_rows // ROWS_PER_FILE)))]
+        self._sizes = np.zeros(num_rows, np.int64)
+        self._tables: list[pa.Table] = []
+        self._rows: list[I64] = []
+        self._held = self._num_flushed = 0
+
+    def add(self, table: pa.Table, output_rows: I64) -> None:
+        """output_rows: the place of each row in the output, from 0."""
+        self._sizes[output_rows] = sizes = row_bytes(table)
+        self._tables.append(table)
+        self._rows.append(output_rows)
+        self._held += int(sizes.sum())
+        if self._held >= HELD_BYTES or len(self._tables) >= MAX_TABLES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held in memory."""
+        if not self._tables:
+            return
+        table, output_rows = pa.concat_tables(self._tables).combine_chunks(), np.concatenate(self._rows)
+        self._tables, self._rows, self._held = [], [], 0
+        for shelf in np.unique(output_rows // ROWS_PER_FILE) if len(output_rows) else [0]:
+            part, inside = self._folder / f"{shelf}-{self._num_flushed}", output_rows // ROWS_PER_FILE == shelf
+            try:
+                part.write_bytes(to_ipc(table.filter(pa.array(inside))))
+            except OSError as error:
+                raise as_mapjob_error(error, str(part), "written") from error
+            self._parts[shelf].append((part, output_rows[inside]))
+        self._num_flushed += 1
+
+    def cut(self) -> list[tuple[int, int, int]]:
+        """(shelf, first row, row after the last) of each output file: at most ROWS_PER_FILE rows, and BYTES_PER_FILE if
+        it has more than one.
+        """
+        files = []
+        for shelf in range(len(self._parts)):
+            first, end = shelf * ROWS_PER_FILE, min((shelf + 1) * ROWS_PER_FILE, len(self._sizes))
+            total = np.concatenate(([0], np.cumsum(self._sizes[first:end])))
+            start = 0
+            while True:
+                stop = int(np.searchsorted(total, total[start] + BYTES_PER_FILE, side="right")) - 1
+                stop = min(max(stop, start + 1), end - first)
+                files.append((shelf, first + start, first + stop))
+                if stop >= end - first:
+                    break
+                start = stop
+        return files
+
+    def read(self, shelf: int, first: int, stop: int) -> pa.Table:
+        """The rows [first, stop) of a shelf, in their order."""
+        tables, places = [], []
+        for part, output_rows in self._parts[shelf]:
+            inside = (first <= output_rows) & (output_rows < stop)
+            with pa.memory_map(str(part)) as file:
+                tables.append(from_ipc(file.read_buffer()).filter(pa.array(inside)))
+            places.append(output_rows[inside])
+        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places)))).combine_chunks()
 
 
-def rows_of_unit(plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts, reader: RowReader | None = None) -> pa.Table:
-    """Rows of one unit: their texts in the output format, the user's columns, then mapjob's."""
-    pairs = rows.pairs_of(unit.pairs)
-    source = plan.units[unit.index]
-    table = read_unit(source, reader).take(pa.array(rows.position - unit.first_row))
+def rows_of_unit(
+    plan: Plan, unit: ScoredUnit, rows: Rows, texts: Texts, reader: RowReader | None = None
+) -> Iterator[pa.Table]:
+    """Rows of one unit, in tables of not too many bytes: their texts in the output format, the user's columns, then
+    mapjob's. rows: in corpus order. At least one table.
+    """
+    start = row = 0
+    for part in read_parts(plan.units[unit.index], reader or RowReader()):
+        stop = int(np.searchsorted(rows.position - unit.first_row, row + part.num_rows))
+        if stop > start or (row == 0 and not len(rows)):
+            some = rows.take(np.arange(start, stop))
+            try:
+                table = _write_rows(plan, unit, some, part.take(pa.array(some.position - unit.first_row - row)), texts)
+            except MapjobError:
+                check_unchanged(plan.units[unit.index])  # the better reason, if there is that one
+                raise
+            yield table
+        start, row = stop, row + part.num_rows
+
+
+def _write_rows(plan: Plan, unit: ScoredUnit, rows: Rows, table: pa.Table, texts: Texts) -> pa.Table:
+    """table: the rows as the corpus has them."""
+    pairs, source = rows.pairs_of(unit.pairs), plan.units[unit.index]
     ours = rows.our_columns(pairs)
     records = list(map(readable, read_records(table, plan.corpus.reading)))
     # Its storage may not tell that it changed, or only by whole seconds; its rows do.

@@ -5,12 +5,15 @@ the footer, where no other reader looks, so that a flipped bit never becomes a n
 """
 
 import hashlib
-import io
 import sys
 from collections.abc import Collection
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from mapjob.arrays import I64
 
 DIGEST_BYTES = 32
 ROWS_PER_GROUP = 2_000  # which are read to show one row
@@ -28,16 +31,17 @@ def numbers_to_parquet(table: pa.Table) -> bytes:
 
 def chunks_to_parquet(table: pa.Table, use_dictionary: bool = True) -> bytes:
     """One Parquet file of a table whose columns may be too long for one chunk: 2 GiB of text."""
-    buffer = io.BytesIO()
+    buffer = pa.BufferOutputStream()
     options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": ROWS_PER_GROUP}
     pq.write_table(table, buffer, use_dictionary=use_dictionary, **options)
-    return seal(buffer.getvalue())
+    return seal(memoryview(buffer.getvalue()))
 
 
-def seal(parquet: bytes) -> bytes:
+def seal(parquet: bytes | memoryview) -> bytes:
     """Insert the digest of a Parquet file's bytes before its footer."""
     footer = _footer_start(parquet)
-    return parquet[:footer] + _digest(parquet[:footer], parquet[footer:]) + parquet[footer:]
+    pages, rest = memoryview(parquet)[:footer], memoryview(parquet)[footer:]
+    return b"".join([pages, _digest(pages, rest), rest])  # one copy
 
 
 def from_parquet(data: bytes, columns: list[str] | None = None, without: Collection[str] = ()) -> pa.Table:
@@ -57,7 +61,7 @@ def from_parquet(data: bytes, columns: list[str] | None = None, without: Collect
     return table if columns is None else table.select(columns)
 
 
-def _footer_start(data: bytes) -> int:
+def _footer_start(data: bytes | memoryview) -> int:
     return max(0, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))
 
 
@@ -77,6 +81,35 @@ def to_ipc(table: pa.Table) -> bytes:
 def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
+
+
+def row_bytes(table: pa.Table) -> I64:
+    """About how many bytes each row has in memory, (N,); the same however rows are cut into tables."""
+    sizes = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        sizes += _value_bytes(column.combine_chunks())
+    return sizes
+
+
+OFFSET_BYTES = 4
+BYTES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+
+
+def _value_bytes(values: pa.Array) -> I64:
+    if isinstance(values, pa.ExtensionArray):
+        return _value_bytes(values.storage)
+    if isinstance(values, pa.StructArray):
+        return sum(map(_value_bytes, values.flatten()), np.zeros(len(values), np.int64))
+    if isinstance(values, pa.MapArray):
+        return _value_bytes(values.cast(pa.list_(pa.struct([values.type.key_field, values.type.item_field]))))
+    if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        total = np.concatenate(([0], np.cumsum(_value_bytes(values.flatten()))))
+        ends = np.cumsum(lengths)
+        return total[ends] - total[ends - lengths] + OFFSET_BYTES
+    if any(is_bytes(values.type) for is_bytes in BYTES):
+        return pc.fill_null(pc.binary_length(values), 0).to_numpy().astype(np.int64) + OFFSET_BYTES
+    return np.full(len(values), 8)
 
 
 class _NoPandas:

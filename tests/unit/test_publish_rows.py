@@ -24,6 +24,7 @@ from mapjob.selection import publish
 from mapjob.selection.rows import selected_rows
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.run_folder import RunFolder
+from mapjob.store.tables import row_bytes
 from tests.readings import READINGS
 from tests.scored_units import scored_units
 
@@ -73,11 +74,11 @@ def published(
 # Order and files
 
 
-@pytest.mark.parametrize("max_units", [1000, 2])
+@pytest.mark.parametrize("max_tables", [1000, 2])
 @pytest.mark.parametrize(("rows_per_file", "num_files"), [(50, 1), (20, 1), (19, 2), (7, 3), (1, 20)])
-def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, max_units):
+def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, max_tables):
     monkeypatch.setattr(publish, "ROWS_PER_FILE", rows_per_file)
-    monkeypatch.setattr(publish, "MAX_UNITS", max_units)
+    monkeypatch.setattr(publish, "MAX_TABLES", max_tables)
     rows = rows_of(30)
     plan = make(write(tmp_path / "corpus", rows[:11], rows[11:12], rows[12:]))
     ranked = rank(scored_units(plan), count=20)
@@ -89,6 +90,30 @@ def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files
     assert [row["rank"] for row in selected] == list(range(1, 21))
     expected = sorted(range(30), key=lambda i: -ranked[1].reward_margin[i])[:20]
     assert [row["number"] for row in selected] == expected
+
+
+@pytest.mark.parametrize("rows_per_unit", [1, 3, 30])
+def test_files_are_cut_by_bytes_too_however_the_corpus_is_cut(tmp_path, monkeypatch, rows_per_unit):
+    monkeypatch.setattr(publish, "BYTES_PER_FILE", 5_000)
+    monkeypatch.setattr(publish, "HELD_BYTES", 4_000)
+    monkeypatch.setattr(publish, "ROWS_PER_FILE", 12)
+    rows = [row | {"chosen": "c" * (3_000 if row["number"] % 4 == 0 else 10)} for row in rows_of(29)]
+    rows[13]["chosen"] = "c" * 9_000  # more than a file may have, so a file of its own
+    plan = make(write(tmp_path / "corpus", rows), rows_per_unit=rows_per_unit)
+    ranked = rank(scored_units(plan))
+    tables = published(tmp_path, ranked)
+    expected = sorted(range(29), key=lambda i: -ranked[1].reward_margin[i])
+    assert [row["number"] for table in tables for row in table.to_pylist()] == expected
+    sizes = np.concatenate([row_bytes(table) for table in tables]).tolist()
+    lengths, filled = [0], 0
+    for number, size in enumerate(sizes):
+        if number and (number % 12 == 0 or filled + size > 5_000):
+            lengths.append(0)
+            filled = 0
+        lengths[-1] += 1
+        filled += size
+    assert [table.num_rows for table in tables] == lengths
+    assert len(lengths) > 5
 
 
 def test_every_column_belongs_to_its_row(tmp_path):
