@@ -33,7 +33,7 @@ def check_architecture(files: ModelFiles, kind: Kind, name: str) -> None:
         raise ModelError(what, where, "give a model of another architecture") from None
     if kind != "rewards" and (files.architecture or "").endswith(CLASSIFIERS):
         what = f"{files.architecture} is a classifier or a reward model: its output layer was not trained on text"
-        raise ModelError(what, where, "give a language model; models.reward takes this one")
+        raise ModelError(what, where, "give a causal language model; models.reward takes this one")
     # Only the workers run a model's own code, so here its name has to do.
     loader = auto_class(files, kind, name)
     if files.code_allowed and loader.__name__ in classes_of(files.folder(), where):

@@ -5,6 +5,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import psutil
 
 BIN = Path(sys.executable).parent
 NUM_CPUS = 2  # of each node; the head has none for work
+ATTEMPTS, START_S = 3, 90.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,37 @@ def wait_until_up(node: subprocess.Popen) -> None:
     raise AssertionError("".join(said))
 
 
-def end(nodes: list[subprocess.Popen]) -> None:
+def start_head(environment: dict[str, str], ray_folder: Path) -> tuple[subprocess.Popen, int, int]:
+    """(node, its port, its dashboard's): on other ports if somebody took one of them before Ray did."""
+    for _ in range(ATTEMPTS):
+        port, dashboard, client = free_ports(3)
+        head = ["--head", "--port", str(port), "--num-cpus", "0", "--temp-dir", str(ray_folder)]
+        head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
+        node = start_node(environment, *head, "--ray-client-server-port", str(client))
+        too_late = threading.Timer(START_S, kill, [[node]])
+        too_late.start()
+        try:
+            wait_until_up(node)
+            return node, port, dashboard
+        except AssertionError as error:
+            failed = error
+            end([node])
+        finally:
+            too_late.cancel()
+    raise failed
+
+
+def kill(nodes: list[subprocess.Popen]) -> None:
     """With all that they started, by force: a node that is asked to end takes half a minute."""
     processes = [psutil.Process(node.pid) for node in nodes]
     children = [child for process in processes for child in process.children(recursive=True)]
     for process in processes + children:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def end(nodes: list[subprocess.Popen]) -> None:
+    kill(nodes)
     for node in nodes:
         node.communicate()
 
@@ -65,12 +91,9 @@ def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterato
     kept |= {"HOME": str(home), "PATH": f"{BIN}{os.pathsep}{kept['PATH']}"}
     stranger = kept | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
     environment = stranger | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    port, dashboard, client = free_ports(3)
-    head = ["--head", "--port", str(port), "--num-cpus", "0", "--temp-dir", str(ray_folder)]
-    head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--ray-client-server-port"]
-    nodes = [start_node(environment, *head, str(client))]
+    node, port, dashboard = start_head(environment, ray_folder)
+    nodes = [node]
     try:
-        wait_until_up(nodes[0])
         for number in range(num_nodes):
             # A folder each, as machines have: Ray unpacks what is shipped anew for every node, over what is there.
             options = ["--num-cpus", str(NUM_CPUS), "--temp-dir", str(ray_folder / str(number))]
