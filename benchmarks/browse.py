@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from mapjob.report.browse import ROWS_PER_PAGE
 from mapjob.report.pages import DISAGREEING
-from mapjob.selection.publish import ROWS_PER_FILE
+from mapjob.selection.spool import ROWS_PER_FILE
 from mapjob.store.run_folder import RunFolder
 
 WORDS = ["what", "is", "best", "to", "learn", "from", "when", "a", "model", "has", "seen", "it", "and", "says", "so"]

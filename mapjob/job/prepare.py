@@ -90,7 +90,8 @@ class Job:
 def prepare(config: Config, limit: int | None = None, code_allowed: bool = False) -> Job:
     """Look at models and corpus without loading a model. Raises what is wrong with either.
 
-    Nothing is written but files of the corpus that are no Parquet: once, as such, under the output.
+    Nothing is written but, under the output, files of the corpus that are no Parquet, once, as such, and what is known
+    of these.
 
     code_allowed: the command line lets models run their own code, if the run file does too.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from mapjob.arrays import F64
 from mapjob.metrics.columns import Column, Positive
 from mapjob.metrics.elementary import exp
-from mapjob.metrics.statistics import exact_sum, round_sum, sigmoid
+from mapjob.metrics.statistics import exact_mean, sigmoid
 
 # Largest relative error of the mean margin that passes without a warning.
 PRECISION = 1e-9
@@ -37,7 +37,7 @@ def gamma_po_margin(
     if not len(gap):
         return Column(gap)
     values = _margins_of_mean(gap, gamma0, gamma0 / tau)
-    mean = _mean(values)
+    mean = exact_mean(values)
     if abs(mean - gamma0) <= PRECISION * gamma0:
         return Column(values)
     return Column(
@@ -56,16 +56,11 @@ def _margins_of_mean(gap: F64, mean: float, strength: float) -> F64:
         nonlocal log_margin  # a good start for the next level
         log_margin = _log_margins(gap, float(level[0]), strength, log_margin)
         margin = exp(log_margin)
-        return np.array([_mean(margin) - mean]), np.array([_mean(margin / _slope(gap, log_margin, strength))])
+        return np.array([exact_mean(margin) - mean]), np.array([exact_mean(margin / _slope(gap, log_margin, strength))])
 
     low = np.array([math.log(mean)])
     level = _root(excess, low, low + strength, low + strength / 2)
     return exp(_log_margins(gap, float(level[0]), strength, log_margin))
-
-
-def _mean(values: F64) -> float:
-    """The same for every order of the values."""
-    return round_sum(exact_sum(values)) / len(values)
 
 
 def _log_margins(gap: F64, level: float, strength: float, start: F64) -> F64:

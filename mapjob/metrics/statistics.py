@@ -37,6 +37,11 @@ def round_sum(total: int) -> float:
     return total / (1 << ONE)
 
 
+def exact_mean(values: F64) -> float:
+    """Of at least one finite value, the same for every order of them."""
+    return round_sum(exact_sum(values)) / values.size
+
+
 def _parts(values: F64) -> Iterator[F64]:
     return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
 
@@ -61,7 +66,7 @@ class Moments:
         # A constant array must have m2 = 0 exactly; its computed mean may be off by an ulp.
         if (values == values[0]).all():
             return cls(values.size, float(values[0]), 0.0)
-        mean = round_sum(exact_sum(values)) / values.size
+        mean = exact_mean(values)
         squares = sum(exact_sum(np.square(part - mean)) for part in _parts(values))
         return cls(values.size, mean, round_sum(squares))
 

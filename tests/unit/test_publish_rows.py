@@ -20,7 +20,7 @@ from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern
 from mapjob.errors import InputError, MapjobError, Reason
 from mapjob.ranking.rank import Ranking, rank_pairs
-from mapjob.selection import publish
+from mapjob.selection import publish, spool
 from mapjob.selection.rows import selected_rows
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.run_folder import RunFolder
@@ -77,8 +77,8 @@ def published(
 @pytest.mark.parametrize("max_tables", [1000, 2])
 @pytest.mark.parametrize(("rows_per_file", "num_files"), [(50, 1), (20, 1), (19, 2), (7, 3), (1, 20)])
 def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files, max_tables):
-    monkeypatch.setattr(publish, "ROWS_PER_FILE", rows_per_file)
-    monkeypatch.setattr(publish, "MAX_TABLES", max_tables)
+    monkeypatch.setattr(spool, "ROWS_PER_FILE", rows_per_file)
+    monkeypatch.setattr(spool, "MAX_TABLES", max_tables)
     rows = rows_of(30)
     plan = make(write(tmp_path / "corpus", rows[:11], rows[11:12], rows[12:]))
     ranked = rank(scored_units(plan), count=20)
@@ -94,9 +94,9 @@ def test_rank_order_across_files(tmp_path, monkeypatch, rows_per_file, num_files
 
 @pytest.mark.parametrize("rows_per_unit", [1, 3, 30])
 def test_files_are_cut_by_bytes_too_however_the_corpus_is_cut(tmp_path, monkeypatch, rows_per_unit):
-    monkeypatch.setattr(publish, "BYTES_PER_FILE", 5_000)
-    monkeypatch.setattr(publish, "HELD_BYTES", 4_000)
-    monkeypatch.setattr(publish, "ROWS_PER_FILE", 12)
+    monkeypatch.setattr(spool, "BYTES_PER_FILE", 5_000)
+    monkeypatch.setattr(spool, "HELD_BYTES", 4_000)
+    monkeypatch.setattr(spool, "ROWS_PER_FILE", 12)
     rows = [row | {"chosen": "c" * (3_000 if row["number"] % 4 == 0 else 10)} for row in rows_of(29)]
     rows[13]["chosen"] = "c" * 9_000  # more than a file may have, so a file of its own
     plan = make(write(tmp_path / "corpus", rows), rows_per_unit=rows_per_unit)
@@ -228,7 +228,7 @@ def test_own_columns_that_some_files_lack_or_hold_in_another_type(tmp_path):
     ids=lambda column: str(column.type).split("<")[0],
 )
 def test_own_columns_of_any_type_come_through(tmp_path, monkeypatch, column):
-    monkeypatch.setattr(publish, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(spool, "ROWS_PER_FILE", 4)
     table = pa.Table.from_pylist(rows_of(6)).append_column("own", column)
     plan = make(write(tmp_path / "corpus", table.slice(0, 2), table.slice(2)), rows_per_unit=2)
     selected = pa.concat_tables(published(tmp_path, rank(scored_units(plan))))

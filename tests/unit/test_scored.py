@@ -50,7 +50,7 @@ def test_units_come_in_the_order_asked_for(units):
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 10, NUM_ROWS])
-def test_many_units_read_as_one_have_the_numbers_of_each(units, plan, monkeypatch, rows_at_once):
+def test_many_units_read_as_one_have_the_numbers_of_every_unit(units, plan, monkeypatch, rows_at_once):
     monkeypatch.setattr("mapjob.selection.scored.ROWS_AT_ONCE", rows_at_once)
     alone, joined = list(units.read()), list(units.read_numbers())
     assert len(joined) == {1: 25, 7: 7, 10: 5, NUM_ROWS: 1}[rows_at_once]
