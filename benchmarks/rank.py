@@ -17,7 +17,6 @@ import json
 import math
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -38,7 +37,6 @@ from mapjob.ranking.rank import rank_pairs
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
-from mapjob.store.tables import keep_pandas_out
 
 ROWS_PER_UNIT = 100_000
 ROWS_PER_STORED_UNIT = 2_000
@@ -137,7 +135,6 @@ def made_up(first: int, num: int) -> Pairs:
 
 def measured_from_store(num_pairs: int) -> dict[str, float]:
     """CPU seconds of each step of a ranking from a score store, the later ones with all that they read."""
-    keep_pandas_out()  # as `mapjob rank` does
     with tempfile.TemporaryDirectory(prefix="mapjob-rank-") as folder:
         writer = multiprocessing.get_context("spawn").Process(target=store_units, args=(folder, num_pairs))
         writer.start()
@@ -173,7 +170,6 @@ def measured_from_store(num_pairs: int) -> dict[str, float]:
         "numbers_cpu_s": load_s + rank_s,
         "objects_read": counted["read"],
         "objects_listed": counted["names"],
-        "pandas_imported": int("pandas" in sys.modules),
     }
 
 

@@ -31,7 +31,6 @@ from mapjob.cli.train import train
 from mapjob.cli.validate import validate
 from mapjob.errors import MapjobError
 from mapjob.escaping import for_terminal, redact
-from mapjob.store.tables import keep_pandas_out
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
@@ -51,7 +50,6 @@ PANELS = {
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(add_flags(command))
-WITHOUT_PANDAS = {"rank", "sweep", "status", "report", "show", "browse", "diff"}
 app.add_typer(config_app, name="config", rich_help_panel="See and decide")
 
 
@@ -65,8 +63,6 @@ def main() -> None:
     # Ray reads this when imported. Threads of Ray Data outlive a run that is told to end; what they ask of Ray after it
     # has left would start a second one, in a process that is ending and then hangs or crashes.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
-        keep_pandas_out()
     sys.exit(_exit_code())
 
 

@@ -5,7 +5,6 @@ the footer, where no other reader looks, so that a flipped bit never becomes a n
 """
 
 import hashlib
-import sys
 from collections.abc import Collection
 
 import numpy as np
@@ -110,23 +109,3 @@ def _value_bytes(values: pa.Array) -> I64:
     if any(is_bytes(values.type) for is_bytes in BYTES):
         return pc.fill_null(pc.binary_length(values), 0).to_numpy().astype(np.int64) + OFFSET_BYTES
     return np.full(len(values), 8)
-
-
-class _NoPandas:
-    """Finds no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ImportError(name)
-
-
-def keep_pandas_out() -> None:
-    """Keep pyarrow from importing pandas, which takes longer than many a ranking, at the first value that it converts.
-
-    For whole programs that never need it: pyarrow looks for pandas once per process.
-    """
-    if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas)
-        pa.array([0])
-        sys.meta_path.remove(_NoPandas)
