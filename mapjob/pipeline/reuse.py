@@ -53,12 +53,15 @@ def _find(
 
     Rows that are no record have a reason and no score; they are among them where all others are.
     """
+    nothing = [pa.table({"row": pa.array([], pa.int32())})] * len(unit_ids)
     if not unit_ids or not before:
-        return [pa.table({"row": pa.array([], pa.int32())})] * len(unit_ids)
+        return nothing
     units = [table.select(["row_key", "reason", "detail"]) for table in store.read_all(records, unit_ids)]
     rows = [np.flatnonzero(table["row_key"].is_valid()) for table in units]
     keys = [_as_keys(table["row_key"]) for table in units]
     wanted = np.unique(np.concatenate(keys))
+    if not len(wanted):  # no row of these units is a record
+        return nothing
     stored, where = _collect(wanted, store, fingerprint, sorted(before))
     return [_of_unit(*unit, stored, where[_index(wanted, unit[2])]) for unit in zip(units, rows, keys)]
 
@@ -102,8 +105,6 @@ def _as_keys(column: pa.ChunkedArray) -> Keys:
 
 
 def _index(wanted: Keys, keys: Keys) -> I64:
-    """Position of each key among those that are wanted, which ascend; -1 for any other."""
-    if not len(wanted):
-        return np.full(len(keys), -1)
+    """Position of each key among those that are wanted, at least one, which ascend; -1 for any other."""
     index = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
     return np.where(wanted[index] == keys, index, -1)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mapjob.corpus.units import Unit
@@ -37,6 +37,7 @@ def put(store: ScoreStore, fingerprint: str, unit: str, row_keys: list[bytes | N
     store.commit(fingerprint, unit, pa.table(columns))
 
 
+@example([[KEYS[0]]], [[None]])
 @settings(max_examples=150)
 @given(st.lists(keys, max_size=4), st.lists(keys, min_size=1, max_size=4))
 def test_rows_are_taken_as_a_dictionary_would(before: list[list[bytes | None]], now: list[list[bytes | None]]) -> None:
