@@ -9,7 +9,8 @@ and keys come from a seed, in single precision as models give them, so that ther
 are repeats. Times are seconds of the processor. Reading the store is not included, nor is generating the numbers.
 
 With --stored the pairs come out of a score store: units of 2,000 rows in three column families, a hundredth of the rows
-refused. Printed are the steps of one process, and what is read. No model, no Ray and no corpus are needed.
+refused. Printed are the steps of one process, and what is read: from the files of the units, then from packs. No model,
+no Ray and no corpus are needed.
 """
 
 import argparse
@@ -20,7 +21,10 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +41,8 @@ from mapjob.ranking.rank import rank_pairs
 from mapjob.selection.scored import ScoredUnits, load_scored
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
+
+T = TypeVar("T")
 
 ROWS_PER_UNIT = 100_000
 ROWS_PER_STORED_UNIT = 2_000
@@ -134,24 +140,40 @@ def made_up(first: int, num: int) -> Pairs:
 
 
 def measured_from_store(num_pairs: int) -> dict[str, float]:
-    """CPU seconds of each step of a ranking from a score store, the later ones with all that they read."""
+    """CPU seconds of each step of a ranking from the files of units, then from packs, and how these were written."""
     with tempfile.TemporaryDirectory(prefix="mapjob-rank-") as folder:
-        writer = multiprocessing.get_context("spawn").Process(target=store_units, args=(folder, num_pairs))
-        writer.start()
-        writer.join()
-        assert writer.exitcode == 0, "the store was not written"
-        store, selection, plan = ScoreStore(folder), Selection(keep={"ratio": 0.4}), plan_of(num_pairs)
-        ids = [unit.id for unit in plan.units]
-        start = time.process_time()
-        for fingerprint in FAMILIES.values():
-            for _ in store.read_all(fingerprint, ids):
-                pass
-        read_s = time.process_time() - start
-        start = time.process_time()
-        for _ in ScoredUnits(plan, FAMILIES, store, selection).read_numbers():
+        result = {"pairs": num_pairs, "units": len(plan_of(num_pairs).units)}
+        apart(store_units, folder, num_pairs)
+        result |= steps_of_ranking(folder, num_pairs)
+        result |= apart(pack_units, folder, num_pairs)
+        from_packs = steps_of_ranking(folder, num_pairs)
+        assert all(from_packs[name] == result[name] for name in ("ranked", "selected")), "packs change nothing"
+        return result | {
+            f"packs_{name}": value for name, value in from_packs.items() if name not in ("ranked", "selected")
+        }
+
+
+def apart(work: Callable[[str, int], T], folder: str, num_pairs: int) -> T:
+    """What `work` returns in a process of its own, whose memory and whose seconds are not those of the ranking."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, folder, num_pairs).result()
+
+
+def steps_of_ranking(folder: str, num_pairs: int) -> dict[str, float]:
+    """CPU seconds of each step, the later ones with all that they read."""
+    store, selection, plan = ScoreStore(folder), Selection(keep={"ratio": 0.4}), plan_of(num_pairs)
+    ids = [unit.id for unit in plan.units]
+    start = time.process_time()
+    for fingerprint in FAMILIES.values():
+        for _ in store.read_all(fingerprint, ids):
             pass
-        pairs_s = time.process_time() - start
-        counted = count_calls()
+    read_s = time.process_time() - start
+    start = time.process_time()
+    for _ in ScoredUnits(plan, FAMILIES, store, selection).read_numbers():
+        pass
+    pairs_s = time.process_time() - start
+    store = ScoreStore(folder)
+    with count_calls() as counted:
         start = time.process_time()
         scored = load_scored(ScoredUnits(plan, FAMILIES, store, selection), selection, PROFILE_COLUMNS)
         load_s = time.process_time() - start
@@ -159,8 +181,6 @@ def measured_from_store(num_pairs: int) -> dict[str, float]:
         ranking = rank_pairs(scored.pairs, selection, scored.units.pair_ids)
         rank_s = time.process_time() - start
     return {
-        "pairs": num_pairs,
-        "units": len(plan.units),
         "ranked": len(ranking.pairs),
         "selected": len(ranking.kept),
         "read_whole_cpu_s": read_s,
@@ -173,22 +193,25 @@ def measured_from_store(num_pairs: int) -> dict[str, float]:
     }
 
 
-def count_calls() -> Counter[str]:
-    """Counts what is read from a storage from now on, and what is listed."""
+@contextmanager
+def count_calls() -> Iterator[Counter[str]]:
+    """Counts what is read from a storage inside, and what is listed."""
     calls: Counter[str] = Counter()
+    methods = {name: getattr(Storage, name) for name in ("read", "names")}
 
     def count(name: str) -> None:
-        work = getattr(Storage, name)
 
         def counted(self: Storage, *arguments: str) -> object:
             calls[name] += 1
-            return work(self, *arguments)
+            return methods[name](self, *arguments)
 
         setattr(Storage, name, counted)
 
-    count("read")
-    count("names")
-    return calls
+    for name in methods:
+        count(name)
+    yield calls
+    for name, method in methods.items():
+        setattr(Storage, name, method)
 
 
 def plan_of(num_pairs: int) -> Plan:
@@ -203,6 +226,14 @@ def store_units(folder: str, num_pairs: int) -> None:
     for unit in plan_of(num_pairs).units:
         for name, table in stored_tables(unit).items():
             store.commit(FAMILIES[name], unit.id, table)
+
+
+def pack_units(folder: str, num_pairs: int) -> dict[str, float]:
+    """Write the packs as a run does after scoring."""
+    units = {unit.id: unit.num_rows for unit in plan_of(num_pairs).units}
+    start = time.process_time()
+    ScoreStore(folder).write_packs(FAMILIES.values(), units)
+    return {"pack_cpu_s": time.process_time() - start}
 
 
 def stored_tables(unit: Unit) -> dict[str, pa.Table]:

@@ -62,7 +62,7 @@ def _find(
     wanted = np.unique(np.concatenate(keys))
     if not len(wanted):  # no row of these units is a record
         return nothing
-    stored, where = _collect(wanted, store, fingerprint, sorted(before))
+    stored, where = _collect(wanted, store, fingerprint, store.by_pack(before))
     return [_of_unit(*unit, stored, where[_index(wanted, unit[2])]) for unit in zip(units, rows, keys)]
 
 

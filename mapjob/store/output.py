@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapjob.errors import ConfigError
+from mapjob.store.packs import FOLDER as PACKS
+from mapjob.store.packs import Packs
 from mapjob.store.run_folder import FinishedRun, RunFolder, where_it_is
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
@@ -40,7 +42,7 @@ class Output:
         return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
 
     def orphans(self) -> Iterator[Orphan]:
-        """Unfinished run folders, column files and converted inputs of no run, and what killed writers left."""
+        """Unfinished run folders, column files, packs and converted inputs of no run, and what killed writers left."""
         finished, unfinished = self.list_runs()
         for run_id in unfinished:
             yield from self._orphan(f"runs/{run_id}", "a run without a manifest")
@@ -48,13 +50,17 @@ class Output:
         for run in finished:
             for fingerprint in run.manifest["fingerprints"].values():
                 units.setdefault(fingerprint, set()).update(run.manifest["units"])
-        store = ScoreStore(self.url)
+        store, packs = ScoreStore(self.url), Packs(self.url).known
         for fingerprint in self._storage.names("scores"):
             if fingerprint not in units:
                 yield from self._orphan(f"scores/{fingerprint}", "columns that no run used")
                 continue
             for unit_id in sorted(store.done(fingerprint) - units[fingerprint]):
                 yield from self._orphan(f"scores/{fingerprint}/{unit_id}{SUFFIX}", "a unit that no run used")
+            for file in self._storage.names(f"scores/{fingerprint}/{PACKS}"):
+                pack = packs.get(file.removesuffix(SUFFIX))
+                if pack is None or units[fingerprint].isdisjoint(pack.units):
+                    yield from self._orphan(f"scores/{fingerprint}/{PACKS}/{file}", "a pack that no run uses")
         converted = {name for run in finished for name in run.manifest["corpus"].get("converted", ())}
         for name in self._storage.names("inputs"):
             if name not in converted:

@@ -1,18 +1,23 @@
 """The score store: one folder per scorer fingerprint, one Parquet file per unit, written once and never changed."""
 
 import json
+import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from mapjob.errors import MapjobError
+from mapjob.store.packs import FEWEST_UNITS, FOLDER, Packs, one_by_one, pack, unpack
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, numbers_to_parquet
 
+log = logging.getLogger(__name__)
+
 READ_THREADS = 16
+PACKS_AT_ONCE = 2  # one that is decoded, one that is read ahead
 SUFFIX = ".parquet"
 
 
@@ -22,6 +27,7 @@ class ScoreStore:
     def __init__(self, output_url: str):
         self.url = output_url
         self._storage = Storage(output_url).below("scores")
+        self._packs = Packs(output_url)
 
     def declare(self, fingerprint: str, description: dict[str, Any]) -> None:
         """Write in the clear, once, what a fingerprint covers."""
@@ -61,31 +67,83 @@ class ScoreStore:
             raise MapjobError("a column file belongs to another unit or scorer", where, "remove it and run again")
         return table.replace_schema_metadata(None)
 
-    def read_all(self, fingerprint: str, unit_ids: Iterable[str], without: Collection[str] = ()) -> Iterator[pa.Table]:
+    def read_all(
+        self, fingerprint: str, unit_ids: Collection[str], without: Collection[str] = ()
+    ) -> Iterator[pa.Table]:
         """The columns of many units, in the order asked for; raises as `read` does. At most 16 are read ahead.
 
-        without: columns that are not decoded.
+        They come from packs where most of a pack is asked for at once, as slices of one table. without: columns that
+        are not decoded.
         """
+        return self._read_ahead(fingerprint, self._packs.split(fingerprint, unit_ids), without)
+
+    def _read_ahead(
+        self, fingerprint: str, split: Iterable[tuple[str | None, list[str]]], without: Collection[str] = ()
+    ) -> Iterator[pa.Table]:
+        """split: units by pack, or one unit by None."""
         threads = ThreadPoolExecutor(READ_THREADS)
         try:
-            ahead: deque[tuple[str, Future[bytes | None]]] = deque()
+            ahead: deque[tuple[str | None, list[str], Future[bytes | None]]] = deque()
 
-            def first() -> pa.Table:
+            def first() -> Iterator[pa.Table]:
                 # Decoded here: threads that decode wait for each other in Python most of the time.
-                unit_id, data = ahead.popleft()
-                return self._decode(data.result(), fingerprint, unit_id, without)
+                name, units, data = ahead.popleft()
+                if name is None:
+                    return iter([self._decode(data.result(), fingerprint, units[0], without)])
+                return self._unpack(data.result(), fingerprint, name, units, without)
 
-            for unit_id in unit_ids:
-                ahead.append((unit_id, threads.submit(self._storage.read, _file(fingerprint, unit_id))))
-                if len(ahead) == READ_THREADS:
-                    yield first()
+            for name, units in split:
+                file = _file(fingerprint, units[0]) if name is None else _pack_file(fingerprint, name)
+                ahead.append((name, units, threads.submit(self._storage.read, file)))
+                while len(ahead) >= (READ_THREADS if name is None else PACKS_AT_ONCE):
+                    yield from first()
             while ahead:
-                yield first()
+                yield from first()
         finally:
             # Without a join: what an error leaves behind is closed by the garbage collector, at times in the middle of
             # the start of another thread, whose lock a join would wait for, for ever.
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def _unpack(
+        self, data: bytes | None, fingerprint: str, name: str, unit_ids: list[str], without: Collection[str]
+    ) -> Iterator[pa.Table]:
+        """From the files of the units, with a warning, if the pack cannot be read."""
+        try:
+            return iter(unpack(data, fingerprint, name, unit_ids, without))
+        except (pa.ArrowException, OSError) as error:
+            where = f"{self._storage.url}/{_pack_file(fingerprint, name)}"
+            do = "the files of its units are read instead; remove it, and a later run writes it again"
+            log.warning(f"a pack is not as it was written ({error}): {where}; {do}")
+            self._packs.pass_over(fingerprint, name)
+            return self._read_ahead(fingerprint, one_by_one(unit_ids), without)
+
+    def by_pack(self, unit_ids: Iterable[str]) -> list[str]:
+        """These units in an order in which `read_all` reads few files."""
+        return sorted(unit_ids, key=lambda unit: (self._packs.pack_of.get(unit, ""), unit))
+
+    def write_packs(self, fingerprints: Collection[str], units: Mapping[str, int]) -> None:
+        """Pack the columns of scored units that no pack has yet, from their files; a few wait for further ones.
+
+        units: rows by id, in the plan's order. At most the columns of one pack are held.
+        """
+        if len(units) < FEWEST_UNITS:
+            return
+        names = {fingerprint: self._storage.names(f"{fingerprint}/{FOLDER}") for fingerprint in fingerprints}
+        stored = {fingerprint: {name.removesuffix(SUFFIX) for name in names[fingerprint]} for fingerprint in names}
+        packs = self._packs.plan(units, stored)
+        lacking = [(name, fingerprint) for name in packs for fingerprint in stored if name not in stored[fingerprint]]
+        if lacking:
+            log.info(f"putting the columns of many units into one file: {len(lacking):,} files")
+        for name, fingerprint in lacking:
+            ids = packs[name].units
+            tables = self._read_ahead(fingerprint, one_by_one(ids))
+            self._storage.create(_pack_file(fingerprint, name), pack(fingerprint, ids, tables))
+        self._packs.keep(packs)
+
 
 def _file(fingerprint: str, unit_id: str) -> str:
     return f"{fingerprint}/{unit_id}{SUFFIX}"
+
+
+def _pack_file(fingerprint: str, name: str) -> str:
+    return _file(f"{fingerprint}/{FOLDER}", name)

@@ -28,10 +28,10 @@ def numbers_to_parquet(table: pa.Table) -> bytes:
     return chunks_to_parquet(table.combine_chunks(), use_dictionary=False)
 
 
-def chunks_to_parquet(table: pa.Table, use_dictionary: bool = True) -> bytes:
+def chunks_to_parquet(table: pa.Table, use_dictionary: bool = True, rows_per_group: int = ROWS_PER_GROUP) -> bytes:
     """One Parquet file of a table whose columns may be too long for one chunk: 2 GiB of text."""
     buffer = pa.BufferOutputStream()
-    options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": ROWS_PER_GROUP}
+    options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": rows_per_group}
     pq.write_table(table, buffer, use_dictionary=use_dictionary, **options)
     return seal(memoryview(buffer.getvalue()))
 
