@@ -34,6 +34,10 @@ class Packs:
     def __init__(self, output_url: str):
         self._url = output_url
 
+    def __getstate__(self) -> dict[str, str]:
+        """Without what is known, which is of the whole output: a worker asks for it where it needs many units."""
+        return {"_url": self._url}
+
     @cached_property
     def _snapshots(self) -> Snapshots:
         return Snapshots(self._url, FOLDER)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import random
 import shutil
 from collections import Counter
@@ -137,6 +138,14 @@ def test_at_most_two_packs_are_in_hand(stored: str) -> None:
         next(tables)
         assert requests["read"] <= 1 + 2
         assert len(list(tables)) == 39
+
+
+def test_a_store_that_is_sent_to_a_worker_asks_again_for_what_is_known(stored: str) -> None:
+    store = ScoreStore(stored)
+    before = len(pickle.dumps(store))
+    tables = list(store.read_all(FAMILIES[0], ids_of(40)))
+    assert len(pickle.dumps(store)) == before
+    assert list(pickle.loads(pickle.dumps(store)).read_all(FAMILIES[0], ids_of(40))) == tables
 
 
 def test_a_night_packs_what_is_new_and_nothing_else(stored: str) -> None:
