@@ -1,5 +1,6 @@
 """The run file of `mapjob run`: frozen pydantic models that mirror its YAML key for key."""
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
@@ -215,6 +216,11 @@ class Execution(Section):
     tokens_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="tokens of one forward pass; auto: what is fastest and fits into the device's memory"
     )
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether more nodes may join later. Inside `ray job submit` the cluster is in the environment."""
+        return self.address is not None or "RAY_ADDRESS" in os.environ
 
 
 class Config(Section):

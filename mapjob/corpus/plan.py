@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -77,6 +78,7 @@ class Plan:
     message_fields: the further keys of messages (corpus.message_keys) with their types over all files.
     notes: what is said of the files: which splits are read, what was converted, what was passed over. features: of the
     columns, as the library `datasets` has them (ClassLabel, Image). rows_per_unit: by which each file is cut, by path.
+    first_row: position in the corpus of the first row, if these are not all of its units.
     """
 
     corpus: Corpus
@@ -89,6 +91,17 @@ class Plan:
     features: dict[str, Any] = field(default_factory=dict)
     files: tuple[SourceFile, ...] = ()
     rows_per_unit: dict[str, int] = field(default_factory=dict)
+    first_row: int = 0
+
+    def pieces(self, num: int) -> "list[Plan]":
+        """Plans of about as many rows each, at most `num`, of consecutive units."""
+        at = np.arange(1, num) * self.num_rows // num + self.first_row
+        edges = np.unique([0, *np.searchsorted(self.first_rows[:-1], at), len(self.units)]).tolist()
+        starts = self.first_rows
+        return [
+            replace(self, units=self.units[a:b], files=(), rows_per_unit={}, first_row=int(starts[a]))
+            for a, b in pairwise(edges)
+        ]
 
     @property
     def unnamed(self) -> list[int]:
@@ -126,8 +139,8 @@ class Plan:
 
     @property
     def first_rows(self) -> npt.NDArray[np.int64]:
-        """Position in the corpus of each unit's first row, and at the end the number of rows. Shape (units + 1,)."""
-        return np.cumsum([0] + [unit.num_rows for unit in self.units])
+        """Position in the corpus of each unit's first row, then that of the row after the last. Shape (units + 1,)."""
+        return np.cumsum([self.first_row] + [unit.num_rows for unit in self.units])
 
     def locate(self, position: int) -> tuple[str, int]:
         """(name of the file, row in it) of the row at a position in the corpus."""

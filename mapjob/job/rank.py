@@ -4,14 +4,17 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import mapjob
 from mapjob.arrays import I64
+from mapjob.collective import Local, Pieces
 from mapjob.config.load import fingerprint, parse_config
 from mapjob.config.run import Signals
+from mapjob.corpus.plan import Plan
 from mapjob.errors import ConfigError, IncompleteError, InputError, Reason
 from mapjob.job.prepare import Job, Source, prepare_for_ranking, read_source
 from mapjob.pipeline.stages import Todo
@@ -24,25 +27,69 @@ from mapjob.scoring.reader_families import RECORDS
 from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
-from mapjob.selection.scored import Scored, ScoredUnits, load_scored
+from mapjob.selection.scored import RowIds, Scored, ScoredUnits, drop_repeats, load_scored, read_scored
 from mapjob.store.run_folder import Manifest, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
 
 
+# A corpus of more rows, or one of several pieces if the run file has a cluster, is ranked by Ray tasks.
+ROWS_IN_ONE_PROCESS = 20_000_000
+ROWS_PER_PIECE, MAX_PIECES = 1_000_000, 250  # what pieces send each other are references of the driver's
+
+
+@dataclass(frozen=True)
+class ScoredPieces:
+    """A scored corpus in pieces, and where programs on them run. scored: handles of Scored; pair_ids: of all rows."""
+
+    run: Pieces
+    scored: list[Any]
+    pair_ids: RowIds
+
+    @classmethod
+    def load(cls, job: Job) -> "ScoredPieces":
+        """With lengths and groups for the report. Raises InputError if too many rows are broken."""
+        num = count_pieces(job)
+        run: Pieces = Local()
+        if num > 1:
+            from mapjob.pipeline.cluster import connect  # Ray is slow to import
+            from mapjob.pipeline.on_ray import OnRay
+
+            connect(job.config.execution.address)
+            run = OnRay()
+        selection, whole = job.config.selection, units_of(job, job.plan)
+        units = [units_of(job, plan) for plan in job.plan.pieces(num)] if num > 1 else [whole]
+        read = run.run(read_scored, [units], selection, PROFILE_COLUMNS)
+        scored = run.run(drop_repeats, [read], selection)
+        del read
+        _check_broken(job, run.get(run.run(_count_refused, [scored])[0]), whole.row)
+        return cls(run, scored, whole.pair_ids)
+
+
+def count_pieces(job: Job) -> int:
+    """In how many pieces a corpus is ranked: by Ray tasks if there are several."""
+    num_rows = job.plan.num_rows
+    if job.config.selection.near_duplicates is not None:
+        return 1  # each pair is compared with all better ones
+    if num_rows <= ROWS_IN_ONE_PROCESS and not (num_rows > ROWS_PER_PIECE and job.config.execution.is_cluster):
+        return 1
+    return min(MAX_PIECES, -(-num_rows // ROWS_PER_PIECE), len(job.plan.units))
+
+
+def units_of(job: Job, plan: Plan) -> ScoredUnits:
+    return ScoredUnits(plan, job.families, job.store, job.config.selection)
+
+
+def _count_refused(scored: Scored) -> dict[Reason, tuple[int, int]]:
+    return count_reasons(scored.refused)
+
+
 def rank_scored(job: Job) -> tuple[Scored, Ranking]:
-    """The scored corpus and its ranking, from the score store. Raises InputError if too many rows are broken."""
-    scored = _load(job)
+    """The scored corpus and its ranking, in this process. Raises InputError if too many rows are broken."""
+    scored = load_scored(units_of(job, job.plan), job.config.selection, PROFILE_COLUMNS)
+    _check_broken(job, count_reasons(scored.refused), scored.units.row)
     return scored, rank_pairs(scored.pairs, job.config.selection, scored.units.pair_ids)
-
-
-def _load(job: Job) -> Scored:
-    """The scored corpus, with lengths and groups for the report. Raises InputError if too many rows are broken."""
-    selection = job.config.selection
-    scored = load_scored(ScoredUnits(job.plan, job.families, job.store, selection), selection, PROFILE_COLUMNS)
-    _check_broken(job, scored.refused, scored.units.row)
-    return scored
 
 
 def check_records(job: Job, todo: Sequence[Todo]) -> None:
@@ -61,18 +108,20 @@ def check_records(job: Job, todo: Sequence[Todo]) -> None:
         table = job.store.read(job.families[RECORDS], job.plan.units[index].id)
         return table.slice(position - first_rows[index], 1).select(["reason", "detail"]).to_pylist()[0]
 
-    _check_broken(job, {reason: np.array(positions) for reason, positions in refused.items()}, read_row)
+    _check_broken(job, count_reasons({reason: np.array(rows) for reason, rows in refused.items()}), read_row)
 
 
-def _check_broken(job: Job, refused: dict[Reason, I64], read_row: Callable[[int], dict[str, str | None]]) -> None:
-    """refused: positions by reason. read_row: reason and detail of the row at a position."""
-    broken = {reason: positions for reason, positions in refused.items() if not reason.is_dropped}
-    share = sum(map(len, broken.values())) / job.plan.num_rows
+def _check_broken(
+    job: Job, refused: dict[Reason, tuple[int, int]], read_row: Callable[[int], dict[str, str | None]]
+) -> None:
+    """refused: as `count_reasons` has it. read_row: reason and detail of the row at a position."""
+    broken = {reason: counted for reason, counted in refused.items() if not reason.is_dropped}
+    share = sum(number for number, _ in broken.values()) / job.plan.num_rows
     if share > job.config.max_error_rate:
-        position = min(int(positions[0]) for positions in broken.values())
+        position = min(position for _, position in broken.values())
         first = read_row(position)
         file, row = job.plan.locate(position)
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in count_reasons(broken).items())
+        reasons = ", ".join(f"{number:,} {reason}" for reason, (number, _) in broken.items())
         raise InputError(
             f"{share:.2%} of the rows are broken ({reasons}), more than max_error_rate {job.config.max_error_rate:.2%}",
             f"the first is {file}, row {row}: {first['reason']} ({first['detail'] or 'no detail'})",
@@ -147,11 +196,16 @@ def sweep_job(
     config = parse_config(config.model_copy(update={"selection": selection}).model_dump())
     job = prepare_for_ranking(config, ran, limit)
     check_scored(job)
-    scored = _load(job)
-    swept = compare_choices(scored.pairs, config.selection, wanted, scored.units.pair_ids)
+    pieces = ScoredPieces.load(job)
+    pairs = pieces.run.run(_pairs_of, [pieces.scored])
+    swept = compare_choices(pieces.run, pairs, config.selection, wanted, pieces.pair_ids)
     for name, why in swept.refused.items():
         log.info(f"left out: {name}: {why}")
     folder = Storage(config.output.path).below("sweeps", fingerprint({"run": job.run_id, "choices": repr(wanted)}))
     folder.create("sweep.json", (json.dumps(as_json(swept), indent=2) + "\n").encode())
     folder.create("overlap.svg", overlap_figure(swept))
     return swept, folder.url
+
+
+def _pairs_of(scored: Scored) -> RankedPairs:
+    return scored.pairs

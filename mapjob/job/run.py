@@ -1,14 +1,11 @@
 """A whole run, top to bottom: plan, score what is missing, rank, publish."""
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from mapjob.errors import ConfigError
 from mapjob.job.prepare import (
@@ -24,25 +21,16 @@ from mapjob.job.prepare import (
     read_source,
     slices,
 )
+from mapjob.job.publish import draw_page, rank_and_publish
 from mapjob.job.rank import check_records, check_scored, prepare_again, rank_scored
 from mapjob.job.unit_size import keep_pace, measure_pace
 from mapjob.pipeline.progress import Events, Spent
 from mapjob.pipeline.reuse import take_stored
 from mapjob.pipeline.stages import Todo, passes
-from mapjob.ranking.compare import agreement
-from mapjob.ranking.rank import Ranking
-from mapjob.report.card import card
-from mapjob.report.page import page
-from mapjob.report.pages import Row
 from mapjob.report.pair import examples_of
-from mapjob.report.summary import Summary, summary
 from mapjob.scoring.reader_families import RECORDS
-from mapjob.selection.formats import extra_files
-from mapjob.selection.manifest import count_reasons, count_rows, manifest
-from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
-from mapjob.selection.rows import held_out_rows, ranked_rows, selected_rows
-from mapjob.selection.scored import Scored
-from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, path_of, where_it_is
+from mapjob.selection.rows import ranked_rows
+from mapjob.store.run_folder import FinishedRun, Manifest, open_run, path_of, where_it_is
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -79,7 +67,7 @@ def run_job(
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
         return where_it_is(finished, config.output.path) | {"spent": spent.as_json}  # of this call
-    manifest = _rank_and_publish(job, spent)
+    manifest = rank_and_publish(job, spent)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return manifest
 
@@ -98,7 +86,7 @@ def rank_job(
     job = prepare_for_ranking(config, ran, limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.read_manifest()
-    return _rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
+    return rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
 
 
 def render_report(run: FinishedRun, num_examples: int = 0) -> str:
@@ -106,12 +94,7 @@ def render_report(run: FinishedRun, num_examples: int = 0) -> str:
 
     Without texts it is the same file to the byte. Raises MapjobError if the run has no report.json.
     """
-    return _page(run.folder, examples_of(run, num_examples))
-
-
-def _page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None) -> str:
-    drawn_from = json.loads(folder.read("report.json"))
-    return page(drawn_from, TypeAdapter(Summary).validate_python(drawn_from["summary"]), examples)
+    return draw_page(run.folder, examples_of(run, num_examples))
 
 
 def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
@@ -193,61 +176,6 @@ def _score(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Ev
                         log.info(receipt.costs[name].engine)
                     progress.add(receipt)
                     spent.total.add(receipt)
-
-
-def _rank_and_publish(job: Job, spent: Spent) -> Manifest:
-    """Rank what is scored, and write the run folder: rows, errors, card, report, and last the manifest."""
-    folder = job.run_folder
-    with spent.on("rank"):
-        scored, ranking = rank_scored(job)
-        refused = scored.refused | ranking.pairs.dropped
-        positions = np.concatenate([ranking.pairs.position, ranking.held_out.position])
-        if job.config.selection.pairs_per_record > 1:
-            positions = np.unique(positions)
-        check_complete(job.plan, positions, list(refused.values()))
-    for warning in ranking.warnings:
-        log.warning(warning)
-    with spent.on("publish"):
-        _put_rows(folder, job, scored, ranking)
-        publish_errors(scored.units, refused, folder)
-    body = manifest(
-        folder.run_id,
-        job.config,
-        job.plan,
-        job.families,
-        ranking,
-        models=job.models,
-        limit=job.limit,
-        counts=count_rows(job.plan, ranking, count_reasons(refused)),
-        flags=scored.flags,
-        warnings=ranking.warnings,
-        spent=spent.as_json,
-    )
-    folder.put_text("README.md", card(body))
-    _put_report(folder, body, job, scored, ranking)
-    return folder.commit(body)
-
-
-def _put_rows(folder: RunFolder, job: Job, scored: Scored, ranking: Ranking) -> None:
-    """The selected and the held-out rows, and the files that go with their format."""
-    selection, output_format = job.config.selection, job.config.output_format
-    goals = selection.signals.reward_goals
-    texts = Texts(output_format, job.control, goals is None or goals.system_role)
-    publish_rows(scored.units, selected_rows(ranking, selection), texts, folder, "selected/train")
-    if selection.held_out:
-        publish_rows(scored.units, held_out_rows(ranking, selection), texts, folder, "held_out/test")
-    for name, data in extra_files(output_format, job.plan.corpus.style).items():
-        folder.put_file(name, data)
-
-
-def _put_report(folder: RunFolder, body: Manifest, job: Job, scored: Scored, ranking: Ranking) -> None:
-    """The report, and what it is drawn from: the manifest without its long lists, and the summary of all pairs."""
-    selection = job.config.selection
-    overlaps = agreement(ranking, selection, scored.units.pair_ids)
-    drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
-    drawn_from["summary"] = asdict(summary(ranking, selection.metric, overlaps))
-    folder.put_text("report.json", json.dumps(drawn_from) + "\n")
-    folder.put_text("report.html", _page(folder))
 
 
 def load_scores(path: str) -> pa.Table:

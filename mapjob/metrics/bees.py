@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.metrics.columns import Column
 from mapjob.metrics.elementary import log, log1p
@@ -47,25 +48,26 @@ def probability(margin: F64, divisor: float, name: str) -> Column:
     margin: (N,). If all margins are the same between the bounds, the source says nothing and p is 0.5 throughout.
     Margins beyond the bounds are counted in the warnings; a search that found no bound says so there.
     """
-    if not len(margin):
+    if not (num := collective.total(len(margin))):
         return Column(margin)
-    upper = upper_bound(margin, divisor)
+    upper, (_, largest) = upper_bound(margin, divisor), collective.ends(margin)
     height = np.clip(margin, LOWER, max(upper, LOWER)) - LOWER
-    if height.min() == height.max():
+    lowest, highest = collective.ends(height)
+    if lowest == highest:
         return Column(np.full(len(margin), 0.5), (f"BeeS: the {name} is the same for all pairs within its bounds",))
     warnings = []
-    below, above = int((margin < LOWER).sum()), int((margin > upper).sum())
+    below, above = (collective.total(int(beyond.sum())) for beyond in (margin < LOWER, margin > upper))
     if below or above:
-        counts = f"{below:,} of {len(margin):,} pairs count as {LOWER:g}, {above:,} as {upper:g}"
+        counts = f"{below:,} of {num:,} pairs count as {LOWER:g}, {above:,} as {upper:g}"
         warnings.append(f"BeeS clips the {name}: {counts}")
-    if upper > margin.max():
+    if upper > largest:
         scale = "margins as small as ArmoRM's need a factor of about 150"
-        warnings.append(f"BeeS found no upper bound for the {name}, whose largest is {margin.max():.3g}: {scale}")
-    if height.max() * CLAMP > 1:
-        faint = int(((height > 0) & (height < CLAMP * height.max())).sum())
-        largest = f"beside the largest, {margin.max():.3g}"
-        warnings.append(f"BeeS cannot tell {faint:,} of {len(margin):,} pairs apart by the {name}, {largest}")
-    return Column(height / height.max(), tuple(warnings))
+        warnings.append(f"BeeS found no upper bound for the {name}, whose largest is {largest:.3g}: {scale}")
+    if highest * CLAMP > 1:
+        faint = collective.total(int(((height > 0) & (height < CLAMP * highest)).sum()))
+        beside = f"beside the largest, {largest:.3g}"
+        warnings.append(f"BeeS cannot tell {faint:,} of {num:,} pairs apart by the {name}, {beside}")
+    return Column(height / highest, tuple(warnings))
 
 
 def upper_bound(margin: F64, divisor: float) -> float:
@@ -73,13 +75,12 @@ def upper_bound(margin: F64, divisor: float) -> float:
 
     A bound u suffices if fewer margins lie above u than u lies below the largest, or fewer than 30, or if u is
     above the largest. The search always ends: more than N below the largest, the first condition holds at once.
-    margin: (N,), N > 0, finite.
+    margin: (N,), N > 0 over all pieces, finite.
     """
-    margin = np.sort(margin)
-    largest = float(margin[-1])
+    num, (_, largest) = collective.total(len(margin)), collective.ends(margin)
     start = float(np.trunc(largest / divisor))
-    num_steps = max(0, int(np.ceil(largest - start)) + 1) if largest - start <= len(margin) else 0
+    num_steps = max(0, int(np.ceil(largest - start)) + 1) if largest - start <= num else 0
     bounds = start + np.arange(num_steps + 1)
-    num_above = len(margin) - np.searchsorted(margin, bounds, side="right")
+    num_above = num - collective.total(np.searchsorted(np.sort(margin), bounds, side="right"))
     suffices = (num_above < largest - bounds) | (num_above < MIN_ABOVE) | (bounds > largest)
     return float(bounds[suffices.argmax()])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.metrics.columns import Column, Positive
 from mapjob.metrics.elementary import exp
@@ -34,7 +35,7 @@ def gamma_po_margin(
     gap, gamma0 = beta * implicit_margin, beta * gamma_beta_ratio
     if not (gamma0 > 0 and tau > 0 and gamma0 / tau <= 100):
         raise ValueError(f"gamma0 is {gamma0} and tau is {tau}: both are above 0, and gamma0 / tau is at most 100")
-    if not len(gap):
+    if not collective.total(len(gap)):
         return Column(gap)
     values = _margins_of_mean(gap, gamma0, gamma0 / tau)
     mean = exact_mean(values)
@@ -85,15 +86,16 @@ def _root(function: Callable[[F64], tuple[F64, F64]], low: F64, high: F64, x: F6
     Newton's method, and the middle of the bracket wherever its step leaves the bracket or is not half of the last one:
     so either steps or brackets shrink to nothing.
     """
-    step = high - low
+    step, done = high - low, np.zeros(len(x), bool)
     for _ in range(300):
         value, slope = function(x)
         low, high = np.where(value < 0, x, low), np.where(value > 0, x, high)
         newton = x - value / slope
         converged = np.abs(newton - x) <= 1e-14 * np.maximum(1.0, np.abs(x))
         good = converged | ((low <= newton) & (newton <= high) & (np.abs(newton - x) <= step / 2))
-        following = np.where(good, newton, (low + high) / 2)
-        step, x = np.abs(following - x), following
-        if converged.all():
+        # A root that is found stays, whatever the others still need: none depends on how the corpus is cut.
+        following = np.where(done, x, np.where(good, newton, (low + high) / 2))
+        step, x, done = np.abs(following - x), following, done | converged
+        if done.all():
             break
     return x

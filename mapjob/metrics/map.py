@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
-from mapjob.metrics.statistics import Moments, exact_sum, round_sum, sigmoid
+from mapjob.metrics.statistics import Moments, sigmoid, total_sum
 
 
 def log_odds_slope(margin: F64, name: str) -> float:
@@ -18,22 +19,23 @@ def log_odds_slope(margin: F64, name: str) -> float:
     Raises ConfigError if there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"
-    if not (margin > 0).any() or exact_sum(margin) <= 0:
+    low, high = collective.ends(margin)
+    if high <= 0 or total_sum(margin) <= 0:
         raise ConfigError(
             f"the labels contradict the {name} as often as they support it, so it has no log-odds",
             where,
             "check that chosen and rejected are not swapped, or use scale: zscore",
         )
-    if not (margin < 0).any():
+    if low >= 0:
         do = "calibration needs labels that were not made by the same model; use scale: zscore"
         raise ConfigError(f"no label contradicts the {name}, so the fit has no finite slope", where, do)
-    unit = float(np.abs(margin).max())
+    unit = max(-low, high)
     x = margin / unit  # the fit is invariant to units; this keeps Newton away from overflow
     low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high
     for _ in range(200):
         miss = sigmoid(-slope * x)
-        gradient = round_sum(exact_sum(x * miss))
-        curvature = round_sum(exact_sum(np.square(x) * miss * (1 - miss)))
+        gradient = total_sum(x * miss)
+        curvature = total_sum(np.square(x) * miss * (1 - miss))
         low, high = (slope, high) if gradient > 0 else (low, slope)
         newton = slope + gradient / curvature if curvature > 0 else math.inf
         if not low < newton < high:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 
@@ -32,16 +33,17 @@ def reward_goals(chosen_reward: F64, rejected_reward: F64) -> Goals:
     apart. Raises ConfigError if no pair is left.
     """
     used = np.flatnonzero(chosen_reward > rejected_reward)
-    if not len(used):
+    num_used, num = (collective.total(len(values)) for values in (used, chosen_reward))
+    if not num_used:
         raise ConfigError(
             "no chosen side has a larger reward than its rejected side, so no goal can be set",
-            f"the rewards of {len(chosen_reward)} pairs",
+            f"the rewards of {num} pairs",
             "check the reward model, or that chosen and rejected are not exchanged",
         )
     rewards = np.stack([chosen_reward, rejected_reward], axis=1)
-    lowest, highest = rewards.min(), rewards.max()
+    lowest, highest = collective.ends(rewards)
     goal = 1.0 + 9.0 * ((rewards[used].reshape(-1) - lowest) / (highest - lowest))
-    return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), len(rewards) - len(used))
+    return Goals(np.repeat(used, 2), goal, np.tile([False, True], len(used)), num - num_used)
 
 
 SystemRole = Annotated[bool, Field(description="false: the goal is put before the user's turn")]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import (
@@ -59,9 +60,9 @@ def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Pos
     warnings = []
     if mu < 0:
         warnings.append(f"AMaPO: the mean implicit margin is {mu:.3g}, below 0, so harder pairs get smaller margins")
-    num_clipped = int((below & (np.abs(exponent) > LARGEST_EXPONENT)).sum())
+    num_clipped = collective.total(int((below & (np.abs(exponent) > LARGEST_EXPONENT)).sum()))
     if num_clipped:
-        warnings.append(f"AMaPO: {num_clipped:,} of {len(d):,} exponents were beyond 20 and count as 20")
+        warnings.append(f"AMaPO: {num_clipped:,} of {moments.count:,} exponents were beyond 20 and count as 20")
     exponential = exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
     return Column(np.where(below, beta * exponential, 0.0), tuple(warnings))
 
@@ -98,7 +99,7 @@ def bpo_margin(
     ConfigError if the policy equals its reference, which makes every margin 0.
     """
     chosen_gain, rejected_gain = chosen_logps - ref_chosen_logps, rejected_logps - ref_rejected_logps
-    if len(chosen_gain) and not chosen_gain.any() and not rejected_gain.any():
+    if collective.total(len(chosen_gain)) and not collective.is_any((chosen_gain != 0) | (rejected_gain != 0)):
         raise ConfigError(
             "every BPO margin is 0: the policy gives the same log-probabilities as the reference",
             "models.reference",

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.metrics.elementary import exp, log1p
 
@@ -37,9 +38,21 @@ def round_sum(total: int) -> float:
     return total / (1 << ONE)
 
 
+def total_sum(values: F64) -> float:
+    """The float64 nearest to the exact sum of the finite values of all pieces."""
+    return round_sum(collective.total(exact_sum(values)))
+
+
 def exact_mean(values: F64) -> float:
-    """Of at least one finite value, the same for every order of them."""
-    return round_sum(exact_sum(values)) / values.size
+    """Of the finite values of all pieces, at least one; the same for every order of them."""
+    count, _, _, total = collective.fold((values.size, 0, 0, exact_sum(values)), _first_moments)
+    return round_sum(total) / count
+
+
+def _first_moments(parts: list[tuple[int, float, float, int]]) -> tuple[int, float, float, int]:
+    """(how many values, lowest, highest, exact sum) of all pieces."""
+    counts, lows, highs, totals = zip(*parts)
+    return sum(counts), min(lows), max(highs), sum(totals)
 
 
 def _parts(values: F64) -> Iterator[F64]:
@@ -59,16 +72,18 @@ class Moments:
 
     @classmethod
     def of(cls, values: F64) -> Self:
-        """Moments of finite values of shape (N,)."""
-        if values.size == 0:
-            return cls()
+        """Moments of finite values of shape (N,), over all pieces."""
         assert np.isfinite(values).all(), "statistics are over valid rows only"
+        lowest, highest = (values.min(), values.max()) if values.size else (np.inf, -np.inf)
+        count, low, high, total = collective.fold((values.size, lowest, highest, exact_sum(values)), _first_moments)
+        if not count:
+            return cls()
         # A constant array must have m2 = 0 exactly; its computed mean may be off by an ulp.
-        if (values == values[0]).all():
-            return cls(values.size, float(values[0]), 0.0)
-        mean = exact_mean(values)
+        if low == high:
+            return cls(count, float(low), 0.0)
+        mean = round_sum(total) / count
         squares = sum(exact_sum(np.square(part - mean)) for part in _parts(values))
-        return cls(values.size, mean, round_sum(squares))
+        return cls(count, mean, round_sum(collective.total(squares)))
 
     @property
     def std(self) -> float:

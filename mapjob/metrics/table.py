@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import bees
@@ -91,6 +92,11 @@ def standardise(reward_margins: Mapping[str, F64], rewards: Mapping[str, Moments
     silent = [name for name in reward_margins if name not in usable]
     warnings = tuple(f"every reward of {name} is {rewards[name].mean:g}: it is left out" for name in silent)
     return np.stack([reward_margins[name] / rewards[name].std for name in usable]), warnings
+
+
+def random_numbers(seed: int, num: int) -> F64:
+    """As numpy's default generator gives them for all pieces one after the other; each takes one step of it."""
+    return np.random.Generator(np.random.PCG64(seed).advance(collective.before(num))).random(num)
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ METRICS: dict[str, Metric] = {
         (),
         "A seeded random number: the selection that every metric has to beat.\n"
         "selection.seed gives another one. No source.",
-        lambda c: np.random.default_rng(c.seed).random(len(c[H])),
+        lambda c: random_numbers(c.seed, len(c[H])),
     ),
 }
 

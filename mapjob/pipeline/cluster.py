@@ -11,7 +11,6 @@ import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
 from ray.exceptions import AuthenticationError
 
-from mapjob.config.run import Execution
 from mapjob.errors import ConfigError
 from mapjob.escaping import first_line
 
@@ -50,11 +49,6 @@ def connect(address: str | None) -> tuple[float, float]:
             ) from error
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-
-
-def is_cluster(execution: Execution) -> bool:
-    """Whether more nodes may join later. Inside `ray job submit` the cluster is in the environment."""
-    return execution.address is not None or "RAY_ADDRESS" in os.environ
 
 
 def _knock(address: str) -> None:

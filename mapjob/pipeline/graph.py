@@ -13,7 +13,6 @@ from mapjob.errors import IncompleteError, MapjobError
 from mapjob.escaping import first_line
 from mapjob.pipeline.actors import Identify, ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
-from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import Commit, Receipt, Todo, by_base
 from mapjob.pipeline.watchdog import Watchdog
@@ -38,7 +37,7 @@ def score(
     """
     shared = by_base(scorers)
     costs = {specs[0].name: float(sum(token_cost(spec.files) for spec in specs)) for specs in shared}
-    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), is_cluster(config.execution))
+    pools = scorer_pools(costs, config.execution.pools, cpus, gpus, len(todo), config.execution.is_cluster)
     attempts = SharedAttempts()
     units = begin([item.row for item in todo])
     units = stage(units, ReadAndEncode, (corpus, derived, scorers, attempts), encode_pool(cpus, gpus))

@@ -7,35 +7,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mapjob import collective
 from mapjob.arrays import F64, I64
+from mapjob.collective import Pieces
 from mapjob.config.run import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
-from mapjob.metrics.table import METRICS, metric
-from mapjob.ranking.order import PairIds, cut, rank_order
+from mapjob.metrics.columns import NUM_TOKENS
+from mapjob.metrics.table import metric
+from mapjob.ranking.arrange import arrange
+from mapjob.ranking.order import PairIds
 from mapjob.ranking.pairs import RankedPairs
+from mapjob.ranking.quantiles import quantiles
 from mapjob.ranking.rank import Ranking, inputs_of, rank_pairs
 
 PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what they need
 
 
-def agreement(ranking: Ranking, selection: Selection, pair_ids: PairIds) -> dict[str, float]:
-    """Jaccard overlap of the selection with the selections of its size by the metrics of PEERS and of the run file.
+def peers(selection: Selection) -> list[str]:
+    """The metrics that a selection is compared with: those of PEERS and of the run file."""
+    return [name for name in dict.fromkeys([*PEERS, *selection.metrics]) if name != selection.metric]
 
-    They go by the same caps and quotas; none of them skips near duplicates, which take long to find.
+
+def overlap(ranking: Ranking, selection: Selection, peer: str, pair_ids: PairIds) -> float:
+    """Jaccard overlap of the selection with the selection of its size by another metric, over all pieces.
+
+    That goes by the same caps and quotas; it does not skip near duplicates, which take long to find.
     pair_ids: by position in the corpus, for ties.
     """
-    pairs, no_margin = ranking.pairs, ranking.reward_margin == 0
-    plain = selection.model_copy(update={"keep": Keep(count=len(ranking.kept)), "near_duplicates": None})
+    pairs, num_kept = ranking.pairs, collective.total(len(ranking.kept))
+    plain = selection.model_copy(update={"keep": Keep(count=num_kept), "near_duplicates": None})
     inputs = inputs_of(pairs, selection, ranking.scale)
-    kept = pack(ranking.kept, len(pairs))
-    overlaps = {}
-    for name in dict.fromkeys([*PEERS, *ranking.further]):
-        if name in METRICS and name != selection.metric:
-            values = ranking.further[name] if name in ranking.further else metric(name, inputs).values
-            order = rank_order(values, lambda index: pair_ids(pairs.position[index]), no_margin)
-            picked = order[cut(pairs, plain, order, values, no_margin).kept_at]
-            overlaps[name] = float(jaccard([kept, pack(picked, len(pairs))])[0, 1])
-    return overlaps
+    values = ranking.further[peer] if peer in ranking.further else metric(peer, inputs).values
+    arranged = arrange(pairs, plain, values, pair_ids)
+    picked = arranged.order[arranged.pick(plain).cut.kept_at]
+    return float(jaccard([pack(ranking.kept, len(pairs)), pack(picked, len(pairs))])[0, 1])
 
 
 def pack(picked: I64, num_pairs: int) -> npt.NDArray[np.uint8]:
@@ -46,14 +51,16 @@ def pack(picked: I64, num_pairs: int) -> npt.NDArray[np.uint8]:
 
 
 def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
-    """kept: packed bits of each selection. Two empty selections are the same: 1."""
+    """Over all pieces; of two empty selections 1. kept: packed bits of each selection of this piece's pairs."""
     size = len(kept)
-    overlap = np.ones((size, size))
+    common, either = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
     for i in range(size):
         for j in range(i):
-            union = int(np.bitwise_count(kept[i] | kept[j]).sum())
-            overlap[i, j] = overlap[j, i] = int(np.bitwise_count(kept[i] & kept[j]).sum()) / union if union else 1.0
-    return overlap
+            common[i, j] = np.bitwise_count(kept[i] & kept[j]).sum()
+            either[i, j] = np.bitwise_count(kept[i] | kept[j]).sum()
+    common, either = collective.total(np.stack([common, either]))
+    half = np.tril(np.divide(common, either, out=np.ones((size, size)), where=either > 0), -1)
+    return half + half.T + np.eye(size)
 
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -74,28 +81,16 @@ class Profile:
 
 
 def profile(ranking: Ranking, picked: I64) -> Profile:
-    """Of the pairs at these indices of the ranking; of none, every number is 0."""
+    """Of the pairs at these indices of the ranking, over all pieces; of none, every number is 0."""
     pairs = ranking.pairs
     reward, implicit = ranking.reward_margin[picked], ranking.implicit_margin[picked]
-    counts = np.bincount(pairs.group[picked], minlength=len(pairs.groups))
-    shares = {str(name): float(n / max(1, len(picked))) for name, n in zip(pairs.groups, counts) if name is not None}
-    return Profile(
-        len(picked),
-        _mean(reward < 0),
-        _mean(pairs.columns["chosen_num_tokens"][picked]),
-        _mean(pairs.columns["rejected_num_tokens"][picked]),
-        _quantiles(reward),
-        _quantiles(implicit),
-        shares,
-    )
-
-
-def _mean(values: npt.NDArray) -> float:
-    return float(values.mean(dtype=np.float64)) if len(values) else 0.0
-
-
-def _quantiles(values: F64) -> tuple[float, ...]:
-    return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else (0.0,) * len(QUANTILES)
+    num = collective.total(len(picked))
+    counts = collective.total(np.bincount(pairs.group[picked], minlength=len(pairs.groups)))
+    shares = {str(name): float(n / max(1, num)) for name, n in zip(pairs.groups, counts) if name is not None}
+    tokens = [int(pairs.columns[name][picked].sum(dtype=np.float64)) for name in NUM_TOKENS]
+    means = collective.total(np.array([int((reward < 0).sum()), *tokens])) / max(1, num)
+    spread = quantiles([(reward, QUANTILES, "linear"), (implicit, QUANTILES, "linear")]) if num else [np.zeros(3)] * 2
+    return Profile(num, *means.tolist(), *(tuple(values.tolist()) for values in spread), shares)
 
 
 # What other choices of metric, alpha and share would select from one scored corpus.
@@ -159,41 +154,58 @@ def choices(metrics: Sequence[Metric], alphas: Sequence[float | str], ratios: Se
     ]
 
 
-def sweep(pairs: RankedPairs, selection: Selection, wanted: Sequence[Choice], pair_ids: PairIds) -> Sweep:
+def sweep(
+    run: Pieces, pieces: Sequence[Any], selection: Selection, wanted: Sequence[Choice], pair_ids: PairIds
+) -> Sweep:
     """Rank the same pairs by every choice; each metric and alpha is ranked once, whatever the number of shares, and
     memory holds one ranking at a time.
+
+    pieces: RankedPairs of the pieces of a corpus.
     """
-    outcomes: dict[Choice, Outcome] = {}
-    kept: dict[Choice, npt.NDArray[np.uint8]] = {}
+    profiles: dict[Choice, tuple[Profile, float | None]] = {}
+    kept: list[list[Any]] = []
     refused: dict[str, str] = {}
     everything = None
     for same_ranking in _by_ranking(wanted):
-        first = same_ranking[0]
         try:
-            ranking = rank_pairs(pairs, first.of(selection), pair_ids)
+            tried = run.run(_try_choices, [pieces], same_ranking, selection, pair_ids, everything is None)
         except ConfigError as error:
-            refused[first.name] = error.what
+            refused[same_ranking[0].name] = error.what
             continue
-        everything = everything or profile(ranking, np.arange(len(ranking.pairs)))
-        no_margin = ranking.reward_margin == 0
-        for choice in same_ranking:
-            kept_at = cut(ranking.pairs, choice.of(selection), ranking.order, ranking.score, no_margin).kept_at
-            picked = ranking.order[kept_at]
-            of_picked = profile(ranking, picked)
-            names = everything.groups | of_picked.groups  # in the same order in every process, and so the same sum
-            drift = sum(abs(of_picked.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
-            cut_off = float(ranking.score[picked[-1]]) if len(picked) else None
-            outcomes[choice] = Outcome(choice, of_picked, cut_off, drift)
-            kept[choice] = pack(picked, len(ranking.pairs))
+        of_all, of_choices, _ = run.get(tried[0])
+        everything = everything or of_all
+        profiles |= zip(same_ranking, of_choices)
+        kept.append(tried)
     if everything is None:
         raise ConfigError(
             "no choice of the sweep has a meaning on this corpus",
             "; ".join(f"{name}: {why}" for name, why in refused.items()),
             "sweep over other metrics, or see what the reasons say",
         )
-    in_order = [choice for choice in wanted if choice in outcomes]
-    overlap = jaccard([kept[choice] for choice in in_order])
-    return Sweep(everything, [outcomes[choice] for choice in in_order], overlap, refused)
+    overlaps = run.get(run.run(_overlaps, kept)[0])
+    outcomes = [Outcome(choice, *found, _drift(found[0], everything)) for choice, found in profiles.items()]
+    in_order = sorted(range(len(outcomes)), key=lambda index: wanted.index(outcomes[index].choice))
+    return Sweep(everything, [outcomes[index] for index in in_order], overlaps[np.ix_(in_order, in_order)], refused)
+
+
+def _try_choices(
+    pairs: RankedPairs, same_ranking: Sequence[Choice], selection: Selection, pair_ids: PairIds, with_all: bool
+) -> tuple[Profile | None, list[tuple[Profile, float | None]], list[npt.NDArray[np.uint8]]]:
+    """(profile of all pairs, if wanted; profile and cut-off of each choice; the pairs of each choice, in bits)."""
+    ranking = rank_pairs(pairs, same_ranking[0].of(selection), pair_ids)
+    of_all = profile(ranking, np.arange(len(ranking.pairs))) if with_all else None
+    picked = [ranking, *(ranking.pick(choice.of(selection)) for choice in same_ranking[1:])]
+    of_choices = [(profile(choice, choice.kept), choice.cut_off) for choice in picked]
+    return of_all, of_choices, [pack(choice.kept, len(choice.pairs)) for choice in picked]
+
+
+def _overlaps(*tried: tuple[Any, Any, list[npt.NDArray[np.uint8]]]) -> F64:
+    return jaccard([bits for *_, kept in tried for bits in kept])
+
+
+def _drift(of_choice: Profile, everything: Profile) -> float:
+    names = everything.groups | of_choice.groups  # in the same order in every process, and so the same sum
+    return sum(abs(of_choice.groups.get(name, 0.0) - everything.groups.get(name, 0.0)) for name in names) / 2
 
 
 def _by_ranking(wanted: Sequence[Choice]) -> Iterable[list[Choice]]:

@@ -1,15 +1,20 @@
 """One pass over the scored pairs of a corpus: keep what ranking needs of them, drop what a rule excludes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from mapjob import collective
 from mapjob.arrays import I64
 from mapjob.config.run import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
+from mapjob.ranking.exchange import judge_by_key
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
 
 # Exact repeats: the first occurrence stays, in corpus order.
@@ -57,6 +62,18 @@ def is_held_out(prompt_key: npt.NDArray[np.uint64], share: float, seed: int) -> 
 RULES = {1: Reason.DUPLICATE, 2: Reason.DISAGREEMENT}  # by which a pair is dropped; 0: by none
 
 
+@dataclass
+class Gathered:
+    """What ranking needs of scored pairs in corpus order, before any is dropped. columns: of RankedPairs, each (N,);
+    fields: its other arrays, and content_key.
+    """
+
+    columns: dict[str, npt.NDArray]
+    fields: dict[str, npt.NDArray]
+    groups: tuple[str | None, ...]
+    rewards: Mapping[str, Moments]
+
+
 def gather(
     units: Iterable[Pairs],
     num_rows: int,
@@ -66,12 +83,25 @@ def gather(
 ) -> RankedPairs:
     """Go through the scored pairs of a corpus once, in corpus order, and keep what ranking needs of those it ranks.
 
-    num_rows: of the whole corpus; each gives at most selection.pairs_per_record pairs. rewards: moments of each of
-    several reward models. extra_columns: `group`, or scored columns, kept in single precision if ranking does not go by
-    them. Exact repeats are dropped, and then, if the selection says so, pairs whose label the reward model contradicts.
+    All as in `collect` and `drop`.
+    """
+    return drop(collect(units, num_rows, selection, rewards, extra_columns), selection)
+
+
+def collect(
+    units: Iterable[Pairs],
+    num_rows: int,
+    selection: Selection,
+    rewards: Mapping[str, Moments] | None = None,
+    extra_columns: Sequence[str] = (),
+) -> Gathered:
+    """What ranking needs of a piece's pairs, in corpus order.
+
+    num_rows: of the piece; each gives at most selection.pairs_per_record pairs. rewards: moments of each of several
+    reward models. extra_columns: `group`, or scored columns, kept in single precision if ranking does not go by them.
     """
     columns: dict[str, npt.NDArray] = {}
-    fields: dict[str, npt.NDArray] = {}  # of RankedPairs, and content_key
+    fields: dict[str, npt.NDArray] = {}
     groups: dict[str | None, int] = {}
     num = 0
     for pairs in units:
@@ -85,18 +115,38 @@ def gather(
                     arrays[name] = np.empty(shape, values.dtype)
                 arrays[name][num : num + len(pairs)] = values
         num += len(pairs)
+    columns, fields = ({name: values[:num] for name, values in arrays.items()} for arrays in (columns, fields))
+    return Gathered(columns, fields, tuple(groups), rewards or {})
 
-    repeats = is_repeat(fields.pop("content_key")[:num], either_way=selection.on_disagreement == "relabel")
+
+def drop(gathered: Gathered, selection: Selection) -> RankedPairs:
+    """Without exact repeats, over all pieces, and then, if the selection says so, without pairs whose label the reward
+    model contradicts. Takes the arrays out of `gathered`.
+    """
+    columns, fields = gathered.columns, gathered.fields
+    either_way = selection.on_disagreement == "relabel"
+    repeats = judge_by_key(fields["content_key"], partial(is_repeat, either_way=either_way))
+    groups = tuple(collective.fold(gathered.groups, _unite))
     rule = repeats.astype(np.int8)
     if selection.on_disagreement == "drop":
-        rule[~repeats & (columns["reward_margin"][:num] < 0)] = 2  # see RULES
-    dropped, num_beside = _account(fields["position"][:num], rule)
-    for arrays in (columns, fields):
-        for name in arrays:  # one after the other, so that memory holds only one of them twice
-            arrays[name] = arrays[name][:num][rule == 0] if rule.any() else arrays[name][:num]
+        rule[~repeats & (columns["reward_margin"] < 0)] = 2  # see RULES
+    dropped, num_beside = _account(fields["position"], rule)
+    del fields["content_key"]
+    if "group" in fields and groups != gathered.groups:
+        index = {name: number for number, name in enumerate(groups)}
+        fields["group"] = np.array([index[name] for name in gathered.groups], np.int32)[fields["group"]]
+    if rule.any():
+        for arrays in (columns, fields):
+            for name in arrays:  # one after the other, so that memory holds only one of them twice
+                arrays[name] = arrays[name][rule == 0]
     return RankedPairs(
-        columns=columns, dropped=dropped, num_beside=num_beside, groups=tuple(groups), rewards=rewards or {}, **fields
+        columns=columns, dropped=dropped, num_beside=num_beside, groups=groups, rewards=gathered.rewards, **fields
     )
+
+
+def _unite(groups: list[tuple[str | None, ...]]) -> list[str | None]:
+    """The groups of all pieces, in the order in which the corpus has them."""
+    return list(dict.fromkeys(chain(*groups)))
 
 
 def _columns_of(pairs: Pairs, selection: Selection, extra_columns: Sequence[str]) -> dict[str, npt.NDArray]:

@@ -1,7 +1,7 @@
 """Scored pairs with all their columns, unit by unit; and what ranking needs of the pairs of the whole corpus."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -83,8 +83,22 @@ class RankedPairs:
 
     def take(self, index: npt.NDArray) -> "RankedPairs":
         """The pairs at an index array, or for which a mask is True."""
-        names = ("position", "columns", "pair_in_row", "prompt_key", "group", "signature")
-        return replace(self, **{name: _take(getattr(self, name), index) for name in names})
+        return replace(self, **{name: _take(getattr(self, name), index) for name in PER_PAIR})
+
+    @staticmethod
+    def join(parts: "Sequence[RankedPairs]") -> "RankedPairs":
+        """The pairs of all parts, at least one, which have the same columns and groups."""
+        return replace(parts[0], **{name: _join([getattr(part, name) for part in parts]) for name in PER_PAIR})
+
+
+PER_PAIR = ("position", "columns", "pair_in_row", "prompt_key", "group", "signature")
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Arrays one after the other, or those of every key of a dict; None stays None."""
+    if isinstance(parts[0], dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return None if parts[0] is None else np.concatenate(parts)
 
 
 def _take(values: Any, index: npt.NDArray) -> Any:

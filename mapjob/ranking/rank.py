@@ -1,10 +1,11 @@
 """From the pairs of a corpus to a ranking and a selection: scale, score, order, cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from mapjob import collective
 from mapjob.arrays import F64, I64
 from mapjob.config.run import Selection
 from mapjob.errors import ConfigError
@@ -14,8 +15,9 @@ from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import compute_signal
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import Inputs, metric
+from mapjob.ranking.arrange import Arrangement, Picked, arrange
 from mapjob.ranking.gather import is_held_out
-from mapjob.ranking.order import Cut, PairIds, cut, rank_order
+from mapjob.ranking.order import Cut, PairIds
 from mapjob.ranking.pairs import RankedPairs
 
 
@@ -29,12 +31,26 @@ class Ranking:
     score: F64  # of the metric of the run; equals map_score for metric: map
     further: dict[str, npt.NDArray]  # the selection's other metrics, and its signals
     goals: Goals | None  # of reward-augmented rows, if the selection asks for them
-    order: I64  # index in `pairs`, best first
-    cut: Cut
+    arranged: Arrangement
+    picked: Picked
     held_out: RankedPairs  # of the held-out prompts, in corpus order; not ranked
     scale: Scale
     moments: dict[str, Moments]  # of |reward_margin| and |implicit_margin|
     warnings: tuple[str, ...]  # what the scale and the metrics have to say
+
+    def pick(self, selection: Selection) -> "Ranking":
+        """The same ranking, of which another selection keeps other pairs; by the same caps, quotas and kind of size."""
+        return replace(self, picked=self.arranged.pick(selection))
+
+    @property
+    def order(self) -> I64:
+        """Index in `pairs`, best first."""
+        return self.arranged.order
+
+    @property
+    def cut(self) -> Cut:
+        """What is kept of `order`."""
+        return self.picked.cut
 
     @property
     def reward_margin(self) -> F64:
@@ -48,18 +64,21 @@ class Ranking:
     @property
     def kept_rank(self) -> I64:
         """The rank of each of `kept`, 1 = best; it rises by more than 1 if the selection skips pairs."""
-        return self.cut.kept_at + 1
+        ranks = self.arranged.ranks
+        return self.cut.kept_at + 1 if ranks is None else ranks[self.cut.kept_at]
 
     @property
     def cut_off(self) -> float | None:
-        """Score of the last pair that is kept."""
-        return float(self.score[self.kept[-1]]) if len(self.cut.kept_at) else None
+        """Score of the last pair that is kept, over all pieces."""
+        last = (int(self.kept_rank[-1]), float(self.score[self.kept[-1]])) if len(self.cut.kept_at) else (0, None)
+        return collective.fold(last, max)[1]
 
     @property
     def rank(self) -> I64:
         """1 = best, aligned with `pairs`."""
         rank = np.empty(len(self.order), np.int64)
-        rank[self.order] = np.arange(1, len(self.order) + 1)
+        ranks = self.arranged.ranks
+        rank[self.order] = np.arange(1, len(self.order) + 1) if ranks is None else ranks
         return rank
 
 
@@ -93,10 +112,13 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
             values, of_signal = compute_signal(name, parameters.model_dump(), inputs)
             further |= values
             warnings += of_signal
-    no_margin = reward == 0
-    order = rank_order(score.values, lambda index: pair_ids(pairs.position[index]), no_margin)
-    kept = cut(pairs, selection, order, score.values, no_margin)
-    warnings += kept.warnings
+    num_rows = None
+    if goals is not None:  # two rows of each pair that has them
+        num_rows = np.zeros(len(pairs), np.int64)
+        num_rows[goals.pair] = 2
+    arranged = arrange(pairs, selection, score.values, pair_ids, num_rows)
+    picked = arranged.pick(selection)
+    warnings += picked.cut.warnings
     return Ranking(
         pairs,
         implicit,
@@ -104,8 +126,8 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
         score.values,
         {name: values for name, values in further.items() if name not in ("map", selection.metric)},
         goals,
-        order,
-        kept,
+        arranged,
+        picked,
         held_out,
         scale,
         moments,
@@ -120,12 +142,12 @@ def inputs_of(pairs: RankedPairs, selection: Selection, scale: Scale) -> Inputs:
 
 def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str, Moments]]:
     """MAP's scale, and the moments of both absolute margins, over these pairs. Raises ConfigError as `rank_pairs`."""
-    if not len(pairs):
+    if not collective.total(len(pairs)):
         raise ConfigError(
             "no pair is left to rank", "the scored corpus", "see errors/ or `mapjob plan` for the reasons"
         )
     reward, implicit = pairs.columns["reward_margin"], pairs.columns[f"{selection.implicit}_margin"]
-    if "dpo_margin" in pairs.columns and not pairs.columns["dpo_margin"].any():
+    if "dpo_margin" in pairs.columns and not collective.is_any(pairs.columns["dpo_margin"] != 0):
         raise ConfigError(
             "every DPO margin is 0: the policy gives the same log-probabilities as the reference",
             "models.reference",

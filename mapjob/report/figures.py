@@ -3,15 +3,17 @@
 The bins are a few thousand numbers for a corpus of any size, and are counted a piece at a time, in constant memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Config
 from mapjob.metrics.map import Scale
+from mapjob.ranking.quantiles import quantiles
 from mapjob.report import svg
 from mapjob.report.markup import Html, note, section
 from mapjob.report.svg import Axes
@@ -45,36 +47,42 @@ class Histogram:
     num_beyond: int
 
 
-def density(reward_margin: F64, implicit_margin: F64, is_selected: Bools) -> Density:
-    """Explicit against implicit margin, absolute. All arguments: (N,)."""
-    cells = min(MAX_CELLS, 8 + int(len(is_selected) ** 0.5 / 4))
-    edges = [np.linspace(0.0, _reach(np.abs(margin)), cells + 1) for margin in (reward_margin, implicit_margin)]
-    counts, selected = np.zeros((cells, cells), np.int64), np.zeros((cells, cells), np.int64)
+def density(reward_margin: F64, implicit_margin: F64, reach: tuple[float, float], is_selected: Bools) -> Density:
+    """Explicit against implicit margin, absolute, over all pieces. Arrays: (N,); reach: the ends of the axes."""
+    num = collective.total(len(is_selected))
+    cells = min(MAX_CELLS, 8 + int(num**0.5 / 4))
+    edges = [np.linspace(0.0, end, cells + 1) for end in reach]
+    counts = np.zeros((2, cells, cells), np.int64)
     for start in range(0, len(is_selected), PIECE):
         piece = slice(start, start + PIECE)
         x, y, chosen = np.abs(reward_margin[piece]), np.abs(implicit_margin[piece]), is_selected[piece]
-        counts += np.histogram2d(x, y, edges)[0].astype(np.int64)
-        selected += np.histogram2d(x[chosen], y[chosen], edges)[0].astype(np.int64)
-    beyond = len(is_selected) - int(counts.sum())
-    return Density((edges[0].tolist(), edges[1].tolist()), counts.tolist(), selected.tolist(), beyond)
+        counts[0] += np.histogram2d(x, y, edges)[0].astype(np.int64)
+        counts[1] += np.histogram2d(x[chosen], y[chosen], edges)[0].astype(np.int64)
+    counts, selected = collective.total(counts)
+    return Density((edges[0].tolist(), edges[1].tolist()), counts.tolist(), selected.tolist(), num - int(counts.sum()))
 
 
-def histogram(values: npt.NDArray, is_selected: Bools) -> Histogram:
-    """A number of every pair; whole numbers have whole bins. values, is_selected: (N,)."""
-    low = float(np.quantile(values, 1 - WITHIN, method="lower"))
-    high = float(np.quantile(values, WITHIN, method="higher"))
+def histogram(values: npt.NDArray, low: float, high: float, is_selected: Bools) -> Histogram:
+    """A number of every pair of all pieces; whole numbers have whole bins. values, is_selected: (N,)."""
     if np.issubdtype(values.dtype, np.integer):
         width = int(high - low) // BINS + 1
         edges = low - 0.5 + width * np.arange(int(high - low) // width + 2)
     else:
         edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    counts, selected = np.histogram(values, edges)[0], np.histogram(values[is_selected], edges)[0]
-    return Histogram(edges.tolist(), counts.tolist(), selected.tolist(), len(values) - int(counts.sum()))
+    counts = [np.histogram(part, edges)[0] for part in (values, values[is_selected])]
+    num, (counts, selected) = collective.total(len(values)), collective.total(np.stack(counts))
+    return Histogram(edges.tolist(), counts.tolist(), selected.tolist(), num - int(counts.sum()))
 
 
-def _reach(values: F64) -> float:
-    """End of an axis that starts at 0."""
-    return 1.02 * float(np.quantile(values, WITHIN, method="higher")) or 1.02 * float(values.max()) or 1.0
+def find_ends(margins: Sequence[F64], numbers: Sequence[npt.NDArray]) -> tuple[list[float], list[tuple[float, float]]]:
+    """(end of an axis from 0 for each absolute margin; ends of an axis for each number), over all pieces."""
+    wanted = [(np.abs(margin), [WITHIN, 1.0], "higher") for margin in margins]
+    low = [(values, [1 - WITHIN], "lower") for values in numbers]
+    high = [(values, [WITHIN], "higher") for values in numbers]
+    found = quantiles([*wanted, *low, *high])
+    reach = [1.02 * float(inside) or 1.02 * float(largest) or 1.0 for inside, largest in found[: len(margins)]]
+    ends = [float(end[0]) for end in found[len(margins) :]]
+    return reach, list(zip(ends[: len(numbers)], ends[len(numbers) :]))
 
 
 LEVELS = 6  # shades of the density

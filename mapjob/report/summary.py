@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.ranking.compare import Profile, profile
 from mapjob.ranking.rank import Ranking
-from mapjob.report.figures import Density, Histogram, density, histogram
+from mapjob.report.figures import Density, Histogram, density, find_ends, histogram
 
 MAX_GROUPS = 20
 
@@ -35,10 +36,10 @@ class Summary:
 
 
 def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summary:
-    """ranking: with PROFILE_COLUMNS; metric: of the run; agreement: see `ranking.compare`."""
+    """Over all pieces. ranking: with PROFILE_COLUMNS; metric: of the run; agreement: see `ranking.compare.overlap`."""
     is_selected = np.zeros(len(ranking.pairs), bool)
     is_selected[ranking.kept] = True
-    columns = ranking.pairs.columns
+    columns, margins = ranking.pairs.columns, (ranking.reward_margin, ranking.implicit_margin)
     chosen, rejected = (columns[f"{side}_num_tokens"].astype(np.int32) for side in ("chosen", "rejected"))
     numbers = {
         "map_score" if metric == "map" else metric: ranking.score,
@@ -48,9 +49,10 @@ def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summa
         "tokens of the rejected side": rejected,
         "tokens, chosen less rejected": chosen - rejected,
     }
+    reach, ends = find_ends(margins, list(numbers.values()))
     return Summary(
-        density(ranking.reward_margin, ranking.implicit_margin, is_selected),
-        {name: histogram(values, is_selected) for name, values in numbers.items()},
+        density(*margins, reach, is_selected),
+        {name: histogram(values, *end, is_selected) for (name, values), end in zip(numbers.items(), ends)},
         replace(profile(ranking, np.arange(len(ranking.pairs))), groups={}),
         replace(profile(ranking, ranking.kept), groups={}),
         *_groups(ranking),
@@ -61,8 +63,8 @@ def summary(ranking: Ranking, metric: str, agreement: dict[str, float]) -> Summa
 def _groups(ranking: Ranking) -> tuple[list[Group], int, Group]:
     """(the largest groups, how many others there are, all others together)."""
     pairs = ranking.pairs
-    ranked = np.bincount(pairs.group, minlength=len(pairs.groups))
-    selected = np.bincount(pairs.group[ranking.kept], minlength=len(pairs.groups))
+    picked = (pairs.group, pairs.group[ranking.kept])
+    ranked, selected = collective.total(np.stack([np.bincount(part, minlength=len(pairs.groups)) for part in picked]))
     order = np.argsort(-ranked, kind="stable")
     order = order[ranked[order] > 0]
     largest, others = order[:MAX_GROUPS], order[MAX_GROUPS:]

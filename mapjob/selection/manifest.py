@@ -2,18 +2,21 @@
 
 import platform
 from importlib.metadata import version
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 import mapjob
-from mapjob.arrays import I64
+from mapjob import collective
+from mapjob.arrays import F64, I64
 from mapjob.config.load import fingerprint
 from mapjob.config.run import Config
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
+from mapjob.ranking.quantiles import quantiles
 from mapjob.ranking.rank import Ranking
 from mapjob.store.run_folder import Manifest
 
@@ -42,12 +45,8 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
     return f"{config.selection.metric}-{fingerprint(covers)}"
 
 
-def manifest(
-    run_id: str, config: Config, plan: Plan, families: dict[str, str], ranking: Ranking, **measured: Any
-) -> Manifest:
-    """Plain JSON values. `measured` is what the job counted: counts, flags, warnings, spent (seconds, tokens)."""
-    # Of several reward models; their margins are divided by the standard deviation.
-    rewards = {name: {"mean": m.mean, "std": m.std} for name, m in ranking.pairs.rewards.items()}
+def manifest(run_id: str, config: Config, plan: Plan, families: dict[str, str], **measured: Any) -> Manifest:
+    """Plain JSON values. `measured` is what the job counted: statistics, counts, flags, warnings, spent."""
     return {
         "run_id": run_id,
         "mapjob": mapjob.__version__,
@@ -64,58 +63,76 @@ def manifest(
         },
         "fingerprints": families,
         "units": [unit.id for unit in plan.units],
-        "statistics": {
-            "over_pairs": len(ranking.pairs),
-            "abs_reward_margin": _describe(np.abs(ranking.reward_margin), ranking.moments["reward"]),
-            "abs_implicit_margin": _describe(np.abs(ranking.implicit_margin), ranking.moments["implicit"]),
-            "scale": {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit},
-            **({"rewards": rewards} if rewards else {}),
-            "cut_off": ranking.cut_off,
-        },
         **measured,
         "versions": read_versions(),
     }
 
 
-def _describe(values: np.ndarray, moments: Moments) -> dict[str, Any]:
-    quantiles = np.quantile(values, QUANTILES)
+def describe_margins(ranking: Ranking) -> dict[str, Any]:
+    """The manifest's statistics, over the ranked pairs of all pieces."""
+    # Of several reward models; their margins are divided by the standard deviation.
+    rewards = {name: {"mean": m.mean, "std": m.std} for name, m in ranking.pairs.rewards.items()}
+    margins = {"reward": ranking.reward_margin, "implicit": ranking.implicit_margin}
+    described = quantiles([(np.abs(margin), QUANTILES, "linear") for margin in margins.values()])
     return {
-        "mean": moments.mean,
-        "std": moments.std,
-        "quantiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles)},
+        "over_pairs": ranking.moments["reward"].count,
+        **{f"abs_{name}_margin": _describe(of, ranking.moments[name]) for name, of in zip(margins, described)},
+        "scale": {"reward": ranking.scale.reward, "implicit": ranking.scale.implicit},
+        **({"rewards": rewards} if rewards else {}),
+        "cut_off": ranking.cut_off,
     }
 
 
-def count_rows(plan: Plan, ranking: Ranking, reasons: dict[Reason, int]) -> dict[str, Any]:
-    """Rows by outcome; rows = ranked + held_out + dropped + broken, unless a row gives several pairs.
+def _describe(values: F64, moments: Moments) -> dict[str, Any]:
+    by_share = {str(share): float(value) for share, value in zip(QUANTILES, values)}
+    return {"mean": moments.mean, "std": moments.std, "quantiles": by_share}
+
+
+def count_rows(num_rows: int, ranking: Ranking, reasons: dict[Reason, int]) -> dict[str, Any]:
+    """Rows of all pieces by outcome; rows = ranked + held_out + dropped + broken, unless a row gives several pairs.
 
     ranked, selected and held_out count pairs. pairs_per_record above 1 adds ranked_rows, held_out_rows, and by reason
     the pairs that were dropped beside others of their row.
     """
-    several = {}
-    if ranking.pairs.pair_in_row is not None:
-        several["ranked_rows"] = len(np.unique(ranking.pairs.position))
-        several["held_out_rows"] = len(np.unique(ranking.held_out.position))
-        several["pairs_dropped_beside"] = {reason.value: n for reason, n in ranking.pairs.num_beside.items()}
+    several, pairs, held_out = {}, ranking.pairs, ranking.held_out
+    if pairs.pair_in_row is not None:
+        several["ranked_rows"] = collective.total(len(np.unique(pairs.position)))
+        several["held_out_rows"] = collective.total(len(np.unique(held_out.position)))
+        beside = collective.total(np.array([pairs.num_beside.get(reason, 0) for reason in Reason]))
+        several["pairs_dropped_beside"] = {reason.value: int(n) for reason, n in zip(Reason, beside) if n}
+    margin = ranking.reward_margin
+    counted = [len(pairs), len(held_out), len(ranking.kept), int((margin < 0).sum()), int((margin == 0).sum())]
+    num_ranked, num_held_out, num_selected, num_negative, num_zero = collective.total(np.array(counted)).tolist()
     return {
-        "rows": plan.num_rows,
+        "rows": num_rows,
         **several,
-        "ranked": len(ranking.pairs),
-        "held_out": len(ranking.held_out),
-        "selected": len(ranking.kept),
+        "ranked": num_ranked,
+        "held_out": num_held_out,
+        "selected": num_selected,
         "passed_over": ranking.cut.passed_over,
         "dropped": sum(n for reason, n in reasons.items() if reason.is_dropped),
         "broken": sum(n for reason, n in reasons.items() if not reason.is_dropped),
         "by_reason": {reason.value: n for reason, n in reasons.items()},
-        "label_disagreements": int((ranking.reward_margin < 0).sum()),
-        "no_reward_margin": int((ranking.reward_margin == 0).sum()),
+        "label_disagreements": num_negative,
+        "no_reward_margin": num_zero,
     }
 
 
-def count_reasons(refused: dict[Reason, I64]) -> dict[Reason, int]:
-    """Rows by reason, the most frequent first, then by the first row of each. refused: positions by reason."""
-    seen = [(-len(positions), positions[0], reason) for reason, positions in refused.items() if len(positions)]
-    return {reason: -number for number, _, reason in sorted(seen)}
+def count_reasons(refused: dict[Reason, I64]) -> dict[Reason, tuple[int, int]]:
+    """(rows, the first of them) by reason, over all pieces: the most frequent first, then by that row.
+
+    refused: positions by reason.
+    """
+    here = {reason: (len(rows), int(rows[0])) for reason, rows in refused.items() if len(rows)}
+    return collective.fold(here, _merge)
+
+
+def _merge(pieces: list[dict[Reason, tuple[int, int]]]) -> dict[Reason, tuple[int, int]]:
+    merged: dict[Reason, tuple[int, int]] = {}
+    for reason, (num, first) in chain(*(piece.items() for piece in pieces)):
+        earlier = merged.get(reason, (0, first))
+        merged[reason] = earlier[0] + num, min(earlier[1], first)
+    return dict(sorted(merged.items(), key=lambda item: (-item[1][0], item[1][1])))
 
 
 def read_versions() -> dict[str, str]:

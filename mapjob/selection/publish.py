@@ -2,15 +2,15 @@
 
 import json
 import re
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob import collective
 from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Plan, check_unchanged, error_of_change, error_of_unnoticed_change, read_parts
@@ -18,10 +18,11 @@ from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.records import sanitize
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
+from mapjob.selection.files import Standing, find_equal, mark_rows, write_files
 from mapjob.selection.formats import Pair, pair_columns, pair_of, readable
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
-from mapjob.selection.spool import ROWS_PER_FILE, Spool
+from mapjob.selection.spool import Part
 from mapjob.store.run_folder import RunFolder
 
 ERRORS = pa.schema(
@@ -41,28 +42,42 @@ class Texts:
     system_role: bool = True
 
 
-def publish_rows(units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str) -> None:
-    """Write rows in their order as `<name>-00000-of-0000N.parquet`, …, cut by rows and by bytes.
+def publish_rows(
+    units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str, standing: Sequence[Standing] = ()
+) -> None:
+    """Write the rows of all pieces in their order as `<name>-00000-of-0000N.parquet`, …; each piece reads its own.
 
-    Every unit is read once. Rows wait on the local disk until all of them are there; memory holds a few times
-    BYTES_PER_FILE, whatever the number and the size of the rows.
+    standing: files of an unfinished run, whose rows are not read if they are these.
     """
+    num_rows, marks = collective.total(len(rows)), rows.marks
+    standing, lacking = find_equal(standing, rows.output_rows, marks)
+    index = np.flatnonzero(lacking)
+    # An empty file still has columns: those of the first unit.
+    is_empty = not num_rows and not standing and collective.index() == 0
+    rows, marks = rows.take(index), marks[index]
+    write_files(
+        lambda: _read_rows(units, rows, marks, texts, is_empty),
+        num_rows,
+        run,
+        lambda number, total: f"{name}-{number:05}-of-{total:05}.parquet",
+        standing,
+    )
+
+
+def _read_rows(
+    units: ScoredUnits, rows: Rows, marks: npt.NDArray[np.uint64], texts: Texts, is_empty: bool
+) -> Iterator[Part]:
+    """The rows with their texts; every unit that has any is read once."""
     in_corpus_order = np.argsort(rows.position, kind="stable")
     edges = np.searchsorted(rows.position[in_corpus_order], units.plan.first_rows)
-    # An empty file still has columns: those of the first unit.
-    needed = np.flatnonzero(np.diff(edges)) if len(rows) else np.zeros(1, np.int64)
-    with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
-        spool, reader = Spool(Path(folder), len(rows)), RowReader()
-        for unit in units.read(needed):
-            of_unit = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
-            start = 0
-            for table in rows_of_unit(units.plan, unit, rows.take(of_unit), texts, reader):
-                spool.add(table, of_unit[start : start + table.num_rows])
-                start += table.num_rows
-        spool.flush()
-        files = spool.cut()
-        for number, (shelf, first, stop) in enumerate(files):
-            run.put_table(f"{name}-{number:05}-of-{len(files):05}.parquet", spool.read(shelf, first, stop))
+    needed, reader = np.flatnonzero(np.diff(edges)) if not is_empty else np.zeros(1, np.int64), RowReader()
+    for unit in units.read(needed):
+        of_unit = in_corpus_order[edges[unit.index] : edges[unit.index + 1]]
+        start = 0
+        for table in rows_of_unit(units.plan, unit, rows.take(of_unit), texts, reader):
+            some = of_unit[start : start + table.num_rows]
+            yield Part(rows.output_rows[some], marks[some], table)
+            start += table.num_rows
 
 
 def rows_of_unit(
@@ -173,39 +188,52 @@ def _features(plan: Plan, names: dict[str, str]) -> dict[str, str]:
     return {"huggingface": json.dumps({"info": {"features": features}})} if features else {}
 
 
-def publish_errors(units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder) -> None:
-    """Write `errors/part-*.parquet`: one row per row that is not ranked, in corpus order; no text.
+def publish_errors(
+    units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder, standing: Sequence[Standing] = ()
+) -> None:
+    """Write `errors/part-*.parquet`: one row per row of all pieces that is not ranked, in corpus order; no text.
 
     refused: positions by reason, refused by scoring or dropped by a rule of the ranking. There is always at least
-    one file; an empty one means no errors.
+    one file; an empty one means no errors. standing: as in `publish_rows`.
     """
     reasons = np.repeat(np.arange(len(refused)), [len(positions) for positions in refused.values()])
     positions = np.concatenate([np.zeros(0, np.int64), *refused.values()])
     order = np.argsort(positions)
-    reasons, positions = reasons[order], positions[order]
-    edges = np.searchsorted(positions, units.plan.first_rows)
-    number, waiting = 0, ERRORS.empty_table()
-    for unit in units.read(np.flatnonzero(np.diff(edges))):
-        here = slice(edges[unit.index], edges[unit.index + 1])
-        names = [list(refused)[reason].value for reason in reasons[here]]
-        rows, source = positions[here] - unit.first_row, units.plan.units[unit.index]
-        stored = unit.rows.take(pa.array(rows))
-        columns = [stored["pair_id"], [source.name] * len(rows), source.start + rows, names, stored["detail"]]
-        waiting = pa.concat_tables([waiting, pa.table(columns, schema=ERRORS)])
-        while waiting.num_rows >= ROWS_PER_FILE:
-            run.put_table(f"errors/part-{number:05}.parquet", waiting.slice(0, ROWS_PER_FILE).combine_chunks())
-            number, waiting = number + 1, waiting.slice(ROWS_PER_FILE)
-    if waiting.num_rows or not number:
-        run.put_table(f"errors/part-{number:05}.parquet", waiting.combine_chunks())
+    names, positions = np.array([reason.value for reason in refused], object)[reasons[order]], positions[order]
+    output_rows = collective.before(len(positions)) + np.arange(len(positions))
+    codes = np.array([list(Reason).index(reason) for reason in refused], np.int64)[reasons[order]]
+    marks = mark_rows(output_rows, [positions, codes])
+    standing, lacking = find_equal(standing, output_rows, marks)
+
+    def parts() -> Iterator[Part]:
+        yield Part(output_rows[:0], marks[:0], ERRORS.empty_table())
+        edges = np.searchsorted(positions, units.plan.first_rows)
+        edges = np.concatenate(([0], np.cumsum(lacking)))[edges]
+        rows = np.flatnonzero(lacking)
+        for unit in units.read(np.flatnonzero(np.diff(edges))):
+            here = rows[edges[unit.index] : edges[unit.index + 1]]
+            in_unit, source = positions[here] - unit.first_row, units.plan.units[unit.index]
+            stored = unit.rows.take(pa.array(in_unit))
+            columns = [
+                stored["pair_id"],
+                [source.name] * len(here),
+                source.start + in_unit,
+                names[here],
+                stored["detail"],
+            ]
+            yield Part(output_rows[here], marks[here], pa.table(columns, schema=ERRORS))
+
+    num_rows = collective.total(len(positions))
+    write_files(parts, num_rows, run, lambda number, _: f"errors/part-{number:05}.parquet", standing)
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:
     """Raises MapjobError unless each row of each unit is ranked (or held out) or refused, exactly once."""
-    seen = np.bincount(np.concatenate([ranked, *refused]), minlength=plan.num_rows)
+    seen = np.bincount(np.concatenate([ranked, *refused]) - plan.first_row, minlength=plan.num_rows)
     wrong = np.flatnonzero(seen != (np.arange(len(seen)) < plan.num_rows))
     if len(wrong):
         raise MapjobError(
             f"{len(wrong)} rows are not accounted for exactly once",
-            f"row {wrong[0]} of the corpus, in reading order",
+            f"row {plan.first_row + wrong[0]} of the corpus, in reading order",
             "this is a fault of mapjob: no manifest was written; please report it",
         )

@@ -1,17 +1,19 @@
 """The rows of a selection, before any text is read: their pairs, their order, and mapjob's columns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mapjob import collective
 from mapjob.arrays import F64, I64
 from mapjob.config.run import Selection
 from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import map_score
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking
+from mapjob.selection.files import mark_rows
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Rows:
 
     pairs: RankedPairs
     index: I64  # in `pairs`
+    output_rows: I64  # index of each in the whole selection
     before: dict[str, npt.NDArray]  # columns before those of the scorers
     after: dict[str, npt.NDArray]
 
@@ -39,7 +42,13 @@ class Rows:
         before, after = (
             {name: values[rows] for name, values in columns.items()} for columns in (self.before, self.after)
         )
-        return Rows(self.pairs, self.index[rows], before, after)
+        return Rows(self.pairs, self.index[rows], self.output_rows[rows], before, after)
+
+    @property
+    def marks(self) -> npt.NDArray[np.uint64]:
+        """A hash of each, see `mark_rows`."""
+        in_row = () if self.pairs.pair_in_row is None else (self.pairs.pair_in_row[self.index],)
+        return mark_rows(self.output_rows, [self.position, *in_row, *self.before.values(), *self.after.values()])
 
     def pairs_of(self, unit: Pairs) -> Pairs:
         """The scored pairs of these rows, which all are of this unit."""
@@ -66,12 +75,14 @@ def ranked_rows(ranking: Ranking, selection: Selection, index: I64, rank: I64) -
         before[selection.metric] = ranking.score[index]
     after = _margins(ranking.reward_margin[index], ranking.implicit_margin[index])
     after |= {name: values[index] for name, values in ranking.further.items()}
-    return Rows(ranking.pairs, index, before, after)
+    return Rows(ranking.pairs, index, np.arange(len(index)), before, after)
 
 
 def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
     """The selected pairs, best first; if the selection states goals, two rows per pair that has them."""
     rows = ranked_rows(ranking, selection, ranking.kept, ranking.kept_rank)
+    if ranking.picked.output_rows is not None:
+        rows = replace(rows, output_rows=ranking.picked.output_rows)
     goals = ranking.goals
     if goals is None:
         return rows
@@ -81,10 +92,13 @@ def selected_rows(ranking: Ranking, selection: Selection) -> Rows:
     used = np.flatnonzero(starts >= 0)
     goal_rows = (starts[used, None] + [0, 1]).reshape(-1)
     rows = rows.take(np.repeat(used, 2))
+    output_rows = rows.output_rows + np.tile([0, 1], len(used))
+    if ranking.picked.output_rows is None:
+        output_rows = np.arange(len(rows))
     swapped = goals.swapped[goal_rows]
     h = np.where(swapped, -1, 1) * rows.after["reward_margin"]
     after = {"reward_margin": h, "label_agrees": h > 0, "reward_goal": goals.goal[goal_rows], "goal_swapped": swapped}
-    return Rows(rows.pairs, rows.index, rows.before, after)
+    return replace(rows, output_rows=output_rows, after=after)
 
 
 def held_out_rows(ranking: Ranking, selection: Selection) -> Rows:
@@ -92,7 +106,8 @@ def held_out_rows(ranking: Ranking, selection: Selection) -> Rows:
     pairs = ranking.held_out
     reward, implicit = pairs.columns["reward_margin"], pairs.columns[f"{selection.implicit}_margin"]
     before = {"map_score": map_score(reward, implicit, ranking.scale, selection.alpha)}
-    return Rows(pairs, np.arange(len(pairs)), before, _margins(reward, implicit))
+    output_rows = collective.before(len(pairs)) + np.arange(len(pairs))
+    return Rows(pairs, np.arange(len(pairs)), output_rows, before, _margins(reward, implicit))
 
 
 def _margins(reward: F64, implicit: F64) -> dict[str, npt.NDArray]:

@@ -1,7 +1,8 @@
 """The columns of a plan from the score store, unit by unit: scored pairs, and every other row with its reason."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -17,7 +18,7 @@ from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import standardise
-from mapjob.ranking.gather import gather
+from mapjob.ranking.gather import Gathered, collect, drop, gather
 from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import scale_of
@@ -167,7 +168,8 @@ class ScoredUnits:
 
     def _read_joined(self) -> Iterator[tuple[int, dict[str, pa.Table]]]:
         units = self._read_families(range(len(self.plan.units)), UNUSED | TEXTS)
-        for _, piece in groupby(units, lambda unit: self._first_rows[unit[0]] // ROWS_AT_ONCE):
+        first = self.plan.first_row
+        for _, piece in groupby(units, lambda unit: (self._first_rows[unit[0]] - first) // ROWS_AT_ONCE):
             indices, parts = zip(*piece)
             joined = {name: pa.concat_tables([part[name] for part in parts]) for name in self._families}
             yield indices[0], {name: table.combine_chunks() for name, table in joined.items()}
@@ -188,16 +190,11 @@ class ScoredUnits:
                     )
             yield int(index), dict(zip(self._families, tables))
 
-    def pair_ids(self, positions: I64) -> pa.ChunkedArray:
-        """pair_id of the rows at these positions of the corpus, which ascend."""
-        edges = np.searchsorted(positions, self._first_rows)
-        indices = np.flatnonzero(np.diff(edges))
-        ids = [self.plan.units[index].id for index in indices]
-        chunks = []
-        for index, table in zip(indices, self._store.read_all(self._families["records"], ids)):
-            rows = positions[edges[index] : edges[index + 1]] - self._first_rows[index]
-            chunks += table["pair_id"].take(pa.array(rows)).chunks
-        return pa.chunked_array(chunks, pa.string())
+    @cached_property
+    def pair_ids(self) -> "RowIds":
+        """Of the rows of this plan."""
+        ids = [unit.id for unit in self.plan.units]
+        return RowIds(self._store, self._families["records"], self._first_rows, ids)
 
     def find(self, pair_id: str) -> list[tuple[int, int]]:
         """(position, pair_in_row) of the scored pairs with this id: one, unless ids repeat."""
@@ -235,6 +232,26 @@ class ScoredUnits:
         return ScoredUnit(index, first_row, rows, pairs, flags)
 
 
+@dataclass(frozen=True)
+class RowIds:
+    """The ids of rows by position, read when they are asked for. first_rows: as of a plan, units: their ids."""
+
+    store: ScoreStore
+    records: str
+    first_rows: I64
+    units: list[str]
+
+    def __call__(self, positions: I64) -> pa.ChunkedArray:
+        """pair_id of the rows at these positions of the corpus, which ascend."""
+        edges = np.searchsorted(positions, self.first_rows)
+        indices = np.flatnonzero(np.diff(edges))
+        chunks = []
+        for index, table in zip(indices, self.store.read_all(self.records, [self.units[index] for index in indices])):
+            rows = positions[edges[index] : edges[index + 1]] - self.first_rows[index]
+            chunks += table["pair_id"].take(pa.array(rows)).chunks
+        return pa.chunked_array(chunks, pa.string())
+
+
 def _first_reason(families: Mapping[str, pa.Table]) -> tuple[pa.Array, pa.Array]:
     """(reason, detail) per row by the first family that refused it; null if none did."""
     first, *others = families.values()
@@ -257,16 +274,20 @@ def _valid_rows(families: Mapping[str, pa.Table], reason: pa.Array) -> dict[str,
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason."""
+    """A scored piece of a corpus as ranking holds it. `refused`: positions of the rows that scoring refused, by reason.
+
+    pairs: None until repeats are dropped.
+    """
 
     units: ScoredUnits
-    pairs: RankedPairs
+    pairs: RankedPairs | None
     refused: dict[Reason, I64]
-    flags: dict[str, int]  # over the corpus, as in ScoredUnit
+    flags: dict[str, int]  # counts, as in ScoredUnit
 
 
-def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequence[str] = ()) -> Scored:
-    """Read every unit once, and keep what ranking and the count of rows need. extra_columns: as in `gather`."""
+def read_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequence[str] = ()) -> tuple[Scored, Gathered]:
+    """Read every unit once, and keep what ranking and the count of rows need. extra_columns: as in `collect`."""
+    units = copy.copy(units)  # which then keeps what it asked all pieces; a program that runs again asks again
     refused: dict[Reason, list[I64]] = {}
     flags: dict[str, int] = {}
 
@@ -280,5 +301,16 @@ def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequenc
                 refused.setdefault(Reason(reason), []).append(rows + unit.first_row)
             yield unit.pairs
 
-    pairs = gather(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, extra_columns)
-    return Scored(units, pairs, {reason: np.concatenate(parts) for reason, parts in refused.items()}, flags)
+    gathered = collect(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, extra_columns)
+    return Scored(units, None, {reason: np.concatenate(parts) for reason, parts in refused.items()}, flags), gathered
+
+
+def drop_repeats(read: tuple[Scored, Gathered], selection: Selection) -> Scored:
+    """What `read_scored` read, as it is ranked."""
+    scored, gathered = read
+    return replace(scored, pairs=drop(gathered, selection))
+
+
+def load_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequence[str] = ()) -> Scored:
+    """A corpus in one piece, as `read_scored` and `drop_repeats` have it."""
+    return drop_repeats(read_scored(units, selection, extra_columns), selection)

@@ -1,8 +1,11 @@
-"""Rows that wait on the local disk for the rows of their output file, and how these files are cut."""
+"""Rows that wait for the rows of their output file, on the local disk or in memory, and how these files are cut."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.arrays import I64
@@ -14,65 +17,111 @@ HELD_BYTES = 32 << 20  # of rows before they go to the local disk
 MAX_TABLES = 200  # even a table of a few rows takes kilobytes
 
 
-class Spool:
-    """Rows that wait on the local disk, on shelves of ROWS_PER_FILE ranks each. num_rows: how many there will be."""
+@dataclass(frozen=True)
+class Part:
+    """Some rows of an output. output_rows: of each row its index in the output; marks: hashes of what decides it."""
 
-    def __init__(self, folder: Path, num_rows: int):
-        self._folder = folder
-        self._parts: list[list[tuple[Path, I64]]] = [[] for _ in range(max(1, -(-num_rows // ROWS_PER_FILE)))]
-        self._sizes = np.zeros(num_rows, np.int64)
-        self._tables: list[pa.Table] = []
-        self._rows: list[I64] = []
+    output_rows: I64
+    marks: npt.NDArray[np.uint64]
+    table: pa.Table
+
+    def take(self, rows: npt.NDArray) -> "Part":
+        """The rows at an index array."""
+        return Part(self.output_rows[rows], self.marks[rows], self.table.take(pa.array(rows)))
+
+
+class Spool:
+    """The rows [first, stop) of an output, on shelves of so many rows. folder: None keeps all in memory."""
+
+    def __init__(self, folder: Path | None, first: int, stop: int, rows_per_shelf: int | None = None):
+        self._folder, self._first, self._stop = folder, first, max(first, stop)
+        self._per_shelf = rows_per_shelf or ROWS_PER_FILE
+        self._shelves: dict[int, list[tuple[Path | pa.Table, I64]]] = {}
+        self._sizes = np.zeros(self._stop - first, np.int64)
+        self._marks = np.zeros(self._stop - first, np.uint64)
+        self._waiting: list[Part] = []
         self._held = self._num_flushed = 0
 
-    def add(self, table: pa.Table, output_rows: I64) -> None:
-        """output_rows: the index of every row in the output."""
-        self._sizes[output_rows] = sizes = row_bytes(table)
-        self._tables.append(table)
-        self._rows.append(output_rows)
+    def add(self, part: Part) -> None:
+        """Rows of this output, none of which was added before."""
+        inside = part.output_rows - self._first
+        self._sizes[inside] = sizes = row_bytes(part.table)
+        self._marks[inside] = part.marks
+        self._waiting.append(part)
         self._held += int(sizes.sum())
-        if self._held >= HELD_BYTES or len(self._tables) >= MAX_TABLES:
+        if self._folder is not None and (self._held >= HELD_BYTES or len(self._waiting) >= MAX_TABLES):
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held in memory."""
-        if not self._tables:
+        """Put what is held in memory on its shelves."""
+        if not self._waiting:
             return
-        table, output_rows = pa.concat_tables(self._tables).combine_chunks(), np.concatenate(self._rows)
-        self._tables, self._rows, self._held = [], [], 0
-        for shelf in np.unique(output_rows // ROWS_PER_FILE) if len(output_rows) else [0]:
-            part, inside = self._folder / f"{shelf}-{self._num_flushed}", output_rows // ROWS_PER_FILE == shelf
-            try:
-                part.write_bytes(to_ipc(table.filter(pa.array(inside))))
-            except OSError as error:
-                raise as_mapjob_error(error, str(part), "written") from error
-            self._parts[shelf].append((part, output_rows[inside]))
+        table = pa.concat_tables([part.table for part in self._waiting]).combine_chunks()
+        output_rows = np.concatenate([part.output_rows for part in self._waiting])
+        self._waiting, self._held = [], 0
+        shelf_of = (output_rows - self._first) // self._per_shelf
+        for shelf in np.unique(shelf_of).tolist() if len(output_rows) else [0]:
+            inside = shelf_of == shelf
+            rows = table.filter(pa.array(inside))
+            stored = rows if self._folder is None else self._write(f"{shelf}-{self._num_flushed}", rows)
+            self._shelves.setdefault(shelf, []).append((stored, output_rows[inside]))
         self._num_flushed += 1
 
-    def cut(self) -> list[tuple[int, int, int]]:
-        """(shelf, first row, row after the last) of each output file: at most ROWS_PER_FILE rows, and BYTES_PER_FILE if
-        it has more than one.
+    def _write(self, name: str, rows: pa.Table) -> Path:
+        path = self._folder / name
+        try:
+            path.write_bytes(to_ipc(rows))
+        except OSError as error:
+            raise as_mapjob_error(error, str(path), "written") from error
+        return path
+
+    def cut(self, standing: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """(first row, row after the last) of each output file: at most ROWS_PER_FILE rows, and BYTES_PER_FILE if it has
+        more than one. standing: those of files that are written already, whose rows are not here.
         """
         files = []
-        for shelf in range(len(self._parts)):
-            first, end = shelf * ROWS_PER_FILE, min((shelf + 1) * ROWS_PER_FILE, len(self._sizes))
-            total = np.concatenate(([0], np.cumsum(self._sizes[first:end])))
+        for gap, end in self._gaps(standing):
+            total = np.concatenate(([0], np.cumsum(self._sizes[gap - self._first : end - self._first])))
             start = 0
             while True:
                 stop = int(np.searchsorted(total, total[start] + BYTES_PER_FILE, side="right")) - 1
-                stop = min(max(stop, start + 1), end - first)
-                files.append((shelf, first + start, first + stop))
-                if stop >= end - first:
+                stop = min(max(stop, start + 1), end - gap)
+                files.append((gap + start, gap + stop))
+                if stop >= end - gap:
                     break
                 start = stop
         return files
 
-    def read(self, shelf: int, first: int, stop: int) -> pa.Table:
-        """The rows [first, stop) of a shelf, in their order."""
+    def _gaps(self, standing: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Ranges of rows that no file has yet, inside a shelf; of no rows at all, that one."""
+        for shelf in range(self._first, max(self._stop, self._first + 1), ROWS_PER_FILE):
+            start, end = shelf, min(shelf + ROWS_PER_FILE, self._stop)
+            inside = sorted((first, stop) for first, stop in standing if start <= first < max(end, start + 1))
+            for first, stop in inside:
+                if first > start:
+                    yield start, first
+                start = stop
+            if start < end or (start == end == shelf and not inside):
+                yield start, end
+
+    def read(self, first: int, stop: int) -> Part:
+        """The rows [first, stop), of one shelf, in their order."""
+        part = self.read_shelf((first - self._first) // self._per_shelf, first, stop)
+        assert part is not None, "there is a table for every file, if only of no rows"
+        return part.take(np.argsort(part.output_rows))
+
+    def read_shelf(self, shelf: int, first: int, stop: int) -> Part | None:
+        """The rows [first, stop) of a shelf, in the order in which they came; None if none came."""
         tables, places = [], []
-        for part, output_rows in self._parts[shelf]:
+        for stored, output_rows in self._shelves.get(shelf, ()):
             inside = (first <= output_rows) & (output_rows < stop)
-            with pa.memory_map(str(part)) as file:
-                tables.append(from_ipc(file.read_buffer()).filter(pa.array(inside)))
+            if isinstance(stored, pa.Table):
+                tables.append(stored.filter(pa.array(inside)))
+            else:
+                with pa.memory_map(str(stored)) as file:
+                    tables.append(from_ipc(file.read_buffer()).filter(pa.array(inside)))
             places.append(output_rows[inside])
-        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places)))).combine_chunks()
+        if not tables:
+            return None
+        output_rows = np.concatenate(places)
+        return Part(output_rows, self._marks[output_rows - self._first], pa.concat_tables(tables))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, NotRequired, TypedDict
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.storage import Storage
@@ -108,6 +109,14 @@ class RunFolder:
     def open(self, name: str) -> BinaryIO:
         """A file of the run, to read parts of it."""
         return self._storage.fs.open(self._storage.path(name), "rb")
+
+    def read_metadata(self, name: str) -> dict[bytes, bytes]:
+        """The schema's metadata of a table, from its footer."""
+        try:
+            with self.open(name) as file:
+                return pq.read_schema(file).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         try:

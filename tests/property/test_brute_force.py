@@ -11,11 +11,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from mapjob import collective
+from mapjob.collective import Local
 from mapjob.config.run import Selection
 from mapjob.errors import ConfigError
-from mapjob.ranking.gather import gather
+from mapjob.ranking.gather import collect, drop, gather
+from mapjob.ranking.order import PairIds
 from mapjob.ranking.pairs import Pairs
-from mapjob.ranking.rank import rank_pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 
 few = st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0])
 rows = st.lists(
@@ -147,8 +150,8 @@ def pairs_of(rows: list[dict[str, Any]], first: int) -> Pairs:
 
 
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.filter_too_much])
-@given(rows, selections, st.lists(st.integers(0, 25), max_size=4))
-def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut(rows, tree, cuts):
+@given(rows, selections, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([1, 8, 10**6]))
+def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut(rows, tree, cuts, least_bytes):
     assume(not (tree["quotas"] and "threshold" in tree["keep"]))
     selection = Selection(**tree)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
@@ -167,3 +170,35 @@ def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut
     ranking = rank()
     assert pairs.position[ranking.order].tolist() == order
     assert pairs.position[ranking.kept].tolist() == kept
+    check_pieces(units, selection, lambda positions: ids.take(pa.array(positions)), ranking, least_bytes)
+
+
+def check_pieces(units: list[Pairs], selection: Selection, pair_ids: PairIds, whole: Ranking, least_bytes: int) -> None:
+    """Units as pieces of their own give the same ranks, scores, counts and rows of the selection."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collective, "LEAST_BYTES", least_bytes)  # which decides among how many pieces work is divided
+        gathered = [collect([unit], len(unit), selection) for unit in units]
+        pieces = Local().run(drop, [gathered], selection)
+        rankings = Local().run(rank_pairs, [pieces], selection, pair_ids)
+        cut_offs = Local().run(lambda ranking: ranking.cut_off, [rankings])
+    assert np.concatenate([ranking.pairs.position for ranking in rankings]).tolist() == whole.pairs.position.tolist()
+    for name in ("rank", "score", "map_score"):
+        assert (
+            np.concatenate([getattr(ranking, name) for ranking in rankings]).tolist() == getattr(whole, name).tolist()
+        )
+    rows = {
+        row: (int(position), int(rank))
+        for ranking in rankings
+        for row, position, rank in zip(
+            ranking.picked.output_rows if len(rankings) > 1 else range(len(whole.kept)),
+            ranking.pairs.position[ranking.kept],
+            ranking.kept_rank,
+        )
+    }
+    assert [rows[row] for row in sorted(rows)] == [
+        *zip(whole.pairs.position[whole.kept].tolist(), whole.kept_rank.tolist())
+    ]
+    assert sorted(rows) == [*range(len(rows))]
+    for ranking, cut_off in zip(rankings, cut_offs):
+        assert (ranking.cut.passed_over, ranking.warnings) == (whole.cut.passed_over, whole.warnings)
+        assert (ranking.scale, ranking.moments, cut_off) == (whole.scale, whole.moments, whole.cut_off)

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 
 from mapjob.metrics.map import Scale, map_score
-from mapjob.report.figures import density, draw_density, draw_histogram, histogram
+from mapjob.report import figures
+from mapjob.report.figures import Density, Histogram, draw_density, draw_histogram, find_ends
 from mapjob.report.svg import ticks
 
 NUM = 300_000
+
+
+def density(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> Density:
+    return figures.density(x, y, find_ends([x, y], [])[0], kept)
+
+
+def histogram(values: np.ndarray, kept: np.ndarray) -> Histogram:
+    ((low, high),) = find_ends([], [values])[1]
+    return figures.histogram(values, low, high, kept)
 
 
 @pytest.fixture(scope="module")

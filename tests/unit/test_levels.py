@@ -16,6 +16,7 @@ LIGHT_ROOMS = (
     "escaping",
     "errors",
     "arrays",
+    "collective",
     "store",
     "metrics",
     "config",

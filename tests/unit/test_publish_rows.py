@@ -467,7 +467,7 @@ def test_no_errors_are_one_empty_file(tmp_path):
 
 @pytest.mark.parametrize(("num", "sizes"), [(9, [4, 4, 1]), (8, [4, 4]), (3, [3])])
 def test_many_errors_fill_several_files_in_order(tmp_path, monkeypatch, num, sizes):
-    monkeypatch.setattr(publish, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(spool, "ROWS_PER_FILE", 4)
     units = scored_units(make(write(tmp_path / "corpus", rows_of(num))))
     parts = errors_of(tmp_path, units, {Reason.DISAGREEMENT: [2], Reason.DUPLICATE: [i for i in range(num) if i != 2]})
     assert [part.num_rows for part in parts] == sizes

@@ -16,7 +16,6 @@ from mapjob.lab.selfplay.requests import Engine
 from mapjob.lab.selfplay.server import ServerEngine
 from mapjob.lab.selfplay.tasks import TaskSpec
 from mapjob.pipeline.actors import defer_error, limit_to_share
-from mapjob.pipeline.cluster import is_cluster
 from mapjob.pipeline.graph import begin, receive, stage
 from mapjob.pipeline.pools import PoolSize, scorer_pools
 from mapjob.pipeline.stages import Cost, Receipt, Todo
@@ -71,7 +70,7 @@ def _pool(spec: TaskSpec, execution: Execution, cpus: float, gpus: float, num_un
     if spec.files is None:  # the work is elsewhere
         return PoolSize(1, 1, min(1.0, cpus / 2), 0)
     costs = {NAME: float(token_cost(spec.files))}
-    pool = scorer_pools(costs, execution.pools, cpus, gpus, num_units, is_cluster(execution))[NAME]
+    pool = scorer_pools(costs, execution.pools, cpus, gpus, num_units, execution.is_cluster)[NAME]
     if pool.num_gpus > 1:
         raise ConfigError(
             f"an actor that generates takes one GPU, and {pool.num_gpus:g} are asked for",
