@@ -74,8 +74,7 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
+_dump = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
 
 
 def _is_plain(text: Text) -> bool:

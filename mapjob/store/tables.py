@@ -102,10 +102,14 @@ def _value_bytes(values: pa.Array) -> I64:
     if isinstance(values, pa.MapArray):
         return _value_bytes(values.cast(pa.list_(pa.struct([values.type.key_field, values.type.item_field]))))
     if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
-        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        lengths = _lengths(pc.list_value_length(values))
         total = np.concatenate(([0], np.cumsum(_value_bytes(values.flatten()))))
         ends = np.cumsum(lengths)
         return total[ends] - total[ends - lengths] + OFFSET_BYTES
     if any(is_bytes(values.type) for is_bytes in BYTES):
-        return pc.fill_null(pc.binary_length(values), 0).to_numpy().astype(np.int64) + OFFSET_BYTES
+        return _lengths(pc.binary_length(values)) + OFFSET_BYTES
     return np.full(len(values), 8)
+
+
+def _lengths(lengths: pa.Array) -> I64:
+    return (lengths.fill_null(0) if lengths.null_count else lengths).to_numpy().astype(np.int64)
