@@ -28,7 +28,7 @@ from mapjob.job.run import rank_job, run_job
 from mapjob.ranking.rank import Ranking
 from mapjob.scoring.encode import Encoded, Encoder
 from mapjob.scoring.scorers import make_scorer
-from mapjob.selection.scored import Scored
+from mapjob.selection.load import Scored
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pairs"
 

@@ -26,9 +26,10 @@ from mapjob.config.run import Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.ranking.rank import rank_pairs
 from mapjob.scoring.reader_families import identify
+from mapjob.selection.load import load_scored
 from mapjob.selection.publish import Texts, publish_rows
 from mapjob.selection.rows import selected_rows
-from mapjob.selection.scored import ScoredUnits, load_scored
+from mapjob.selection.scored import ScoredUnits
 from mapjob.store.run_folder import RunFolder
 from mapjob.store.score_store import ScoreStore
 

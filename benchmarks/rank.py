@@ -38,7 +38,8 @@ from mapjob.ranking.compare import PROFILE_COLUMNS
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import rank_pairs
-from mapjob.selection.scored import ScoredUnits, load_scored
+from mapjob.selection.load import load_scored
+from mapjob.selection.scored import ScoredUnits
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
 

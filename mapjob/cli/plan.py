@@ -9,6 +9,7 @@ from mapjob.config.load import load_config
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import describe, find_warnings, prepare
+from mapjob.job.rank import ROWS_IN_ONE_PROCESS, ROWS_PER_PIECE, count_pieces
 
 SMALL = 500e6  # parameters of a model that loads in seconds
 MEASURE_S = 2.0
@@ -53,6 +54,11 @@ def plan(
     state = "finished" if finished else "not written yet"
     where = one_line(prepared.run_folder.url) if run_id else "its name comes with the first reading of the new files"
     print(f"run folder: {where} ({state})")
+    num_pieces = count_pieces(prepared)
+    where = f"in {num_pieces} pieces by Ray tasks" if num_pieces > 1 else "in the driver's process"
+    print(
+        f"ranked: {where} (up to {ROWS_IN_ONE_PROCESS:,} rows, on a cluster {ROWS_PER_PIECE:,}, in the driver's process)"
+    )
     result = {
         "run_id": run_id,
         "run_path": prepared.run_folder.url if run_id else None,
@@ -62,6 +68,7 @@ def plan(
         "rows": prepared.plan.num_rows,
         "units": units,
         "units_to_do": lacking,
+        "ranked_in_pieces": num_pieces,
     }
     if sample_s:
         # Slow to import, with torch and transformers.

@@ -41,6 +41,7 @@ Source = RunFile  # or the path of an output or run folder
 # A graph of its own for each slice of so many units: Ray Data's driver holds memory per unit until its graph ends.
 UNITS_PER_PASS = 2_000
 KEEP_EVERY_S = 60.0
+NEAR_DUPLICATE_ROWS = 5_000_000  # of which the signatures alone have 512 bytes each
 
 SCORED_BY = ("input", "models", "scoring", "execution", "output")  # keys that another ranking of a run leaves alone
 
@@ -256,6 +257,12 @@ def check_selection(config: Config, plan: Plan) -> None:
     selection = config.selection
     if selection.near_duplicates is not None:
         check_extra("datasketch", "dedup", "finding near duplicates", "selection.near_duplicates")
+        if plan.num_rows > NEAR_DUPLICATE_ROWS:
+            raise ConfigError(
+                f"near duplicates are found, in one process, among at most {NEAR_DUPLICATE_ROWS:,} rows",
+                f"selection.near_duplicates, with {plan.num_rows:,} rows",
+                "drop near duplicates before, with a tool for corpora of this size, or remove the key",
+            )
     if not plan.corpus.reading.gives_candidates and (
         selection.pairing != "best_worst" or selection.pairs_per_record > 1
     ):

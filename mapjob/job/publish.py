@@ -23,10 +23,11 @@ from mapjob.report.pages import Row
 from mapjob.report.summary import Summary, summary
 from mapjob.selection.files import Standing, list_standing
 from mapjob.selection.formats import extra_files
+from mapjob.selection.load import Scored
 from mapjob.selection.manifest import count_reasons, count_rows, describe_margins, manifest
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, selected_rows
-from mapjob.selection.scored import RowIds, Scored
+from mapjob.selection.scored import RowIds
 from mapjob.store.run_folder import Manifest, RunFolder
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,11 @@ from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.report.sweep import as_json, overlap_figure
 from mapjob.scoring.reader_families import RECORDS
+from mapjob.selection.load import Scored, drop_repeats, load_scored, read_scored
 from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
-from mapjob.selection.scored import RowIds, Scored, ScoredUnits, drop_repeats, load_scored, read_scored
+from mapjob.selection.scored import RowIds, ScoredUnits
 from mapjob.store.run_folder import Manifest, path_of
 from mapjob.store.storage import Storage
 

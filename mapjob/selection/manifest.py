@@ -22,8 +22,8 @@ from mapjob.store.run_folder import Manifest
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 # What a run folder holds: since 3 what of the models decides the scores, since 4 units by content, since 5 the same
-# last bits on every processor.
-RUN_FOLDER = 5
+# last bits on every processor, since 6 files that say which rows they hold.
+RUN_FOLDER = 6
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 

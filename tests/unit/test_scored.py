@@ -10,7 +10,8 @@ import pytest
 from mapjob.config.run import Input, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
-from mapjob.selection.scored import ScoredUnits, load_scored
+from mapjob.selection.load import load_scored
+from mapjob.selection.scored import ScoredUnits
 from mapjob.store.tables import to_parquet
 from tests.scored_units import named, scored_units
 

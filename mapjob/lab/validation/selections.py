@@ -18,7 +18,7 @@ from mapjob.ranking.compare import PROFILE_COLUMNS, Choice
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs, RankedPairs
 from mapjob.ranking.rank import Ranking, rank_pairs
-from mapjob.selection.scored import Scored
+from mapjob.selection.load import Scored
 
 
 @dataclass(frozen=True)
