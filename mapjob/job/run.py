@@ -67,6 +67,8 @@ def run_job(
         job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
         return where_it_is(finished, config.output.path) | {"spent": spent.as_json}  # of this call
+    with spent.on("pack"):
+        job.store.write_packs(job.families.values(), {unit.id: unit.num_rows for unit in job.plan.units})
     manifest = rank_and_publish(job, spent)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return manifest

@@ -13,6 +13,7 @@ import s3fs
 
 from mapjob.config.load import parse_config
 from mapjob.job.prepare import prepare
+from mapjob.job.run import rank_job
 from mapjob.store.remote import filesystem
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward
 from tests.without_ray import run
@@ -83,6 +84,13 @@ def test_a_plan_of_known_shards_asks_for_nothing_but_the_listing(bucket: str, tm
 
     second = run(config)
     assert second["spent"]["scored_rows"] == ROWS
+    other = parse_config({**tree, "selection": {**tree.get("selection", {}), "alpha": 2.5}})
+    with count_requests() as requests:
+        assert rank_job(other)["run_id"] != second["run_id"]
+    of_scores = [key for method, key in requests.elements() if method == "get_object" and "/scores/" in key]
+    of_packs = [key for key in of_scores if "/packs/" in key]
+    assert len(of_packs) == 3 * 2, "of three families one pack, for the numbers and for what is published"
+    assert len({*of_scores} - {*of_packs}) == 3, "one new unit has no pack"
     with count_requests() as requests:
         assert run(config)["run_id"] == second["run_id"]
     assert of_corpus(requests) == []
