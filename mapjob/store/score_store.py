@@ -112,7 +112,7 @@ class ScoreStore:
             return iter(unpack(data, fingerprint, name, unit_ids, without))
         except (pa.ArrowException, OSError) as error:
             where = f"{self._storage.url}/{_pack_file(fingerprint, name)}"
-            do = "the files of its units are read instead; remove it, and a later run writes it again"
+            do = "the files of its units are read instead; once it is removed, a later run writes it again"
             log.warning(f"a pack is not as it was written ({error}): {where}; {do}")
             self._packs.pass_over(fingerprint, name)
             return self._read_ahead(fingerprint, one_by_one(unit_ids), without)
