@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from mapjob.arrays import I64, Bools
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -137,6 +140,34 @@ def share(value: T) -> list[T]:
 def num_receivers(num_bytes: int) -> int:
     """Among how many pieces to divide so many bytes of every piece together, so that no slice is too small."""
     return max(1, min(num_pieces(), num_bytes // (num_pieces() * LEAST_BYTES)))
+
+
+def judge_by_key(keys: npt.NDArray[np.uint64], judge: Callable[[npt.NDArray[np.uint64]], Bools]) -> Bools:
+    """judge(keys) of the rows of all pieces: wherever it is called, it has all rows with a key, in their order.
+
+    keys: (N, 2), hashes. Returns (N,).
+    """
+    if num_pieces() == 1:
+        return judge(keys)
+    num = num_receivers(total(keys.nbytes))
+    receiver = ((keys[:, 0] ^ keys[:, 1]) >> np.uint64(32)) * np.uint64(num) >> np.uint64(32)
+    order, edges = divide(receiver, num)
+    received = exchange(lambda: (keys[order[a:b]] for a, b in pairwise(edges)))
+    verdicts = judge(np.concatenate(received)) if received else np.zeros(0, bool)
+    result = np.empty(len(keys), bool)
+    # Packed bits of all, of which each piece takes its part: small slices would cost the driver more than their bits.
+    shared = share((np.cumsum([0, *map(len, received)]), np.packbits(verdicts)))
+    for (start, stop), (starts, bits) in zip(pairwise(edges), shared):
+        first = int(starts[index()])
+        result[order[start:stop]] = np.unpackbits(bits, count=first + stop - start)[first:].astype(bool)
+    return result
+
+
+def divide(receiver: npt.NDArray, num: int) -> tuple[I64, I64]:
+    """(rows by receiver, in their order; where the rows of each of `num` receivers start). receiver: (N,)."""
+    receiver = receiver.astype(np.uint16)  # of which numpy's stable sort is a radix sort
+    order = np.argsort(receiver, kind="stable")
+    return order, np.searchsorted(receiver[order], np.arange(num + 1))
 
 
 class Pieces(Protocol):

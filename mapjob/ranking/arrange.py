@@ -11,7 +11,6 @@ from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Selection
 from mapjob.metrics.columns import NUM_TOKENS
-from mapjob.ranking.exchange import divide
 from mapjob.ranking.order import Cut, PairIds, cut, order_keys, rank_order
 from mapjob.ranking.pairs import RankedPairs
 
@@ -89,7 +88,7 @@ def arrange(
     num_pairs = collective.total(len(pairs))
     num = collective.num_receivers(RANK_BYTES * num_pairs)
     receiver = _find_range(order_keys(score), no_margin, num, max(1, num_pairs // (num * SAMPLES_PER_RANGE)))
-    rows, edges = divide(receiver, num)
+    rows, edges = collective.divide(receiver, num)
     sent = tuple(rows[a:b] for a, b in pairwise(edges))
     thinned = _thin(pairs, selection, num_rows)
     parts = collective.exchange(lambda: ((thinned.take(own), score[own], no_margin[own]) for own in sent))

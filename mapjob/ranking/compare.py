@@ -15,9 +15,8 @@ from mapjob.errors import ConfigError
 from mapjob.metrics.columns import NUM_TOKENS
 from mapjob.metrics.table import metric
 from mapjob.ranking.arrange import arrange
-from mapjob.ranking.order import PairIds
+from mapjob.ranking.order import PairIds, quantiles
 from mapjob.ranking.pairs import RankedPairs
-from mapjob.ranking.quantiles import quantiles
 from mapjob.ranking.rank import Ranking, inputs_of, rank_pairs
 
 PEERS = ("map", "explicit", "implicit_small", "random")  # every corpus has what they need

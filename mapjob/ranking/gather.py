@@ -14,7 +14,6 @@ from mapjob.arrays import I64
 from mapjob.config.run import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.exchange import judge_by_key
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns
 
 # Exact repeats: the first occurrence stays, in corpus order.
@@ -125,7 +124,7 @@ def drop(gathered: Gathered, selection: Selection) -> RankedPairs:
     """
     columns, fields = gathered.columns, gathered.fields
     either_way = selection.on_disagreement == "relabel"
-    repeats = judge_by_key(fields["content_key"], partial(is_repeat, either_way=either_way))
+    repeats = collective.judge_by_key(fields["content_key"], partial(is_repeat, either_way=either_way))
     groups = tuple(collective.fold(gathered.groups, _unite))
     rule = repeats.astype(np.int8)
     if selection.on_disagreement == "drop":

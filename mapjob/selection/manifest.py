@@ -16,7 +16,7 @@ from mapjob.config.run import Config
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
-from mapjob.ranking.quantiles import quantiles
+from mapjob.ranking.order import quantiles
 from mapjob.ranking.rank import Ranking
 from mapjob.store.run_folder import Manifest
 

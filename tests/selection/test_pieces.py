@@ -19,7 +19,7 @@ from mapjob.metrics.table import METRICS
 from mapjob.pipeline import cluster, on_ray
 from mapjob.ranking.compare import choices
 from mapjob.ranking.gather import collect, drop
-from mapjob.ranking.quantiles import quantiles
+from mapjob.ranking.order import quantiles
 from mapjob.ranking.rank import rank_pairs
 from mapjob.selection import spool
 from mapjob.store.run_folder import path_of
