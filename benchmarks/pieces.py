@@ -10,7 +10,7 @@ are compared with those of one process.
 On paper: the programs of a run, without the figures of its report, run here on 20 pieces, and are counted: rounds, CPU
 seconds and bytes per pair. A cluster has as many pieces as mapjob would cut. A round takes the CPU seconds of its
 slowest piece, its bytes take 10 Gbit/s of a node, and the driver takes its time for every task, which the first form
-measures. What reading the store and publishing take per pair, `benchmarks.rank --stored` and `benchmarks.publish` print.
+measures. Reading the store and publishing take what `benchmarks.rank --stored` and `benchmarks.publish` print.
 """
 
 import argparse

@@ -73,7 +73,7 @@ class Piece:
         return self._answer(Unanswered("exchange", slices=slices))
 
     def share(self, value: T) -> list[T]:
-        return self._answer(Unanswered("share", slices=lambda: [value]))
+        return self._answer(Unanswered("share", slices=lambda: [] if value is None else [value]))
 
 
 _alone = Alone()
@@ -132,8 +132,8 @@ def exchange(slices: Callable[[], Iterable[T]]) -> list[T]:
     return _current.get().exchange(slices)
 
 
-def share(value: T) -> list[T]:
-    """The values of all pieces, in their order. Values may be large: they do not pass through the driver."""
+def share(value: T | None) -> list[T]:
+    """The values of all pieces that have one, in their order. They may be large: none passes through the driver."""
     return _current.get().share(value)
 
 
@@ -149,14 +149,14 @@ def judge_by_key(keys: npt.NDArray[np.uint64], judge: Callable[[npt.NDArray[np.u
     """
     if num_pieces() == 1:
         return judge(keys)
-    num = num_receivers(total(keys.nbytes))
+    num = num_receivers(min(total(keys.nbytes), total(len(keys)) // 8 * num_pieces()))  # of keys, or of shared bits
     receiver = ((keys[:, 0] ^ keys[:, 1]) >> np.uint64(32)) * np.uint64(num) >> np.uint64(32)
     order, edges = divide(receiver, num)
     received = exchange(lambda: (keys[order[a:b]] for a, b in pairwise(edges)))
-    verdicts = judge(np.concatenate(received)) if received else np.zeros(0, bool)
+    verdicts = (np.cumsum([0, *map(len, received)]), judge(np.concatenate(received))) if received else None
     result = np.empty(len(keys), bool)
     # Packed bits of all, of which each piece takes its part: small slices would cost the driver more than their bits.
-    shared = share((np.cumsum([0, *map(len, received)]), np.packbits(verdicts)))
+    shared = share(verdicts and (verdicts[0], np.packbits(verdicts[1])))
     for (start, stop), (starts, bits) in zip(pairwise(edges), shared):
         first = int(starts[index()])
         result[order[start:stop]] = np.unpackbits(bits, count=first + stop - start)[first:].astype(bool)

@@ -56,8 +56,7 @@ def plan(
     print(f"run folder: {where} ({state})")
     num_pieces = count_pieces(prepared)
     where = f"in {num_pieces} pieces by Ray tasks" if num_pieces > 1 else "in the driver's process"
-    most = f"up to {ROWS_IN_ONE_PROCESS:,} rows, on a cluster {ROWS_PER_PIECE:,}, in the driver's process"
-    print(f"ranked: {where} ({most})")
+    print(f"ranked: {where} (by Ray beyond {ROWS_IN_ONE_PROCESS:,} rows, on a cluster beyond {ROWS_PER_PIECE:,})")
     result = {
         "run_id": run_id,
         "run_path": prepared.run_folder.url if run_id else None,

@@ -51,9 +51,12 @@ class Arrangement:
     def pick(self, selection: Selection) -> Picked:
         """What the selection keeps, by the rules that its columns were arranged for."""
         whole = cut(self.here, selection, self.here_order, self.score, self.no_margin)
-        num_rows = self.here.columns[NUM_ROWS][self.here_order[whole.kept_at]] if NUM_ROWS in self.here.columns else 1
         if self.ranks is None:
             return Picked(whole, None)
+        if not whole.passed_over and NUM_ROWS not in self.here.columns:  # by no rule: the first of all
+            kept_at = np.arange(np.searchsorted(self.ranks, collective.total(len(whole.kept_at)), side="right"))
+            return Picked(replace(whole, kept_at=kept_at), self.ranks[kept_at] - 1)
+        num_rows = self.here.columns[NUM_ROWS][self.here_order[whole.kept_at]] if NUM_ROWS in self.here.columns else 1
         num_rows = np.broadcast_to(num_rows, len(whole.kept_at))
         output_rows = np.full(len(self.here_order), -1)
         output_rows[whole.kept_at] = collective.before(int(num_rows.sum())) + np.cumsum(num_rows) - num_rows
