@@ -67,7 +67,12 @@ class Record:
 
     def _key(self, *completions: str) -> bytes:
         template = [] if self.template is None else [_dump(filled(self.template))]
-        return _hash("[" + ",".join([self._json[0], *completions, *template]) + "]")
+        return hash_texts(self._json[0], *completions, *template)
+
+
+def hash_texts(*texts: str) -> bytes:
+    """16 bytes for a prompt and completions that are JSON (see Record._json)."""
+    return _hash("[" + ",".join(texts) + "]")
 
 
 def _hash(text: str) -> bytes:

@@ -13,15 +13,17 @@ from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mapjob.config.run import OutputFormat
+from mapjob.corpus.cells import HH_OPENING
 from mapjob.corpus.plan import NO_FIELDS, Corpus, Style
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Message, Record, is_empty
+from mapjob.corpus.text_columns import MESSAGE, as_messages
 from mapjob.errors import ConfigError, MapjobError, RowError
 
-MESSAGE = pa.schema({"role": pa.string(), "content": pa.string()})
 TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
 SHAREGPT_NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
 ROLES_OF_NAMES = {name: role for role, name in SHAREGPT_NAMES.items()}
@@ -56,6 +58,25 @@ def pair_columns(
     schema, written = (RAW, Pair._asdict) if style == "raw" else _chat(output_format, message_fields)
     table = pa.Table.from_pylist([written(pair) for pair in pairs], schema)
     return {name: table[name] for name in schema.names}
+
+
+def whole_columns(
+    output_format: OutputFormat, style: Style, texts: Sequence[pa.Array], message_fields: pa.Schema
+) -> dict[str, pa.Array] | None:
+    """As `pair_columns`, of prompt, chosen and rejected as whole columns (guess_texts) instead of Python objects.
+
+    None for the forms that only `pair_columns` writes.
+    """
+    are_strings = texts[0].type == pa.string()
+    if output_format == "columns":
+        return {}
+    if style == "raw" or output_format != "trl" or len(message_fields):
+        return dict(zip(Pair._fields, texts)) if style == "raw" and are_strings else None
+    if are_strings:
+        if pc.any(pc.starts_with(texts[0], HH_OPENING)).as_py():
+            return None
+        texts = [as_messages(text, role) for text, role in zip(texts, ("user", "assistant", "assistant"))]
+    return dict(zip(Pair._fields, texts))
 
 
 def _misread(output_format: OutputFormat, pair: Pair, template: Mapping[str, Any] | None) -> str | None:

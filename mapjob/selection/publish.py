@@ -15,11 +15,13 @@ from mapjob.arrays import I64
 from mapjob.config.run import OutputFormat
 from mapjob.corpus.plan import Plan, check_unchanged, error_of_change, error_of_unnoticed_change, read_parts
 from mapjob.corpus.reader import RowReader, read_records
-from mapjob.corpus.records import sanitize
+from mapjob.corpus.records import Record, sanitize
+from mapjob.corpus.text_columns import guess_texts, keys_of
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
+from mapjob.ranking.pairs import Pairs
 from mapjob.selection.files import Standing, find_equal, mark_rows, write_files
-from mapjob.selection.formats import Pair, pair_columns, pair_of, readable
+from mapjob.selection.formats import Pair, pair_columns, pair_of, readable, whole_columns
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
 from mapjob.selection.spool import Part
@@ -102,21 +104,59 @@ def rows_of_unit(
 
 def _write_rows(plan: Plan, unit: ScoredUnit, rows: Rows, table: pa.Table, texts: Texts) -> pa.Table:
     """table: the rows as the corpus has them."""
-    pairs, source = rows.pairs_of(unit.pairs), plan.units[unit.index]
+    pairs = rows.pairs_of(unit.pairs)
     ours = rows.our_columns(pairs)
-    records = list(map(readable, read_records(table, plan.corpus.reading)))
+    columns = _write_columns(plan, rows, pairs, table, texts)
+    records = _read_scored(plan, unit, pairs, table) if columns is None else []
+    if texts.output_format == "columns":
+        # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
+        for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):
+            own = [record.order[side] if record.order else side for record, side in zip(records, sides.tolist())]
+            ours[name] = pa.array(own if columns is None else sides, pa.int64())
+        names = _user_names(plan, set(ours), replaced=())
+        return pa.table(_user_columns(plan, table, names) | ours).replace_schema_metadata(_features(plan, names))
+    if columns is None:
+        columns = _write_records(plan, rows, pairs, records, texts)
+    # No trainer may read a column under its name that was left out of what was scored.
+    left_out = {*plan.corpus.reading.ignore} - {plan.corpus.columns.id, plan.corpus.columns.group}
+    names = _user_names(plan, {*columns, *ours, *left_out}, plan.corpus.text_columns)
+    users = _user_columns(plan, table, names)
+    for name in plan.corpus.reading.template:
+        users[name] = _for_template(users[name], texts.control)
+    return pa.table({**columns, **users, **ours}).replace_schema_metadata(_features(plan, names))
+
+
+def _write_columns(plan: Plan, rows: Rows, pairs: Pairs, table: pa.Table, texts: Texts) -> dict[str, pa.Array] | None:
+    """The columns of the output format, from whole columns of the rows; None if those are not just what was scored."""
+    whole = guess_texts(table, plan.corpus.reading)
+    if whole is None or texts.control is not None or "reward_goal" in rows.after:
+        return None
+    if max(pairs.chosen.max(initial=0), pairs.rejected.max(initial=0)) > 1:
+        return None
+    sides, index = pa.concat_arrays(whole[1:]), np.arange(len(table))
+    whole[1:] = (sides.take(pa.array(side * len(table) + index)) for side in (pairs.chosen, pairs.rejected))
+    columns = whole_columns(texts.output_format, plan.corpus.style, whole, plan.message_fields)
+    try:
+        return columns if columns is not None and np.array_equal(keys_of(whole), pairs.content_key) else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _read_scored(plan: Plan, unit: ScoredUnit, pairs: Pairs, table: pa.Table) -> list[Record]:
+    """The records of the rows. Raises MapjobError if they are not what was scored."""
+    records, source = list(map(readable, read_records(table, plan.corpus.reading))), plan.units[unit.index]
     # Its storage may not tell that it changed, or only by whole seconds; its rows do.
     sides = zip((record.completion_keys for record in records), pairs.chosen, pairs.rejected)
     keys = [[completion_keys[side] for side in of_row] for completion_keys, *of_row in sides]
     if not np.array_equal(np.array(keys, np.uint64).reshape(-1, 2), pairs.content_key):
         raise error_of_change(source) if source.identity is None else error_of_unnoticed_change(source)
-    if texts.output_format == "columns":
-        # Which of the row's own sides they are: not 0 and 1 if sides were exchanged, or of candidates.
-        for name, sides in (("chosen_index", pairs.chosen), ("rejected_index", pairs.rejected)):
-            own = [record.order[side] if record.order else side for record, side in zip(records, sides.tolist())]
-            ours[name] = pa.array(own, pa.int64())
-        names = _user_names(plan, set(ours), replaced=())
-        return pa.table(_user_columns(plan, table, names) | ours).replace_schema_metadata(_features(plan, names))
+    return records
+
+
+def _write_records(
+    plan: Plan, rows: Rows, pairs: Pairs, records: list[Record], texts: Texts
+) -> dict[str, pa.ChunkedArray]:
+    """The columns of the output format, from records."""
     written = [pair_of(record, plan.corpus, *sides) for record, *sides in zip(records, pairs.chosen, pairs.rejected)]
     if texts.control is not None:
         written = [Pair(*(sanitize(text, texts.control) for text in pair)) for pair in written]
@@ -125,7 +165,7 @@ def _write_rows(plan: Plan, unit: ScoredUnit, rows: Rows, table: pa.Table, texts
             pair._replace(prompt=prompt_with_goal(pair.prompt, goal, system_role=texts.system_role))
             for pair, goal in zip(written, rows.after["reward_goal"])
         ]
-    columns = pair_columns(
+    return pair_columns(
         texts.output_format,
         plan.corpus.style,
         written,
@@ -133,13 +173,6 @@ def _write_rows(plan: Plan, unit: ScoredUnit, rows: Rows, table: pa.Table, texts
         plan.message_fields,
         [record.template for record in records],
     )
-    # No trainer may read a column under its name that was left out of what was scored.
-    left_out = {*plan.corpus.reading.ignore} - {plan.corpus.columns.id, plan.corpus.columns.group}
-    names = _user_names(plan, {*columns, *ours, *left_out}, plan.corpus.text_columns)
-    users = _user_columns(plan, table, names)
-    for name in plan.corpus.reading.template:
-        users[name] = _for_template(users[name], texts.control)
-    return pa.table({**columns, **users, **ours}).replace_schema_metadata(_features(plan, names))
 
 
 def _for_template(column: pa.Array | pa.ChunkedArray, control: re.Pattern[str] | None) -> pa.Array:
