@@ -133,8 +133,9 @@ def _write_columns(plan: Plan, rows: Rows, pairs: Pairs, table: pa.Table, texts:
         return None
     if max(pairs.chosen.max(initial=0), pairs.rejected.max(initial=0)) > 1:
         return None
-    sides, index = pa.concat_arrays(whole[1:]), np.arange(len(table))
-    whole[1:] = (sides.take(pa.array(side * len(table) + index)) for side in (pairs.chosen, pairs.rejected))
+    if pairs.chosen.any() or not pairs.rejected.all():
+        sides, index = pa.concat_arrays(whole[1:]), np.arange(len(table))
+        whole[1:] = (sides.take(pa.array(side * len(table) + index)) for side in (pairs.chosen, pairs.rejected))
     columns = whole_columns(texts.output_format, plan.corpus.style, whole, plan.message_fields)
     try:
         return columns if columns is not None and np.array_equal(keys_of(whole), pairs.content_key) else None

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.arrays import I64
+from mapjob.arrays import I64, Bools
 from mapjob.store.remote import as_mapjob_error
-from mapjob.store.tables import from_ipc, row_bytes, to_ipc
+from mapjob.store.tables import from_ipc, row_bytes, write_ipc
 
 ROWS_PER_FILE, BYTES_PER_FILE = 50_000, 64 << 20  # in memory, of an output file of more than one row
 HELD_BYTES = 32 << 20  # of rows before they go to the local disk
@@ -62,7 +62,7 @@ class Spool:
         shelf_of = (output_rows - self._first) // self._per_shelf
         for shelf in np.unique(shelf_of).tolist() if len(output_rows) else [0]:
             inside = shelf_of == shelf
-            rows = table.filter(pa.array(inside))
+            rows = _filter(table, inside)
             stored = rows if self._folder is None else self._write(f"{shelf}-{self._num_flushed}", rows)
             self._shelves.setdefault(shelf, []).append((stored, output_rows[inside]))
         self._num_flushed += 1
@@ -70,7 +70,7 @@ class Spool:
     def _write(self, name: str, rows: pa.Table) -> Path:
         path = self._folder / name
         try:
-            path.write_bytes(to_ipc(rows))
+            write_ipc(rows, str(path))
         except OSError as error:
             raise as_mapjob_error(error, str(path), "written") from error
         return path
@@ -116,12 +116,16 @@ class Spool:
         for stored, output_rows in self._shelves.get(shelf, ()):
             inside = (first <= output_rows) & (output_rows < stop)
             if isinstance(stored, pa.Table):
-                tables.append(stored.filter(pa.array(inside)))
+                tables.append(_filter(stored, inside))
             else:
                 with pa.memory_map(str(stored)) as file:
-                    tables.append(from_ipc(file.read_buffer()).filter(pa.array(inside)))
+                    tables.append(_filter(from_ipc(file.read_buffer()), inside))
             places.append(output_rows[inside])
         if not tables:
             return None
         output_rows = np.concatenate(places)
         return Part(output_rows, self._marks[output_rows - self._first], pa.concat_tables(tables))
+
+
+def _filter(table: pa.Table, inside: Bools) -> pa.Table:
+    return table if inside.all() else table.filter(pa.array(inside))

@@ -77,6 +77,12 @@ def to_ipc(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def write_ipc(table: pa.Table, path: str) -> None:
+    """As `to_ipc`, to a local file, without a copy in memory."""
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
 def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
