@@ -10,11 +10,13 @@ import pytest
 from datasets import load_dataset
 from ray.data import DataContext
 
+from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
 from mapjob.job.run import rank_job, run_job
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import make_policy, make_tokenizer
 from tests.ray.conftest import NUM_ROWS, REASONS, World
+from tests.selection.test_pieces import read_run
 from tests.without_ray import run as run_in_process
 
 SMALL_UNITS = {"execution": {"rows_per_unit": 40}}
@@ -55,6 +57,18 @@ def test_every_row_is_ranked_or_refused_with_its_reason(finished: tuple[Path, di
         ("control_tokens", "part-000.parquet", 42),
         ("overlength", "part-000.parquet", 53),
     }
+
+
+def test_ranked_by_ray_tasks_it_is_the_same(world, finished, monkeypatch) -> None:
+    output, _ = finished
+    tree = world.config(output, **SMALL_UNITS).model_dump() | {"max_error_rate": 0.02}
+    selection = {"metric": "map_signed", "metrics": ["explicit"], "per_prompt": 1, "held_out": 0.1}
+    whole = read_run(tree, selection)
+    monkeypatch.setattr("mapjob.job.rank.count_pieces", lambda job: 4)
+    assert read_run(tree, selection) == whole
+    refused = {"scale": "calibrated", "on_disagreement": "relabel"}
+    with pytest.raises(ConfigError, match="no label contradicts the reward margin"):
+        rank_job(parse_config(tree | {"selection": refused}))
 
 
 def test_other_graphs_of_the_process_are_left_alone(finished: tuple[Path, dict]) -> None:

@@ -100,8 +100,10 @@ def read_run(tree: dict[str, Any], selection: dict[str, Any]) -> dict[str, bytes
     return {name: data for name, data in files.items() if name not in ("README.md", "report.html")}
 
 
-@pytest.mark.parametrize(("num", "least_bytes"), [(7, 1), (3, 300), (200, 1)])
-@pytest.mark.parametrize("name", [*SELECTIONS, *CANDIDATES])
+@pytest.mark.parametrize(
+    ("name", "num", "least_bytes"),
+    [*((name, 5, 1) for name in [*SELECTIONS, *CANDIDATES]), ("plain", 3, 300), ("every rule", 200, 1)],
+)
 def test_a_run_in_pieces_holds_the_same_bytes(trees, monkeypatch, name, num, least_bytes):
     tree = trees["pairs" if name in SELECTIONS else "candidates"]
     selection = (SELECTIONS | CANDIDATES)[name]
@@ -125,8 +127,9 @@ def test_a_sweep_in_pieces_is_the_same(trees, monkeypatch):
     assert pieces.jaccard.tolist() == whole.jaccard.tolist()
 
 
-@pytest.mark.parametrize("tree", [{}, {"scale": "calibrated", "held_out": 0.25, "seed": 3, "implicit": "dpo"}], ids=str)
-@pytest.mark.parametrize("num", [2, 7, 40])
+@pytest.mark.parametrize(
+    ("num", "tree"), [(40, {}), (3, {"scale": "calibrated", "held_out": 0.25, "seed": 3, "implicit": "dpo"})], ids=str
+)
 def test_every_metric_and_signal_has_the_same_bits_in_pieces(monkeypatch, tree, num):
     monkeypatch.setattr(collective, "LEAST_BYTES", 64)
     selection = Selection(metrics=list(METRICS), signals=SIGNALS, **tree)
