@@ -63,6 +63,7 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         pieces = ScoredPieces.load(job)
         run, ids = pieces.run, pieces.pair_ids
         ranked = run.run(_rank, [pieces.scored], selection, ids)
+        del pieces  # the ranking has what is needed of them
         facts: Facts = run.get(run.run(_count, [ranked], selection)[0])
     for warning in facts.warnings:
         log.warning(warning)
@@ -71,9 +72,7 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         texts = Texts(job.config.output_format, job.control, goals is None or goals.system_role)
         for of, work in {"selected": _put_selected, "held_out": _put_held_out, "errors": _put_errors}.items():
             if of != "held_out" or selection.held_out:
-                done = run.run(work, [ranked], selection, texts, folder, list_standing(folder, of))
-                for handle in done:
-                    run.get(handle)
+                run.run(work, [ranked], selection, texts, folder, list_standing(folder, of))
         for name, data in extra_files(job.config.output_format, job.plan.corpus.style).items():
             folder.put_file(name, data)
     body = manifest(

@@ -58,12 +58,16 @@ def find_equal(
     standing: Sequence[Standing], output_rows: I64, marks: npt.NDArray[np.uint64]
 ) -> tuple[list[Standing], npt.NDArray[np.bool_]]:
     """(files that hold just the rows of this output; which rows of this piece are in none of them)."""
-    inside = [(file.first <= output_rows) & (output_rows < file.stop) for file in standing]
-    sums = np.array([marks[rows].sum(dtype=np.uint64) for rows in inside], np.uint64)
-    sums = collective.total(sums) if standing else sums
-    equal = [index for index, file in enumerate(standing) if int(sums[index]) == file.mark]
-    lacking = ~np.any([inside[index] for index in equal], axis=0) if equal else np.ones(len(output_rows), bool)
-    return [standing[index] for index in equal], lacking
+    standing = sorted(standing, key=lambda file: file.first)
+    starts, stops = (np.array([getattr(file, end) for file in standing], np.int64) for end in ("first", "stop"))
+    file_of = np.searchsorted(starts, output_rows, side="right") - 1
+    rows = np.flatnonzero((file_of >= 0) & (output_rows < np.append(stops, 0)[file_of]))
+    sums = np.zeros(len(standing), np.uint64)
+    np.add.at(sums, file_of[rows], marks[rows])
+    is_equal = collective.total(sums) == np.array([file.mark for file in standing], np.uint64)
+    lacking = np.ones(len(output_rows), bool)
+    lacking[rows] = ~is_equal[file_of[rows]]
+    return [file for file, equal in zip(standing, is_equal) if equal], lacking
 
 
 def write_files(

@@ -53,10 +53,10 @@ def publish_rows(
     """
     num_rows, marks = collective.total(len(rows)), rows.marks
     standing, lacking = find_equal(standing, rows.output_rows, marks)
-    index = np.flatnonzero(lacking)
     # An empty file still has columns: those of the first unit.
     is_empty = not num_rows and not standing and collective.index() == 0
-    rows, marks = rows.take(index), marks[index]
+    if standing:
+        rows, marks = rows.take(np.flatnonzero(lacking)), marks[lacking]
     write_files(
         lambda: _read_rows(units, rows, marks, texts, is_empty),
         num_rows,

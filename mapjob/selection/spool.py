@@ -31,7 +31,7 @@ class Part:
 
 
 class Spool:
-    """The rows [first, stop) of an output, on shelves of so many rows. folder: None keeps all in memory."""
+    """The rows [first, stop) of an output, on shelves of so many rows. folder: None leaves them where they are."""
 
     def __init__(self, folder: Path | None, first: int, stop: int, rows_per_shelf: int | None = None):
         self._folder, self._first, self._stop = folder, first, max(first, stop)
@@ -49,14 +49,16 @@ class Spool:
         self._marks[inside] = part.marks
         self._waiting.append(part)
         self._held += int(sizes.sum())
-        if self._folder is not None and (self._held >= HELD_BYTES or len(self._waiting) >= MAX_TABLES):
+        if self._folder is None or self._held >= HELD_BYTES or len(self._waiting) >= MAX_TABLES:
             self.flush()
 
     def flush(self) -> None:
-        """Put what is held in memory on its shelves."""
+        """Put what waits on its shelves."""
         if not self._waiting:
             return
-        table = pa.concat_tables([part.table for part in self._waiting]).combine_chunks()
+        table = pa.concat_tables([part.table for part in self._waiting])
+        if self._folder is not None:
+            table = table.combine_chunks()
         output_rows = np.concatenate([part.output_rows for part in self._waiting])
         self._waiting, self._held = [], 0
         shelf_of = (output_rows - self._first) // self._per_shelf

@@ -89,9 +89,14 @@ def in_pieces(patch: pytest.MonkeyPatch, num: int, least_bytes: int, run: Any = 
     patch.setattr(collective, "LEAST_BYTES", least_bytes)
 
 
-def read_run(tree: dict[str, Any], selection: dict[str, Any]) -> dict[str, bytes]:
-    """The files of a new run by name, without the times that it took."""
-    folder = Path(path_of(rank_job(parse_config({**tree, "selection": selection}))))
+def read_run(tree: dict[str, Any], selection: dict[str, Any], *lost: str) -> dict[str, bytes]:
+    """The files of a run by name, without the times that it took. lost: files that are written once more."""
+    config = parse_config({**tree, "selection": selection})
+    folder = Path(path_of(rank_job(config)))
+    if lost:
+        for name in ("manifest.json", *lost):
+            (folder / name).unlink()
+        rank_job(config)
     files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     for name in ("manifest.json", "report.json"):
         content = json.loads(files[name])
@@ -116,6 +121,17 @@ def test_a_run_in_pieces_holds_the_same_bytes(trees, monkeypatch, name, num, lea
     for file, data in whole.items():
         assert pieces[file] == data, file
     assert name == "nothing" or sum(file.startswith("selected") for file in whole) > 1
+
+
+def test_a_run_that_was_begun_in_one_piece_may_end_in_several(trees, monkeypatch):
+    monkeypatch.setattr(spool, "ROWS_PER_FILE", 8)
+    whole = read_run(trees["pairs"], SELECTIONS["goals"])
+    in_pieces(monkeypatch, 1, 1)
+    switched = iter([1, 6])
+    monkeypatch.setattr(rank, "count_pieces", lambda job: next(switched))
+    lost = [name for name in whole if name.startswith(("selected", "errors"))][1::2]
+    assert read_run(trees["pairs"], SELECTIONS["goals"], *lost) == whole
+    assert len(lost) > 2
 
 
 def test_a_sweep_in_pieces_is_the_same(trees, monkeypatch):
