@@ -92,7 +92,7 @@ def row_bytes(table: pa.Table) -> I64:
     """About how many bytes each row has in memory, (N,); the same however rows are cut into tables."""
     sizes = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
-        sizes += _value_bytes(column.combine_chunks())
+        sizes += np.concatenate([sizes[:0], *map(_value_bytes, column.chunks)])  # one array may be too long for Arrow
     return sizes
 
 
