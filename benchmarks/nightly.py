@@ -71,7 +71,7 @@ def timed_run(run_file: Path) -> tuple[float, dict[str, Any]]:
 
 
 def num_units(result: dict[str, Any]) -> int:
-    return len(json.loads((Path(result["run_path"]) / "manifest.json").read_text())["units"])
+    return json.loads((Path(result["run_path"]) / "manifest.json").read_text())["corpus"]["num_units"]
 
 
 def column_files(output: Path) -> dict[Path, int]:

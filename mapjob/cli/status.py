@@ -10,7 +10,7 @@ from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
-from mapjob.store.run_folder import Manifest
+from mapjob.store.run_folder import Manifest, has_units, read_units
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
@@ -40,7 +40,8 @@ def _compare(newest: Manifest) -> Result:
         job = prepare(parse_config(newest["config"]), newest["limit"])
     except MapjobError as error:
         return {"lines": [f"the newest run cannot be planned again: {error.what} ({error.where})"]}
-    then, now = set(newest["units"]), {unit.id for unit in job.plan.units}
+    ids = [unit.id for unit in job.plan.units]
+    then, now = set(ids if has_units(newest, ids) else read_units(newest)), set(ids)
     new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
     gone, rows, unread = len(then - now), sum(unit.num_rows for unit in new), len(job.plan.unnamed)

@@ -80,6 +80,7 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         job.config,
         job.plan,
         job.families,
+        units=folder.put_units([unit.id for unit in job.plan.units]),
         statistics=facts.statistics,
         models=job.models,
         limit=job.limit,

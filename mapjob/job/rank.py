@@ -29,7 +29,7 @@ from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
 from mapjob.selection.scored import RowIds, ScoredUnits
-from mapjob.store.run_folder import Manifest, path_of
+from mapjob.store.run_folder import Manifest, has_units, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ def check_scored(job: Job) -> None:
 def prepare_again(manifest: Manifest, do: str) -> Job:
     """The job of a finished run, without its models. Raises ConfigError if the corpus is not as it was; do: then."""
     job = prepare_for_ranking(parse_config(manifest["config"]), manifest)
-    same_units = job.families == manifest["fingerprints"] and [unit.id for unit in job.plan.units] == manifest["units"]
+    same_units = has_units(manifest, [unit.id for unit in job.plan.units])
+    same_units &= job.families == manifest["fingerprints"]
     if not same_units or manifest["mapjob"] != mapjob.__version__:
         why = "another version of mapjob made this run" if same_units else "the corpus changed since this run"
         raise ConfigError(f"{why}, so only its selected pairs can be read", path_of(manifest), do)

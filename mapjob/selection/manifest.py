@@ -46,7 +46,7 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
 
 
 def manifest(run_id: str, config: Config, plan: Plan, families: dict[str, str], **measured: Any) -> Manifest:
-    """Plain JSON values. `measured` is what the job counted: statistics, counts, flags, warnings, spent."""
+    """Plain JSON values. measured: what the job wrote and counted (units, statistics, counts, flags, and so on)."""
     return {
         "run_id": run_id,
         "mapjob": mapjob.__version__,
@@ -62,7 +62,6 @@ def manifest(run_id: str, config: Config, plan: Plan, families: dict[str, str], 
             "converted": sorted({PurePath(unit.file).name for unit in plan.units if unit.is_converted}),
         },
         "fingerprints": families,
-        "units": [unit.id for unit in plan.units],
         **measured,
         "versions": read_versions(),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mapjob.errors import ConfigError
 from mapjob.store.packs import FOLDER as PACKS
 from mapjob.store.packs import Packs
-from mapjob.store.run_folder import FinishedRun, RunFolder, where_it_is
+from mapjob.store.run_folder import FinishedRun, RunFolder, read_units, where_it_is
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
@@ -48,8 +48,9 @@ class Output:
             yield from self._orphan(f"runs/{run_id}", "a run without a manifest")
         units: dict[str, set[str]] = {}
         for run in finished:
+            ids = read_units(run.manifest)
             for fingerprint in run.manifest["fingerprints"].values():
-                units.setdefault(fingerprint, set()).update(run.manifest["units"])
+                units.setdefault(fingerprint, set()).update(ids)
         store, packs = ScoreStore(self.url), Packs(self.url).known
         for fingerprint in self._storage.names("scores"):
             if fingerprint not in units:

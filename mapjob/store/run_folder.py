@@ -1,5 +1,6 @@
 """A run folder: `selected/`, `errors/`, card and report, and last the manifest, which is the commit."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +16,16 @@ from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 
 MANIFEST = "manifest.json"
+UNITS = "units.parquet"
+MOST_UNITS = 100_000  # that a manifest lists itself: whoever wants one number of it parses all of it
 RESTORE = "restore it, or remove the run folder and run again"
+
+
+class UnitFile(TypedDict):
+    """The file of a run folder that lists its units, and the SHA-256 of their ids, one per line."""
+
+    file: str
+    sha256: str
 
 
 class Manifest(TypedDict):
@@ -26,7 +36,7 @@ class Manifest(TypedDict):
     config: dict[str, Any]  # the run file with every default
     corpus: dict[str, Any]
     fingerprints: dict[str, str]  # by name of column family
-    units: list[str]  # ids in reading order: half a million of them for 10^9 pairs
+    units: list[str] | UnitFile  # ids in reading order, or where they are; see `read_units`
     statistics: dict[str, Any]
     models: dict[str, dict[str, Any]]  # by scorer: what decides its scores
     limit: int | None
@@ -71,6 +81,13 @@ class RunFolder:
     def put_text(self, name: str, text: str) -> None:
         """Write `name` once. The text of an unfinished attempt is kept: it differs only in the time that was spent."""
         self._storage.create(name, text.encode())
+
+    def put_units(self, ids: list[str]) -> list[str] | UnitFile:
+        """What the manifest says of these units. Of more than MOST_UNITS it names the file that is written here."""
+        if len(ids) <= MOST_UNITS:
+            return ids
+        self.put_table(UNITS, pa.table({"unit": ids}))
+        return _name_units(ids)
 
     def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, once, and point latest.json here. Returns the manifest that is stored."""
@@ -125,6 +142,10 @@ class RunFolder:
             raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
 
 
+def _name_units(ids: list[str]) -> UnitFile:
+    return {"file": UNITS, "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+
+
 def _holds(data: bytes, table: pa.Table) -> bool:
     """Another version of pyarrow may write the same table as other bytes."""
     try:
@@ -168,3 +189,22 @@ def where_it_is(manifest: Manifest, output_url: str) -> Manifest:
 def path_of(manifest: Manifest) -> str:
     """Where a finished run is."""
     return FinishedRun.of(manifest).folder.url
+
+
+def read_units(manifest: Manifest) -> list[str]:
+    """Ids of the units of a finished run, in reading order. Raises MapjobError if their file is not the one named."""
+    units = manifest["units"]
+    if isinstance(units, list):
+        return units
+    folder = FinishedRun.of(manifest).folder
+    ids = folder.read_table(units["file"])["unit"].to_pylist()
+    if _name_units(ids) != units:
+        what = "this file lists other units than the manifest names"
+        raise MapjobError(what, f"{folder.url}/{units['file']}", RESTORE)
+    return ids
+
+
+def has_units(manifest: Manifest, ids: list[str]) -> bool:
+    """Whether a finished run has just these units, in this order; no list is read."""
+    units = manifest["units"]
+    return units == (ids if isinstance(units, list) else _name_units(ids))

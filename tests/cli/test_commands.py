@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mapjob.store import run_folder
 from mapjob.store.storage import Storage
 from tests.cli.conftest import Mapjob
+from tests.fakes import make_pairs, write_corpus
 
 RunFile = Callable[..., Path]
 
@@ -56,12 +58,16 @@ def test_plan_run_rank_show(mapjob: Mapjob, here: Mapjob, run_file: RunFile, tmp
     assert here("show", result["run_path"], pair_id).stdout == shown.stdout
 
 
-def test_commands_read_a_manifest_once(
+def test_commands_read_a_manifest_once_and_its_units_only_if_they_need_them(
     here: Mapjob, run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A manifest lists every unit: of a large corpus it has tens of megabytes."""
-    out = tmp_path / "out"
-    old, new = (last_json(here("run", run_file(selection={"alpha": a}), "--json"))["run_path"] for a in (1.0, 2.5))
+    """Of a corpus of 10^9 pairs the list of units has 14 MB."""
+    monkeypatch.setattr(run_folder, "MOST_UNITS", 1)
+    out, corpus = tmp_path / "out", write_corpus(tmp_path / "corpus", make_pairs(60))
+    old, new = (
+        last_json(here("run", run_file(input={"path": str(corpus)}, selection={"alpha": a}), "--json"))["run_path"]
+        for a in (1.0, 2.5)
+    )
     read, reads = Storage.read, []
     monkeypatch.setattr(Storage, "read", lambda self, name: reads.append(self.path(name)) or read(self, name))
     commands = {
@@ -77,6 +83,13 @@ def test_commands_read_a_manifest_once(
         assert sorted(name for name in reads if name.endswith("manifest.json")) == sorted(
             f"{run}/manifest.json" for run in runs
         )
+        units = sorted(name for name in reads if name.endswith("units.parquet"))
+        assert units == (sorted(f"{run}/units.parquet" for run in runs) if command[0] == "clean" else [])
+
+    write_corpus(corpus, make_pairs(30))
+    reads.clear()
+    assert "units no longer in the corpus" in here("status", out).stdout
+    assert [name for name in reads if name.endswith("units.parquet")] == [f"{new}/units.parquet"]
 
 
 def test_config_check_prints_what_it_reads_back(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:

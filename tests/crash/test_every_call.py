@@ -12,7 +12,7 @@ import pytest
 from mapjob.config.load import parse_config
 from mapjob.config.run import Config
 from mapjob.errors import MapjobError
-from mapjob.store import packs, score_store
+from mapjob.store import packs, run_folder, score_store
 from tests.crash.interrupted import PUTS, Calls, Mode, killed
 from tests.crash.standing import standing
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
@@ -36,9 +36,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def outputs(request: pytest.FixtureRequest, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Outputs]:
-    """Each call gives the run file with another empty output of one kind. Two units are enough for a pack."""
+    """Each call gives the run file with another empty output of one kind. Two units are enough for a pack, and for
+    a list beside the manifest."""
     for module in (packs, score_store):
         monkeypatch.setattr(module, "FEWEST_UNITS", 2)
+    monkeypatch.setattr(run_folder, "MOST_UNITS", 1)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         root = folder if request.param == "disk" else request.getfixturevalue("swift_bucket")
         paths = (f"{root}/{number}" for number in range(10_000))

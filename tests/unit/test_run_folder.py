@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.store import run_folder
 from mapjob.store.output import Output
-from mapjob.store.run_folder import FinishedRun, RunFolder, open_run, path_of
+from mapjob.store.run_folder import UNITS, FinishedRun, RunFolder, has_units, open_run, path_of, read_units
 from mapjob.store.storage import Storage
 from mapjob.store.tables import seal
 
@@ -83,6 +84,40 @@ def test_the_manifest_is_the_commit_and_never_changes(root):
     assert first["finished_at"]
     second = RunFolder(root, "map-1").commit({"run_id": "map-1", "counts": {"rows": 3}})
     assert second == first == RunFolder(root, "map-1").read_manifest()
+
+
+IDS = ["b", "a", "c", "b"]
+
+
+def commit_units(root: str, ids: list[str]) -> FinishedRun:
+    folder = RunFolder(root, "map-1")
+    return FinishedRun(folder, folder.commit({"run_id": "map-1", "config": {"output": {"path": root}}, "units": ids}))
+
+
+@pytest.mark.parametrize("bound", [3, 4])
+def test_the_list_of_many_units_lies_beside_the_manifest(root, bound, monkeypatch):
+    monkeypatch.setattr(run_folder, "MOST_UNITS", bound)
+    folder = RunFolder(root, "map-1")
+    folder.put_units(IDS)  # as an attempt that was killed
+    manifest = commit_units(root, folder.put_units(IDS)).manifest
+    assert isinstance(manifest["units"], list) == (bound == 4) == (UNITS not in folder.files())
+    assert read_units(manifest) == IDS
+    assert has_units(manifest, IDS)
+    assert not any(has_units(manifest, other) for other in (IDS[::-1], IDS[1:], []))
+
+
+def test_another_list_of_units_is_refused_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "MOST_UNITS", 0)
+    run = commit_units(str(tmp_path), RunFolder(str(tmp_path), "map-1").put_units(IDS))
+    with pytest.raises(MapjobError, match="another file"):
+        run.folder.put_units(IDS[1:])
+    (tmp_path / "runs" / "map-1" / UNITS).unlink()
+    with pytest.raises(MapjobError, match="missing"):
+        read_units(run.manifest)
+    run.folder.put_units(IDS[1:])
+    with pytest.raises(MapjobError, match="other units") as caught:
+        read_units(run.manifest)
+    assert caught.value.where == f"{tmp_path}/runs/map-1/{UNITS}"
 
 
 def latest(root: str) -> dict:

@@ -22,7 +22,7 @@ from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.selfplay.generate import make_corpus, read_from
 from mapjob.lab.training.losses import all_parameters, needs_reference
 from mapjob.scoring.spec import scorer_files
-from mapjob.store.run_folder import FinishedRun, Manifest, path_of
+from mapjob.store.run_folder import FinishedRun, Manifest, path_of, read_units
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import SCRATCH, Storage
 
@@ -154,6 +154,6 @@ def _mean_rewards(config: SelfPlayConfig, manifest: Manifest) -> dict[str, float
     store, means = ScoreStore(config.output.path), {}
     for name, family in manifest["fingerprints"].items():
         if name.partition(".")[0] == "reward":
-            columns = [pc.list_flatten(table["rewards"]) for table in store.read_all(family, manifest["units"])]
+            columns = [pc.list_flatten(table["rewards"]) for table in store.read_all(family, read_units(manifest))]
             means[name] = float(np.mean(np.concatenate([column.to_numpy() for column in columns])))
     return means
