@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,6 +116,9 @@ def _listing(path: str, url: str) -> Listing:
 
 def _info(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
     """file, directory, or None if there is neither."""
+    with suppress(OSError):  # that is raised below
+        if "s3" in fs.protocol and fs.info(path)["type"] == "directory":
+            return "directory"  # for which isdir lists all that is in it
     if fs.isfile(path):
         return "file"
     return "directory" if fs.isdir(path) else None
