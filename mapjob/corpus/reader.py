@@ -118,7 +118,7 @@ class RowReader:
 
     def __init__(self, columns: Sequence[str] | None = None):
         self._columns = columns
-        self._opened, self._file, self._rows = ("", None), None, None
+        self._opened, self._file, self._footer, self._rows = ("", None), None, None, None
 
     def read(self, url: str, start: int, stop: int, mark: str | None = None) -> Iterator[pa.Table]:
         """Rows [start, stop) of a file, in tables of at most BATCH_ROWS rows, of about BATCH_BYTES; at least one table.
@@ -138,10 +138,12 @@ class RowReader:
 
     def _next(self, url: str, start: int, stop: int, mark: str | None) -> pa.Table:
         try:
-            if self._rows is None or (url, mark) != self._opened or not self._rows.reaches(start):
+            if self._rows is None or (url, mark) != self._opened:
                 self.close()
                 self._opened, self._file = (url, mark), open_file(url)
-                self._rows = OpenRows(self._file, read_footer(self._file, url), start, self._columns)
+                self._footer = read_footer(self._file, url)
+            if self._rows is None or not self._rows.reaches(start):
+                self._rows = OpenRows(self._file, self._footer, start, self._columns)
             return self._rows.read(start, stop)
         except BaseException:
             self.close()
@@ -151,7 +153,7 @@ class RowReader:
         """Close the file, if one is open."""
         if self._file is not None:
             self._file.close()
-        self._file = self._rows = None
+        self._file = self._footer = self._rows = None
 
 
 def python_rows(table: pa.Table) -> list[dict[str, Any] | None]:

@@ -142,7 +142,7 @@ def test_a_ranking_reads_each_object_of_the_scores_once_and_publishing_each_need
     models = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
     execution = {"execution": {"rows_per_unit": 4}}
     first = run(parse_config(config_tree(f"{bucket}/corpus", f"{bucket}/out", *models, **execution)))
-    selection = {"selection": {"keep": {"count": 3}, "metric": "random"}}
+    selection = {"selection": {"keep": {"count": 6}, "metric": "random"}}
     config = parse_config(config_tree(f"{bucket}/corpus", f"{bucket}/out", *models, **execution, **selection))
 
     with count_requests() as requests:
