@@ -19,8 +19,9 @@ from mapjob.corpus.reader import read_records
 from mapjob.errors import ConfigError, IncompleteError, InputError, MapjobError, RowError
 from mapjob.ranking.rank import rank_pairs
 from mapjob.selection import publish
+from mapjob.selection.load import load_scored
 from mapjob.selection.rows import Rows, selected_rows
-from mapjob.selection.scored import ScoredUnits, load_scored
+from mapjob.selection.scored import ScoredUnits
 from tests.scored_units import scored_units
 
 ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
