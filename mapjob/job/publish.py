@@ -21,7 +21,7 @@ from mapjob.report.card import card
 from mapjob.report.page import page
 from mapjob.report.pages import Row
 from mapjob.report.summary import Summary, summary
-from mapjob.selection.files import Standing, list_standing
+from mapjob.selection.files import WrittenFile, list_written
 from mapjob.selection.formats import extra_files
 from mapjob.selection.load import Scored
 from mapjob.selection.manifest import count_reasons, count_rows, describe_margins, manifest
@@ -72,7 +72,7 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         texts = Texts(job.config.output_format, job.control, goals is None or goals.system_role)
         for of, work in {"selected": _put_selected, "held_out": _put_held_out, "errors": _put_errors}.items():
             if of != "held_out" or selection.held_out:
-                run.run(work, [ranked], selection, texts, folder, list_standing(folder, of))
+                run.run(work, [ranked], selection, texts, folder, list_written(folder, of))
         for name, data in extra_files(job.config.output_format, job.plan.corpus.style).items():
             folder.put_file(name, data)
     body = manifest(
@@ -91,10 +91,10 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
     )
     folder.put_text("README.md", card(body))
     overlaps = {peer: run.get(run.run(_overlap, [ranked], selection, peer, ids)[0]) for peer in peers(selection)}
-    told = run.get(run.run(_summarise, [ranked], selection.metric, overlaps)[0])
+    summed_up = run.get(run.run(_summarise, [ranked], selection.metric, overlaps)[0])
     # The report, and what it is drawn from: the manifest without its long lists, and the summary of all pairs.
     drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
-    folder.put_text("report.json", json.dumps(drawn_from | {"summary": asdict(told)}) + "\n")
+    folder.put_text("report.json", json.dumps(drawn_from | {"summary": asdict(summed_up)}) + "\n")
     folder.put_text("report.html", draw_page(folder))
     return folder.commit(body)
 
@@ -130,21 +130,21 @@ def _add_up(pieces: list[dict[str, int]]) -> dict[str, int]:
 
 
 def _put_selected(
-    ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, standing: list[Standing]
+    ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, written: list[WrittenFile]
 ) -> None:
     rows = selected_rows(ranked.ranking, selection)
-    publish_rows(ranked.scored.units, rows, texts, folder, "selected/train", standing)
+    publish_rows(ranked.scored.units, rows, texts, folder, "selected/train", written)
 
 
 def _put_held_out(
-    ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, standing: list[Standing]
+    ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, written: list[WrittenFile]
 ) -> None:
     rows = held_out_rows(ranked.ranking, selection)
-    publish_rows(ranked.scored.units, rows, texts, folder, "held_out/test", standing)
+    publish_rows(ranked.scored.units, rows, texts, folder, "held_out/test", written)
 
 
-def _put_errors(ranked: Ranked, _: Selection, __: Texts, folder: RunFolder, standing: list[Standing]) -> None:
-    publish_errors(ranked.scored.units, ranked.refused, folder, standing)
+def _put_errors(ranked: Ranked, _: Selection, __: Texts, folder: RunFolder, written: list[WrittenFile]) -> None:
+    publish_errors(ranked.scored.units, ranked.refused, folder, written)
 
 
 def _overlap(ranked: Ranked, selection: Selection, peer: str, pair_ids: RowIds) -> float:

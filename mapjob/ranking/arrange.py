@@ -94,7 +94,7 @@ def arrange(
     rows, edges = collective.divide(receiver, num)
     sent = tuple(rows[a:b] for a, b in pairwise(edges))
     thinned = _thin(pairs, selection, num_rows)
-    parts = collective.exchange(lambda: ((thinned.take(own), score[own], no_margin[own]) for own in sent))
+    parts = collective.exchange(lambda: ((thinned.take(rows), score[rows], no_margin[rows]) for rows in sent))
     received = tuple(len(part) for part, *_ in parts)
     if not parts:
         parts = [(thinned.take(sent[0][:0]), score[:0], no_margin[:0])]

@@ -182,7 +182,7 @@ def sweep(
             "sweep over other metrics, or see what the reasons say",
         )
     overlaps = run.get(run.run(_overlaps, kept)[0])
-    outcomes = [Outcome(choice, *found, _drift(found[0], everything)) for choice, found in profiles.items()]
+    outcomes = [Outcome(choice, *of, _drift(of[0], everything)) for choice, of in profiles.items()]
     in_order = sorted(range(len(outcomes)), key=lambda index: wanted.index(outcomes[index].choice))
     return Sweep(everything, [outcomes[index] for index in in_order], overlaps[np.ix_(in_order, in_order)], refused)
 

@@ -67,9 +67,9 @@ def quantiles(wanted: Sequence[tuple[npt.NDArray, Sequence[float], str]]) -> lis
     nums = collective.total(np.array([len(values) for values, _, _ in wanted]))
     exact = [(num - 1) * np.asarray(shares, float) for num, (_, shares, _) in zip(nums, wanted)]
     ranks = [np.unique(np.concatenate([np.floor(at), np.ceil(at)])).astype(int).tolist() for at in exact]
-    found = _order_statistics([values for values, _, _ in wanted], ranks)
+    of_ranks = _order_statistics([values for values, _, _ in wanted], ranks)
     results = []
-    for at, of_rank, (_, _, method) in zip(exact, found, wanted):
+    for at, of_rank, (_, _, method) in zip(exact, of_ranks, wanted):
         low, high = (np.array([of_rank[int(rank)] for rank in end(at)]) for end in (np.floor, np.ceil))
         results.append({"lower": low, "higher": high}.get(method, _between(low, high, at - np.floor(at))))
     return results
@@ -84,16 +84,16 @@ def _order_statistics(columns: list[npt.NDArray], ranks: list[list[int]]) -> lis
     """The values of these ranks (0: the least) of each column, by rank."""
     keys = [np.sort(~order_keys(column.astype(np.float64))) for column in columns]
     targets = [(column, rank) for column, of_column in enumerate(ranks) for rank in of_column]
-    found = np.zeros(len(targets), np.uint64)
+    prefixes = np.zeros(len(targets), np.uint64)  # of the keys that are sought
     digits = np.arange(1, 1 << DIGIT, dtype=np.uint64)
     for shift in range(64 - DIGIT, -1, -DIGIT):
-        bounds = found[:, None] + (digits << np.uint64(shift))
+        bounds = prefixes[:, None] + (digits << np.uint64(shift))
         below = np.stack([np.searchsorted(keys[column], of_target) for (column, _), of_target in zip(targets, bounds)])
         num_below = collective.total(below)
         digit = (num_below <= np.array([rank for _, rank in targets])[:, None]).sum(axis=1)
-        found += digit.astype(np.uint64) << np.uint64(shift)
+        prefixes += digit.astype(np.uint64) << np.uint64(shift)
     values: list[dict[int, float]] = [{} for _ in columns]
-    for (column, rank), value in zip(targets, values_of(~found)):
+    for (column, rank), value in zip(targets, values_of(~prefixes)):
         values[column][rank] = float(value)
     return values
 

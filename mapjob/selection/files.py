@@ -1,4 +1,4 @@
-"""Rows of all pieces to numbered files, each written once: cut by rows and by bytes, and taken over if they stand."""
+"""Rows of all pieces to numbered files, each written once: cut by rows and by bytes, and adopted if they exist."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from mapjob.store.run_folder import RunFolder
 MARK = b"mapjob.rows"  # metadata of a file: its first row in the output, the row after its last, and their mark
 
 
-class Standing(NamedTuple):
+class WrittenFile(NamedTuple):
     """A file of an unfinished run. mark: of its rows, see `mark_rows`."""
 
     name: str
@@ -27,14 +27,14 @@ class Standing(NamedTuple):
     mark: int
 
 
-def list_standing(run: RunFolder, folder: str) -> list[Standing]:
+def list_written(run: RunFolder, folder: str) -> list[WrittenFile]:
     """The files of `selected`, `held_out` or `errors` that an unfinished run left."""
-    found = []
+    files = []
     for name in run.tables(folder):
         numbers = (run.read_metadata(name).get(MARK) or b"").split()
-        if len(numbers) == len(Standing._fields) - 1:
-            found.append(Standing(name, *map(int, numbers)))
-    return found
+        if len(numbers) == len(WrittenFile._fields) - 1:
+            files.append(WrittenFile(name, *map(int, numbers)))
+    return files
 
 
 def mark_rows(output_rows: I64, columns: Sequence[npt.NDArray]) -> npt.NDArray[np.uint64]:
@@ -55,19 +55,19 @@ def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def find_equal(
-    standing: Sequence[Standing], output_rows: I64, marks: npt.NDArray[np.uint64]
-) -> tuple[list[Standing], npt.NDArray[np.bool_]]:
+    written: Sequence[WrittenFile], output_rows: I64, marks: npt.NDArray[np.uint64]
+) -> tuple[list[WrittenFile], npt.NDArray[np.bool_]]:
     """(files that hold just the rows of this output; which rows of this piece are in none of them)."""
-    standing = sorted(standing, key=lambda file: file.first)
-    starts, stops = (np.array([getattr(file, end) for file in standing], np.int64) for end in ("first", "stop"))
+    written = sorted(written, key=lambda file: file.first)
+    starts, stops = (np.array([getattr(file, end) for file in written], np.int64) for end in ("first", "stop"))
     file_of = np.searchsorted(starts, output_rows, side="right") - 1
     rows = np.flatnonzero((file_of >= 0) & (output_rows < np.append(stops, 0)[file_of]))
-    sums = np.zeros(len(standing), np.uint64)
+    sums = np.zeros(len(written), np.uint64)
     np.add.at(sums, file_of[rows], marks[rows])
-    is_equal = collective.total(sums) == np.array([file.mark for file in standing], np.uint64)
+    is_equal = collective.total(sums) == np.array([file.mark for file in written], np.uint64)
     lacking = np.ones(len(output_rows), bool)
     lacking[rows] = ~is_equal[file_of[rows]]
-    return [file for file, equal in zip(standing, is_equal) if equal], lacking
+    return [file for file, equal in zip(written, is_equal) if equal], lacking
 
 
 def write_files(
@@ -75,9 +75,9 @@ def write_files(
     num_rows: int,
     run: RunFolder,
     name: Callable[[int, int], str],
-    standing: Sequence[Standing] = (),
+    written: Sequence[WrittenFile] = (),
 ) -> None:
-    """Write rows in their order, without those of the standing files.
+    """Write rows in their order, without those of `written`, files of an unfinished run.
 
     parts: of this piece, in any order; num_rows: of all pieces. name: of a file, by its number and how many there are.
     Memory holds a few times BYTES_PER_FILE, whatever the number and the size of the rows.
@@ -97,10 +97,10 @@ def write_files(
             for part in piece:
                 here.add(part)
         here.flush()
-        files = here.cut([(file.first, file.stop) for file in standing]) if first < num_rows or first == 0 else []
-        starts = [file.first for file in standing] + collective.fold([start for start, _ in files], _join)
+        files = here.cut([(file.first, file.stop) for file in written]) if first < num_rows or first == 0 else []
+        starts = [file.first for file in written] + collective.fold([start for start, _ in files], _join)
         number_of = {start: number for number, start in enumerate(sorted(starts))}
-        for file in standing:
+        for file in written:
             if file.name != name(number_of[file.first], len(starts)):
                 raise MapjobError(
                     "an unfinished run left files here that are cut in another way",

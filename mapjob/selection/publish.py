@@ -20,7 +20,7 @@ from mapjob.corpus.text_columns import guess_texts, keys_of
 from mapjob.errors import MapjobError, Reason
 from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.ranking.pairs import Pairs
-from mapjob.selection.files import Standing, find_equal, mark_rows, write_files
+from mapjob.selection.files import WrittenFile, find_equal, mark_rows, write_files
 from mapjob.selection.formats import Pair, pair_columns, pair_of, readable, whole_columns
 from mapjob.selection.rows import Rows
 from mapjob.selection.scored import ScoredUnit, ScoredUnits
@@ -45,24 +45,24 @@ class Texts:
 
 
 def publish_rows(
-    units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str, standing: Sequence[Standing] = ()
+    units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str, written: Sequence[WrittenFile] = ()
 ) -> None:
     """Write the rows of all pieces in their order as `<name>-00000-of-0000N.parquet`, …; each piece reads its own.
 
-    standing: files of an unfinished run, whose rows are not read if they are these.
+    written: files of an unfinished run, whose rows are not read if they are these.
     """
     num_rows, marks = collective.total(len(rows)), rows.marks
-    standing, lacking = find_equal(standing, rows.output_rows, marks)
+    written, lacking = find_equal(written, rows.output_rows, marks)
     # An empty file still has columns: those of the first unit.
-    is_empty = not num_rows and not standing and collective.index() == 0
-    if standing:
+    is_empty = not num_rows and not written and collective.index() == 0
+    if written:
         rows, marks = rows.take(np.flatnonzero(lacking)), marks[lacking]
     write_files(
         lambda: _read_rows(units, rows, marks, texts, is_empty),
         num_rows,
         run,
         lambda number, total: f"{name}-{number:05}-of-{total:05}.parquet",
-        standing,
+        written,
     )
 
 
@@ -223,12 +223,12 @@ def _features(plan: Plan, names: dict[str, str]) -> dict[str, str]:
 
 
 def publish_errors(
-    units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder, standing: Sequence[Standing] = ()
+    units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder, written: Sequence[WrittenFile] = ()
 ) -> None:
     """Write `errors/part-*.parquet`: one row per row of all pieces that is not ranked, in corpus order; no text.
 
     refused: positions by reason, refused by scoring or dropped by a rule of the ranking. There is always at least
-    one file; an empty one means no errors. standing: as in `publish_rows`.
+    one file; an empty one means no errors. written: as in `publish_rows`.
     """
     reasons = np.repeat(np.arange(len(refused)), [len(positions) for positions in refused.values()])
     positions = np.concatenate([np.zeros(0, np.int64), *refused.values()])
@@ -237,7 +237,7 @@ def publish_errors(
     output_rows = collective.before(len(positions)) + np.arange(len(positions))
     codes = np.array([list(Reason).index(reason) for reason in refused], np.int64)[reasons[order]]
     marks = mark_rows(output_rows, [positions, codes])
-    standing, lacking = find_equal(standing, output_rows, marks)
+    written, lacking = find_equal(written, output_rows, marks)
 
     def parts() -> Iterator[Part]:
         yield Part(output_rows[:0], marks[:0], ERRORS.empty_table())
@@ -258,7 +258,7 @@ def publish_errors(
             yield Part(output_rows[here], marks[here], pa.table(columns, schema=ERRORS))
 
     num_rows = collective.total(len(positions))
-    write_files(parts, num_rows, run, lambda number, _: f"errors/part-{number:05}.parquet", standing)
+    write_files(parts, num_rows, run, lambda number, _: f"errors/part-{number:05}.parquet", written)
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:

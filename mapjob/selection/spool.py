@@ -77,12 +77,12 @@ class Spool:
             raise as_mapjob_error(error, str(path), "written") from error
         return path
 
-    def cut(self, standing: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    def cut(self, written: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """(first row, row after the last) of each output file: at most ROWS_PER_FILE rows, and BYTES_PER_FILE if it has
-        more than one. standing: those of files that are written already, whose rows are not here.
+        more than one. written: those of files that are written already, whose rows are not here.
         """
         files = []
-        for gap, end in self._gaps(standing):
+        for gap, end in self._gaps(written):
             total = np.concatenate(([0], np.cumsum(self._sizes[gap - self._first : end - self._first])))
             start = 0
             while True:
@@ -94,11 +94,11 @@ class Spool:
                 start = stop
         return files
 
-    def _gaps(self, standing: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def _gaps(self, written: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Ranges of rows that no file has yet, inside a shelf; of no rows at all, that one."""
         for shelf in range(self._first, max(self._stop, self._first + 1), ROWS_PER_FILE):
             start, end = shelf, min(shelf + ROWS_PER_FILE, self._stop)
-            inside = sorted((first, stop) for first, stop in standing if start <= first < max(end, start + 1))
+            inside = sorted((first, stop) for first, stop in written if start <= first < max(end, start + 1))
             for first, stop in inside:
                 if first > start:
                     yield start, first
@@ -114,7 +114,7 @@ class Spool:
 
     def read_shelf(self, shelf: int, first: int, stop: int) -> Part | None:
         """The rows [first, stop) of a shelf, in the order in which they came; None if none came."""
-        tables, places = [], []
+        tables, rows = [], []
         for stored, output_rows in self._shelves.get(shelf, ()):
             inside = (first <= output_rows) & (output_rows < stop)
             if isinstance(stored, pa.Table):
@@ -122,10 +122,10 @@ class Spool:
             else:
                 with pa.memory_map(str(stored)) as file:
                     tables.append(_filter(from_ipc(file.read_buffer()), inside))
-            places.append(output_rows[inside])
+            rows.append(output_rows[inside])
         if not tables:
             return None
-        output_rows = np.concatenate(places)
+        output_rows = np.concatenate(rows)
         return Part(output_rows, self._marks[output_rows - self._first], pa.concat_tables(tables))
 
 

@@ -21,7 +21,7 @@ from mapjob.corpus.records import Record, control_pattern
 from mapjob.errors import InputError, MapjobError, Reason
 from mapjob.ranking.rank import Ranking, rank_pairs
 from mapjob.selection import publish, spool
-from mapjob.selection.files import list_standing
+from mapjob.selection.files import list_written
 from mapjob.selection.load import load_scored
 from mapjob.selection.rows import selected_rows
 from mapjob.selection.scored import ScoredUnits
@@ -70,7 +70,7 @@ def published(
     selection = Selection(metric=metric)
     texts = publish.Texts(control=control)
     rows = selected_rows(ranking, selection)
-    publish.publish_rows(units, rows, texts, run, "selected/train", list_standing(run, "selected"))
+    publish.publish_rows(units, rows, texts, run, "selected/train", list_written(run, "selected"))
     return [run.read_table(name) for name in run.tables("selected")]
 
 
@@ -119,8 +119,8 @@ def test_files_are_cut_by_bytes_too_however_the_corpus_is_cut(tmp_path, monkeypa
     assert len(lengths) > 5
 
 
-@pytest.mark.parametrize("standing", [{0, 1, 2}, {1, 3}, {0, 4}, {0, 1, 2, 3, 4}, set()], ids=str)
-def test_files_that_a_killed_run_left_are_taken_over_and_their_rows_not_read(tmp_path, monkeypatch, standing):
+@pytest.mark.parametrize("written", [{0, 1, 2}, {1, 3}, {0, 4}, {0, 1, 2, 3, 4}, set()], ids=str)
+def test_files_that_a_killed_run_left_are_taken_over_and_their_rows_not_read(tmp_path, monkeypatch, written):
     monkeypatch.setattr(spool, "ROWS_PER_FILE", 6)
     monkeypatch.setattr(spool, "BYTES_PER_FILE", 3_000)
     rows = [row | {"chosen": "c" * (2_000 if row["number"] % 5 == 0 else 10)} for row in rows_of(23)]
@@ -131,13 +131,13 @@ def test_files_that_a_killed_run_left_are_taken_over_and_their_rows_not_read(tmp
     assert len(whole) == 5
     lengths = [pq.read_metadata(io.BytesIO(data)).num_rows for data in whole.values()]
     for number, name in enumerate(whole):
-        if number not in standing:
+        if number not in written:
             (folder / name).unlink()
     read = []
     monkeypatch.setattr(publish, "rows_of_unit", lambda *a, f=publish.rows_of_unit: (read.append(len(a[2])), f(*a))[1])
     published(tmp_path, ranked)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
-    assert sum(read) == sum(length for number, length in enumerate(lengths) if number not in standing)
+    assert sum(read) == sum(length for number, length in enumerate(lengths) if number not in written)
 
 
 def test_a_file_that_holds_other_rows_is_no_part_of_a_run(tmp_path, monkeypatch):
