@@ -87,6 +87,7 @@ def _prepare(folder: Path, shape: str, num_rows: int, group: int, factor: int, k
         store.commit("records", ids[index], records)
         for family, columns in _scores(unit.start, unit.num_rows).items():
             store.commit(family, ids[index], pa.table(columns))
+    store.write_packs(FAMILIES, {ids[index]: unit.num_rows for index, unit in enumerate(plan.units)})
     (folder / "ids.json").write_text(json.dumps(ids))
     if group > SMALL_GROUP:
         _write(path, shape, num_rows, group, factor)

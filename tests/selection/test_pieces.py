@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from mapjob import collective
 from mapjob.collective import Local
 from mapjob.config.load import parse_config
 from mapjob.config.run import Selection
-from mapjob.job import rank
+from mapjob.errors import ConfigError
+from mapjob.job import prepare, rank
 from mapjob.job.rank import sweep_job
 from mapjob.job.run import rank_job
 from mapjob.metrics.table import METRICS
@@ -79,6 +81,32 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
     for tree, selection in ((pairs, SELECTIONS["every rule"]), (candidates, {})):
         shutil.rmtree(path_of(run(parse_config({**tree, "selection": selection}))))
     return {"pairs": pairs, "candidates": candidates}
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "more", "expected"),
+    [
+        (20_000_000, {}, 1),
+        (20_000_001, {}, 21),
+        (1_000_000, {"execution": {"address": "auto"}}, 1),
+        (1_000_001, {"execution": {"address": "auto"}}, 2),
+        (10**9, {}, 250),
+        (20_000_001, {"selection": {"near_duplicates": 0.8}}, 1),
+    ],
+)
+def test_a_corpus_is_ranked_in_pieces_if_it_is_large_or_there_is_a_cluster(
+    trees, monkeypatch, num_rows, more, expected
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plan = SimpleNamespace(num_rows=num_rows, units=range(num_rows // 2_000))
+    config = parse_config({**trees["pairs"], **more})
+    assert rank.count_pieces(SimpleNamespace(plan=plan, config=config)) == expected
+
+
+def test_near_duplicates_are_found_among_so_many_rows_only(trees, monkeypatch):
+    monkeypatch.setattr(prepare, "NEAR_DUPLICATE_ROWS", 119)
+    with pytest.raises(ConfigError, match=r"among at most 119 rows\n.*with 120 rows"):
+        rank_job(parse_config({**trees["pairs"], "selection": {"near_duplicates": 0.8}}))
 
 
 def in_pieces(patch: pytest.MonkeyPatch, num: int, least_bytes: int, run: Any = Local) -> None:
