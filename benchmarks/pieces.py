@@ -15,17 +15,17 @@ measures. Reading the store and publishing take what `benchmarks.rank --stored` 
 
 import argparse
 import json
+import os
 import pickle
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import psutil
 
 from benchmarks.rank import made_up, pair_ids
+from benchmarks.scale import MIB, Peaks
 from mapjob import collective
 from mapjob.collective import Local, Piece, Pieces, Unanswered, run_until_asked
 from mapjob.config.run import Selection
@@ -87,13 +87,13 @@ def on_ray(num_pairs: int, per_piece: int) -> dict[str, float]:
 
     connect(None)
     ray.get([ray.remote(lambda: None).remote() for _ in range(8)])  # workers are up
-    firsts, sizes, num_tasks, process = range(0, num_pairs, per_piece), [], 0, psutil.Process()
+    firsts, sizes, num_tasks = range(0, num_pairs, per_piece), [], 0
     pick, get = executor.pick_slices, executor._get
 
     def pick_and_count(slices: Sequence[Sequence[Any]], kind: str, receiver: int) -> list[Any]:
         if receiver == 0:
             refs = [ref for of_piece in slices for ref in of_piece]
-            sizes.extend(found["object_size"] for found in ray.experimental.get_object_locations(refs).values())
+            sizes.extend(known["object_size"] for known in ray.experimental.get_object_locations(refs).values())
         return pick(slices, kind, receiver)
 
     def get_and_count(ref: Any) -> Any:
@@ -102,47 +102,26 @@ def on_ray(num_pairs: int, per_piece: int) -> dict[str, float]:
         return get(ref)
 
     executor.pick_slices, executor._get = pick_and_count, get_and_count
-    with Peak(process) as peak:
+    with Peaks(os.getpid()) as peaks:
         start, cpu = time.monotonic(), time.process_time()
         ranked = rank(executor.OnRay(), firsts, per_piece)
         ray.wait(ranked, num_returns=len(ranked), fetch_local=False)
         seconds, cpu_s = time.monotonic() - start, time.process_time() - cpu
-    found = get(executor.OnRay().run(count_ranks, [ranked])[0]).tolist()
-    assert found == Local().run(count_ranks, [rank(Local(), firsts, per_piece)])[0].tolist(), "the same ranks here"
+    counted = get(executor.OnRay().run(count_ranks, [ranked])[0]).tolist()
+    assert counted == Local().run(count_ranks, [rank(Local(), firsts, per_piece)])[0].tolist(), "the same ranks here"
     return {
         "pairs": num_pairs,
         "pieces": len(firsts),
-        "ranked": found[0],
+        "ranked": counted[0],
         "tasks": num_tasks,
         "seconds": seconds,
         "driver_cpu_s": cpu_s,
         "driver_s_per_task": cpu_s / num_tasks,
-        "driver_mib": peak.bytes / 2**20,
+        "driver_mib": peaks.driver / MIB,
         "objects_sent": len(sizes),
         "smallest_object_bytes": min(sizes, default=0),
         "sent_bytes_per_pair": sum(sizes) / num_pairs,
     }
-
-
-class Peak:
-    """The most unshared memory that this process has inside."""
-
-    def __init__(self, process: psutil.Process):
-        self._process, self._stop, self.bytes = process, threading.Event(), 0
-
-    def __enter__(self) -> "Peak":
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.02):
-            memory = self._process.memory_info()
-            self.bytes = max(self.bytes, memory.rss - memory.shared)
 
 
 class Counting(Local):

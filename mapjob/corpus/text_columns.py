@@ -1,7 +1,7 @@
 """Prompt and sides of many rows as whole Arrow columns, for the commonest forms of a corpus: strings and messages.
 
 What columns seem to hold is a guess, since a row may mean something else: a dialogue in one string, other names for
-roles, further keys of a message. Whether it is right is told by the keys of what was scored (Record.completion_keys).
+roles, further keys of a message. The keys of what was scored say whether it is right (Record.completion_keys).
 """
 
 from itertools import pairwise

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.escaping import first_line
 
 
@@ -49,6 +49,17 @@ def connect(address: str | None) -> tuple[float, float]:
             ) from error
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+def explain(error: RayError) -> MapjobError | None:
+    """What a task or the cluster failed for; None if mapjob is at fault, and the whole trace is what helps."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, MapjobError):
+        return cause
+    if isinstance(error, RayTaskError) and not isinstance(cause, RayError):
+        return None
+    do = "run the same command again: it resumes from what is committed"
+    return IncompleteError(f"the cluster failed: {first_line(error)}", "the Ray cluster", do)
 
 
 def _knock(address: str) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from mapjob.config.run import Config
 from mapjob.corpus.plan import Corpus
-from mapjob.errors import IncompleteError, MapjobError
-from mapjob.escaping import first_line
+from mapjob.errors import IncompleteError
 from mapjob.pipeline.actors import Identify, ReadAndEncode, ScorerActor
 from mapjob.pipeline.attempts import SharedAttempts
+from mapjob.pipeline.cluster import explain
 from mapjob.pipeline.pools import PoolSize, commit_pool, encode_pool, scorer_pools
 from mapjob.pipeline.stages import Commit, Receipt, Todo, by_base
 from mapjob.pipeline.watchdog import Watchdog
@@ -74,13 +74,9 @@ def receive(
                 watchdog.mark_done(receipt.unit_id)
                 yield receipt
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, MapjobError):
-            raise cause from error
-        if isinstance(error, RayTaskError) and not isinstance(cause, RayError):
-            raise  # a bug of mapjob: the whole trace is what helps
-        do = "run the same command again: it resumes from the units that are committed"
-        raise IncompleteError(f"the cluster failed: {first_line(error)}", "the graph", do) from error
+        if (meant := explain(error)) is None:
+            raise
+        raise meant from error
     except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
         raise watchdog.ended or error from None
 

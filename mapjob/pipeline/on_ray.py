@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from mapjob.collective import Piece, Unanswered, pick_slices, run_until_asked
+from mapjob.pipeline.cluster import explain
 
 
 class OnRay:
@@ -43,10 +44,13 @@ class OnRay:
 
 
 def _get(ref: ray.ObjectRef) -> Any:
+    """Raises the MapjobError of a task, and IncompleteError if the cluster fails."""
     try:
         return ray.get(ref)
-    except RayTaskError as error:
-        raise error.cause from None
+    except RayError as error:
+        if (meant := explain(error)) is None:
+            raise
+        raise meant from None
 
 
 @ray.remote(num_returns="streaming", max_retries=3)

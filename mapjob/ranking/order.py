@@ -71,7 +71,8 @@ def quantiles(wanted: Sequence[tuple[npt.NDArray, Sequence[float], str]]) -> lis
     results = []
     for at, of_rank, (_, _, method) in zip(exact, of_ranks, wanted):
         low, high = (np.array([of_rank[int(rank)] for rank in end(at)]) for end in (np.floor, np.ceil))
-        results.append({"lower": low, "higher": high}.get(method, _between(low, high, at - np.floor(at))))
+        between = _between(low, high, at - np.floor(at))
+        results.append({"lower": low, "higher": high, "linear": between}[method])
     return results
 
 

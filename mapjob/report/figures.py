@@ -79,9 +79,9 @@ def find_ends(margins: Sequence[F64], numbers: Sequence[npt.NDArray]) -> tuple[l
     wanted = [(np.abs(margin), [WITHIN, 1.0], "higher") for margin in margins]
     low = [(values, [1 - WITHIN], "lower") for values in numbers]
     high = [(values, [WITHIN], "higher") for values in numbers]
-    found = quantiles([*wanted, *low, *high])
-    reach = [1.02 * float(inside) or 1.02 * float(largest) or 1.0 for inside, largest in found[: len(margins)]]
-    ends = [float(end[0]) for end in found[len(margins) :]]
+    at_shares = quantiles([*wanted, *low, *high])
+    reach = [1.02 * float(inside) or 1.02 * float(largest) or 1.0 for inside, largest in at_shares[: len(margins)]]
+    ends = [float(end[0]) for end in at_shares[len(margins) :]]
     return reach, list(zip(ends[: len(numbers)], ends[len(numbers) :]))
 
 

@@ -1,6 +1,7 @@
 """The whole job on a local Ray: counts, resume, schedules; kinds of corpora, for which Ray is nothing, without it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ray.data import DataContext
 from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError, IncompleteError, InputError, ModelError
 from mapjob.job.run import rank_job, run_job
+from mapjob.pipeline.on_ray import OnRay
 from mapjob.store.run_folder import open_run, path_of
 from tests.fakes import make_policy, make_tokenizer
 from tests.ray.conftest import NUM_ROWS, REASONS, World
@@ -69,6 +71,13 @@ def test_ranked_by_ray_tasks_it_is_the_same(world, finished, monkeypatch) -> Non
     refused = {"scale": "calibrated", "on_disagreement": "relabel"}
     with pytest.raises(ConfigError, match="no label contradicts the reward margin"):
         rank_job(parse_config(tree | {"selection": refused}))
+
+
+def test_a_task_that_kills_its_process_leaves_the_ranking_to_the_next_command() -> None:
+    with pytest.raises(IncompleteError, match="the cluster failed"):
+        OnRay().run(os._exit, [[9, 9]])
+    with pytest.raises(ZeroDivisionError):
+        OnRay().run(divmod, [[1, 2]], 0)
 
 
 def test_other_graphs_of_the_process_are_left_alone(finished: tuple[Path, dict]) -> None:
