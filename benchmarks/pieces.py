@@ -4,7 +4,7 @@
     python -m benchmarks.pieces --on-paper 1e9 [--nodes 64] [--cores 16] [--json]
 
 Pairs come from a seed, as in `benchmarks.rank`; MAP keeps the best 40 %. With Ray: what the driver's process does and
-holds beside what it had before (`driver_mib`, unshared memory), and the objects that pieces send each other; the ranks
+holds (`driver_mib`, the peak of its unshared memory), and the objects that pieces send each other; the ranks
 are compared with those of one process.
 
 On paper: the programs of a run, without the figures of its report, run here on 20 pieces, and are counted: rounds, CPU
