@@ -87,6 +87,7 @@ class Reason(StrEnum):
     )
     DISAGREEMENT = "disagreement", "the reward model prefers the rejected side (selection.on_disagreement: drop)", True
     TIE = "tie", "neither side is the better one by input.reading.verdict", True
+    FORGOTTEN = "forgotten", "the row was made to leave this output", True
     NULL_FIELD = "null_field", "prompt, chosen or rejected is null"
     INVALID_UTF8 = "invalid_utf8", "a text of the row is not valid UTF-8"
     BAD_MESSAGES = "bad_messages", "the messages are not a dialogue that ends in an assistant turn"
