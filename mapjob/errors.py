@@ -88,6 +88,10 @@ class Reason(StrEnum):
     DISAGREEMENT = "disagreement", "the reward model prefers the rejected side (selection.on_disagreement: drop)", True
     TIE = "tie", "neither side is the better one by input.reading.verdict", True
     FORGOTTEN = "forgotten", "the row was made to leave this output", True
+    EXCLUDED_GROUP = "excluded_group", "its group is in selection.exclude.groups", True
+    EXCLUDED_ID = "excluded_id", "its pair_id is in the file of selection.exclude.ids", True
+    EXCLUDED_WHERE = "excluded_where", "selection.where is false or null for it", True
+    EXCLUDED_VERDICT = "excluded_verdict", "people gave it the verdict drop (selection.verdicts)", True
     NULL_FIELD = "null_field", "prompt, chosen or rejected is null"
     INVALID_UTF8 = "invalid_utf8", "a text of the row is not valid UTF-8"
     BAD_MESSAGES = "bad_messages", "the messages are not a dialogue that ends in an assistant turn"

@@ -107,6 +107,15 @@ class Keep(Section):
         return self
 
 
+class Exclude(Section):
+    """What is left out by name, before anything else is decided."""
+
+    groups: tuple[str, ...] = Field((), description="values of the column input.columns.group")
+    ids: str | None = Field(
+        None, description="file of pair_ids: .txt (one a line), .csv, .jsonl or .parquet with a column pair_id"
+    )
+
+
 class Selection(Section):
     metric: Metric = Field("map", description="`mapjob rank --list` explains each")
     metrics: tuple[Metric, ...] = Field((), description="further metrics, each a column of the selection")
@@ -118,9 +127,21 @@ class Selection(Section):
     seed: int = Field(0, ge=0, description="of the metric random and of the held-out prompts")
     keep: Keep = Keep(ratio=0.4)
     on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
+    exclude: Exclude = Exclude()
+    where: str | None = Field(
+        None,
+        description="a condition in SQL over columns of the corpus and scores; pairs for which it is not true are left "
+        "out (the extra `where`)",
+    )
+    verdicts: str | None = Field(
+        None,
+        description="file of answers of people, as `mapjob verdicts` writes it: pair_id, and swap, drop or keep as "
+        "verdict; they hold against on_disagreement",
+    )
     per_prompt: Annotated[int, Field(ge=1)] | None = Field(None, description="at most this many pairs of one prompt")
-    quotas: dict[str, Share] | None = Field(
-        None, description="group -> its share of what is kept; other groups share what is left, best first"
+    quotas: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        description="group -> its share of what is kept, 0 for none of it; other groups share what is left, best first",
     )
     near_duplicates: Share | None = Field(
         None, description="skip pairs whose words overlap this much (Jaccard) with a better one that is kept"
@@ -244,6 +265,8 @@ class Config(Section):
             raise ValueError(f"selection goes by the policy against models.reference ({needing}): name one")
         if self.selection.quotas is not None and self.input.columns.group is None:
             raise ValueError("selection.quotas go by the groups of a column: name it as input.columns.group")
+        if self.selection.exclude.groups and self.input.columns.group is None:
+            raise ValueError("selection.exclude.groups are values of a column: name it as input.columns.group")
         if self.selection.signals.reward_goals is not None and self.output_format == "columns":
             raise ValueError(
                 "selection.signals.reward_goals states goals in prompts, and output_format columns has none"

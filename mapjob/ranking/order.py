@@ -190,6 +190,8 @@ def _by_quotas(
         members = np.array([index for index, quota in enumerate(names) if quota == name], np.int32)
         of_group = candidates[np.isin(pairs.group[order[candidates]], members)]
         num = collective.total(len(of_group))
+        if not share and name is not None and name not in groups:
+            warnings.append(f"the quota of {name}: no ranked pair is of this group")
         if selection.keep.tokens is None and num < size:
             who = f"the quota of {name}" if name is not None else "the groups without a quota"
             warnings.append(f"{who}: {share:.3g} of the selection is {size:,} pairs, and there are {num:,}")

@@ -46,7 +46,7 @@ selections = st.fixed_dictionaries(
         "alpha": st.sampled_from([0.0, 1.0, 2.5]),
         "on_disagreement": st.sampled_from(["keep", "drop", "relabel"]),
         "per_prompt": st.sampled_from([None, 1, 2]),
-        "quotas": st.sampled_from([None, {"web": 0.5}, {"web": 0.3, "books": 0.7}]),
+        "quotas": st.sampled_from([None, {"web": 0.5}, {"web": 0.3, "books": 0.7}, {"web": 0}, {"web": 0, "books": 0}]),
         "keep": st.sampled_from([{"ratio": 0.4}, {"ratio": 1.0}, {"count": 3}, {"tokens": 12}, {"threshold": 0.1}]),
     }
 )

@@ -102,6 +102,16 @@ def test_quotas_of_a_token_budget(rows, budget):
     assert ranking.kept.tolist() == expected
 
 
+@pytest.mark.parametrize("keep", [{"count": 3}, {"tokens": 15}])
+def test_a_quota_of_0_keeps_no_pair_of_the_group_and_counts_those_passed_over(keep):
+    rows = [{"score": 9.0 - i, "group": "ab"[i % 2], "prompt": i, "tokens": 4, "kind": 0} for i in range(8)]
+    ranking = ranked(rows, keep, quotas={"a": 0, "c": 0})
+    assert {rows[i]["group"] for i in ranking.kept} == {"b"}
+    assert len(ranking.kept) == 3
+    assert ranking.cut.passed_over == {"quotas": 3}
+    assert ranking.warnings == ("the quota of c: no ranked pair is of this group",)
+
+
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any), st.integers(0, 1000))
 def test_a_whole_is_split_to_the_nearest_numbers(weights, whole):
     shares = [weight / sum(weights) for weight in weights]
@@ -215,6 +225,7 @@ def tree(**selection: Any) -> dict[str, Any]:
     ("selection", "told"),
     [
         ({"quotas": {"a": 0.5}}, "input.columns.group"),
+        ({"exclude": {"groups": ["a"]}}, "input.columns.group"),
         ({"quotas": {"a": 0.7, "b": 0.4}}, "1.1"),
         ({"quotas": {"a": 0.5}, "keep": {"threshold": 1}}, "threshold"),
         ({"pairs_per_record": 2}, "best_worst"),

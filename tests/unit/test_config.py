@@ -46,6 +46,9 @@ selection:
   beta: 1.0                           # scales the implicit margin when scale is raw
   keep: {ratio: 0.4}                  # exactly one of ratio | count | threshold | tokens
   on_disagreement: keep               # keep | relabel | drop
+  where: null                         # a condition over corpus and score columns
+  exclude: {groups: [], ids: null}    # ids: a file of pair_ids
+  verdicts: null                      # a file of answers of people: pair_id, swap | drop | keep
   per_prompt: null                    # at most this many pairs of one prompt
   quotas: null                        # group -> share
   pairing: best_worst                 # candidates only: best_worst | dcrm | map | ranked
@@ -167,6 +170,8 @@ def test_an_unknown_key_is_named(key):
         ("selection.keep.threshold", "high"),
         ("selection.per_prompt", 0),
         ("selection.quotas", {"a": 0.5}),
+        ("selection.quotas", {"a": -0.1}),
+        ("selection.exclude.groups", "web"),
         ("execution.rows_per_unit", 0),
         ("execution.tokens_per_batch", 0),
         ("execution.pools.policy.min_size", 0),
