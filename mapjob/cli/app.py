@@ -17,6 +17,7 @@ from mapjob.cli.doctor import doctor
 from mapjob.cli.generate import generate
 from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
+from mapjob.cli.promote import promote
 from mapjob.cli.push import push
 from mapjob.cli.rank import rank
 from mapjob.cli.read import read
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 PANELS = {
     "See and decide": (demo, read, plan, doctor),
-    "The job": (run, rank, sweep, submit, status, clean),
+    "The job": (run, rank, sweep, submit, status, promote, clean),
     "Look": (report, show, browse, diff),
     "Use": (push, train),
     "Laboratory": (generate, selfplay, validate),

@@ -15,7 +15,7 @@ from mapjob.store.run_folder import Manifest, path_of
 
 Result = dict[str, Any]  # of a command: the object that --json prints
 
-Run = Annotated[str, Argument(metavar="RUN", help="A run folder, or an output folder for its newest run.")]
+Run = Annotated[str, Argument(metavar="RUN", help="A run folder, or an output folder for its promoted run.")]
 ConfigFile = Annotated[str, Argument(metavar="CONFIG", help="The run file (YAML).")]
 Ranked = Annotated[
     str,
@@ -104,4 +104,6 @@ def print_run(manifest: Manifest) -> Result:
         if number:
             print(f"{flag}: {number:,} rows")
     print(f"run folder: {one_line(run_path)}")
-    return {"run_id": manifest["run_id"], "run_path": run_path, "counts": counts, **manifest["spent"]}
+    print("promoted: latest.json names this run" if manifest["promoted"] else "not promoted: `mapjob promote` does it")
+    names = ("run_id", "counts", "promoted")
+    return {**{name: manifest[name] for name in names}, "run_path": run_path, **manifest["spent"]}

@@ -34,9 +34,14 @@ def rank(
     limit: Limit = None,
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
+    promote: Annotated[
+        bool, Option("--promote", help="Let latest.json name the new run. Default: it stays as it is.")
+    ] = False,
 ) -> Result:
     """Rank and publish from the stored scores, as a new run. No model is loaded.
 
+    An experiment by default: whoever takes the output folder still gets the promoted run.
+
     Example: mapjob rank runs/demo --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    return print_run(rank_job(source, limit, trust_remote_code, overrides or ()))
+    return print_run(rank_job(source, limit, trust_remote_code, overrides or (), promote))

@@ -1,4 +1,4 @@
-"""`mapjob status`: the runs of an output folder, and what is new or missing since the newest."""
+"""`mapjob status`: the runs of an output folder, and what is new or missing since the promoted one."""
 
 from typing import Annotated
 
@@ -10,11 +10,12 @@ from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
-from mapjob.store.run_folder import Manifest, has_units, read_units
+from mapjob.store.run_folder import Manifest, has_units, promoted_id, read_units
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
-    """List the finished and unfinished runs of an output folder, and what has changed since the newest.
+    """List the finished and unfinished runs of an output folder, and what has changed since the
+    promoted one (if none is, the one that finished last).
 
     Example: mapjob status runs/demo
     """
@@ -28,20 +29,23 @@ def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.pa
         )
     for run_id in unfinished:
         print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
-    now = _compare(manifests[-1]) if manifests else {"lines": ["no run has finished here"]}
+    promoted = next((manifest for manifest in manifests if manifest["run_id"] == promoted_id(output)), None)
+    now: Result = {"lines": ["no run has finished here"]}
+    if manifests:
+        now = _compare(promoted or manifests[-1], "the promoted run" if promoted else "the newest run")
     for line in now.pop("lines"):
         print(one_line(line))
     return {"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}
 
 
-def _compare(newest: Manifest) -> Result:
-    """What is in the corpus and the score store now, compared with the newest run: numbers, and `lines` for people."""
+def _compare(run: Manifest, name: str) -> Result:
+    """What is in the corpus and the score store now, compared with a run: numbers, and `lines` for people."""
     try:
-        job = prepare(parse_config(newest["config"]), newest["limit"])
+        job = prepare(parse_config(run["config"]), run["limit"])
     except MapjobError as error:
-        return {"lines": [f"the newest run cannot be planned again: {error.what} ({error.where})"]}
+        return {"lines": [f"{name} cannot be planned again: {error.what} ({error.where})"]}
     ids = [unit.id for unit in job.plan.units]
-    then, now = set(ids if has_units(newest, ids) else read_units(newest)), set(ids)
+    then, now = set(ids if has_units(run, ids) else read_units(run)), set(ids)
     new = [unit for unit in job.plan.units if unit.id not in then]
     lacking = {name: number for name, number in job.lacking().items() if number}
     gone, rows, unread = len(then - now), sum(unit.num_rows for unit in new), len(job.plan.unnamed)
@@ -49,7 +53,7 @@ def _compare(newest: Manifest) -> Result:
     changed = (
         f"{len(new)} new or changed units ({rows:,} rows), {most if gone else ''}{gone} units no longer in the corpus"
     )
-    lines = [f"since the newest run: {changed if new or gone or lacking else 'nothing new'}"]
+    lines = [f"since {name}: {changed if new or gone or lacking else 'nothing new'}"]
     if unread:
         lines.append(f"  {unread} units are in files that are new or changed: a run reads them, and scores what is new")
     lines += [f"  {name}: {most}{number} units are not scored" for name, number in lacking.items()]

@@ -30,7 +30,7 @@ from mapjob.pipeline.stages import Todo, passes
 from mapjob.report.pair import examples_of
 from mapjob.scoring.reader_families import RECORDS
 from mapjob.selection.rows import ranked_rows
-from mapjob.store.run_folder import FinishedRun, Manifest, open_run, path_of, where_it_is
+from mapjob.store.run_folder import FinishedRun, Manifest, open_run, path_of, promoted_id, where_it_is
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 def run_job(
     config: RunFile, limit: int | None = None, code_allowed: bool = False, events: str | None = None
 ) -> Manifest:
-    """Score what is missing, rank, publish; returns the manifest. Of a run that was finished already, `spent` is
-    what this call took.
+    """Score what is missing, rank, publish, promote; returns the manifest. Of a run that was finished already, `spent`
+    is what this call took.
 
     config: a run file's path, its content, or a Config. code_allowed: models may run code of their own, if the run file
     allows it too. events: a file to append JSON lines to. Raises MapjobError; what is committed by then stays, and the
@@ -64,31 +64,44 @@ def run_job(
         job = _read_and_score(job, spent, log_file)
         finished = job.run_folder.read_manifest()
     if finished is not None:
-        job.run_folder.point_latest(finished)
         log.info(f"this run is already finished: {job.run_folder.url}")
-        return where_it_is(finished, config.output.path) | {"spent": spent.as_json}  # of this call
+        finished = where_it_is(finished, config.output.path) | {"spent": spent.as_json}  # of this call
+        return conclude(job, finished, promote=True)
     with spent.on("pack"):
         job.store.write_packs(job.families.values(), {unit.id: unit.num_rows for unit in job.plan.units})
     manifest = rank_and_publish(job, spent)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
-    return manifest
+    return conclude(job, manifest, promote=True)
+
+
+def conclude(job: Job, manifest: Manifest, promote: bool) -> Manifest:
+    """Promote a finished run, if asked. Returns its manifest with `promoted`: whether latest.json names it now."""
+    if promote:
+        job.run_folder.promote()
+    return {**manifest, "promoted": promote or promoted_id(job.config.output.path) == job.run_id}
 
 
 def rank_job(
-    source: Source, limit: int | None = None, code_allowed: bool = False, overrides: Sequence[str] = ()
+    source: Source,
+    limit: int | None = None,
+    code_allowed: bool = False,
+    overrides: Sequence[str] = (),
+    promote: bool = False,
 ) -> Manifest:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
     source: a run file's path, its content, or a Config; or the path of an output folder or a run folder, for the
-    settings of its (newest) run on the corpus as it is now: then not even the models' files are needed. overrides:
-    `a.b=value` on top, as --set gives them. Raises IncompleteError if scores are missing.
+    settings of its (promoted) run on the corpus as it is now: then not even the models' files are needed. overrides:
+    `a.b=value` on top, as --set gives them. promote: let latest.json name the new run. Raises IncompleteError if
+    scores are missing.
     """
     spent = Spent()
     config, ran = read_source(source, overrides)
     job = prepare_for_ranking(config, ran, limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.read_manifest()
-    return rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
+    manifest = rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
+    return conclude(job, manifest, promote)
 
 
 def render_report(run: FinishedRun, num_examples: int = 0) -> str:
@@ -183,7 +196,7 @@ def _score(job: Job, todo: Sequence[Todo], cpus: float, spent: Spent, events: Ev
 def load_scores(path: str) -> pa.Table:
     """Every ranked pair of a finished run in rank order: ids, scores, margins, group and `selected`, no texts.
 
-    path: a run folder, or an output folder for its newest run. `.to_pandas()` makes a frame of it,
+    path: a run folder, or an output folder for its promoted run. `.to_pandas()` makes a frame of it,
     `datasets.Dataset(table)` a dataset. No model is needed. Raises ConfigError if the corpus is no longer that of the
     run.
     """

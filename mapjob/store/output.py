@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from mapjob.errors import ConfigError
 from mapjob.store.packs import FOLDER as PACKS
 from mapjob.store.packs import Packs
-from mapjob.store.run_folder import FinishedRun, RunFolder, read_units, where_it_is
+from mapjob.store.run_folder import FinishedRun, RunFolder, describe_run, read_units, where_it_is
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
+
+MOST_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,28 @@ class Output:
         finished = [FinishedRun(folder, manifest) for folder, manifest in here]
         unfinished = [folder.run_id for folder, manifest in runs if manifest is None]
         return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
+
+    def find_run(self, which: str) -> FinishedRun:
+        """The finished run with this id, the start of one, a name, or a run folder's path. Raises ConfigError if none
+        or several have it.
+        """
+        runs, unfinished = self.list_runs()
+        path = which.rstrip("/")
+        run_id = path.rpartition("/runs/")[2] if "/runs/" in path else path
+        by_name = [run for run in runs if run.manifest.get("name") == which]
+        starting = [run for run in runs if run.folder.run_id.startswith(run_id)]
+        for matches in ([run for run in starting if run.folder.run_id == run_id], by_name, starting):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                listed = ", ".join(describe_run(run.manifest) for run in matches[-MOST_LISTED:])
+                raise ConfigError(f"{len(matches)} runs are called {which!r}: {listed}", self.url, "give the id of one")
+        if run_id in unfinished:
+            raise ConfigError(f"the run {run_id} is not finished", self.url, "run its run file again to complete it")
+        known = [name for run in runs for name in (run.folder.run_id, run.manifest.get("name")) if name]
+        near = get_close_matches(run_id, known, 1, 0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"no run is called {which!r}{hint}", self.url, "`mapjob status OUTPUT` lists them")
 
     def orphans(self) -> Iterator[Orphan]:
         """Unfinished run folders, column files, packs and converted inputs of no run, and what killed writers left."""

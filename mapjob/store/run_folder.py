@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from mapjob.errors import ConfigError, MapjobError
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+LATEST = "latest.json"
 UNITS = "units.parquet"
 MOST_UNITS = 100_000  # that a manifest lists itself: whoever wants one number of it parses all of it
+PROMOTE = "`mapjob status OUTPUT` lists its runs, `mapjob promote OUTPUT RUN` promotes one"
 RESTORE = "restore it, or remove the run folder and run again"
 
 
@@ -40,6 +45,8 @@ class Manifest(TypedDict):
     statistics: dict[str, Any]
     models: dict[str, dict[str, Any]]  # by scorer: what decides its scores
     limit: int | None
+    name: NotRequired[str | None]
+    note: NotRequired[str | None]
     counts: dict[str, Any]
     flags: dict[str, int]
     warnings: list[str]
@@ -90,20 +97,15 @@ class RunFolder:
         return _name_units(ids)
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Write the manifest, once, and point latest.json here. Returns the manifest that is stored."""
+        """Write the manifest, once. Returns the manifest that is stored."""
         text = json.dumps({**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}, indent=2)
         is_first = self._storage.create(MANIFEST, f"{text}\n".encode())
-        stored = json.loads(text if is_first else self.read(MANIFEST))
-        self.point_latest(stored)
-        return stored
+        return json.loads(text if is_first else self.read(MANIFEST))
 
-    def point_latest(self, manifest: Manifest) -> None:
-        """Point latest.json here, unless it already names a run that finished later. manifest: of this run."""
-        data = self._output.read("latest.json")
-        newest = RunFolder(self._output.url, json.loads(data)["run_id"]).read_manifest() if data else None
-        if newest is None or newest["finished_at"] <= manifest["finished_at"]:
-            latest = {"run_id": self.run_id, "run_path": f"runs/{self.run_id}"}
-            self._output.replace("latest.json", (json.dumps(latest) + "\n").encode())
+    def promote(self) -> None:
+        """Let latest.json name this run, which is finished: the one that whoever gives the output folder takes."""
+        latest = {"run_id": self.run_id, "run_path": f"runs/{self.run_id}"}
+        self._output.replace(LATEST, (json.dumps(latest) + "\n").encode())
 
     def tables(self, folder: str) -> list[str]:
         """Names of the Parquet files of `selected` or `errors`, in order."""
@@ -166,19 +168,41 @@ class FinishedRun:
         return cls(RunFolder(manifest["config"]["output"]["path"], manifest["run_id"]), manifest)
 
 
+def promoted_id(output_url: str) -> str | None:
+    """Id of the run that latest.json names, which may be gone; None if there is no latest.json."""
+    data = Storage(output_url).read(LATEST)
+    if data is None:
+        return None
+    try:
+        return str(json.loads(data)["run_id"])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{LATEST} is damaged", f"{output_url}/{LATEST}", PROMOTE) from None
+
+
 def open_run(path: str) -> FinishedRun:
-    """The finished run at a path (or the newest one, for an output folder). Raises ConfigError if there is none."""
+    """The finished run in a run folder; of an output folder the promoted one. Raises ConfigError if there is none."""
     path = path.rstrip("/") if "://" in path else os.path.abspath(path)
-    latest = Storage(path).read("latest.json")
-    if latest is not None:
-        path = f"{path}/{json.loads(latest)['run_path']}"
+    if (run_id := promoted_id(path)) is not None:
+        manifest = RunFolder(path, run_id).read_manifest()
+        if manifest is None:
+            raise ConfigError(f"the promoted run {run_id} is gone", f"{path}/{LATEST}", PROMOTE)
+        log.info(f"the promoted run of {path}: {describe_run(manifest)}")
+        return FinishedRun(RunFolder(path, run_id), where_it_is(manifest, path))
     output, _, run_id = path.rpartition("/runs/")
     folder = RunFolder(output, run_id) if output else None
     manifest = folder and folder.read_manifest()
     if folder is None or manifest is None:
-        do = "give the run folder that `mapjob run` printed, or the output folder for its newest run"
+        if Storage(path).names("runs"):
+            raise ConfigError("no run of this output is promoted", path, PROMOTE)
+        do = "give the run folder that `mapjob run` printed, or the output folder for its promoted run"
         raise ConfigError("there is no finished run here (a run folder holds manifest.json)", path, do)
     return FinishedRun(folder, where_it_is(manifest, output))
+
+
+def describe_run(manifest: Manifest) -> str:
+    """A run's id, its name if it has one, and when it finished."""
+    name = f"{manifest['name']}, " if manifest.get("name") else ""
+    return f"{manifest['run_id']} ({name}finished {manifest['finished_at'][:16].replace('T', ' ')} UTC)"
 
 
 def where_it_is(manifest: Manifest, output_url: str) -> Manifest:

@@ -40,11 +40,11 @@ def nightly(run_file: RunFile, tmp_path: Path) -> Path:
 def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
     out, corpus = tmp_path / "out", tmp_path / "corpus"
     first = run(load_config(nightly))
-    assert "since the newest run: nothing new" in here("status", out).stdout
+    assert "since the promoted run: nothing new" in here("status", out).stdout
 
     pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
     status = here("status", out, "--json")
-    assert "since the newest run: 2 new or changed units (30 rows), 0 units no longer in the corpus" in status.stdout
+    assert "since the promoted run: 2 new or changed units (30 rows), 0 units no longer in the corpus" in status.stdout
     assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
 
     ran = here("run", nightly, "--json")
@@ -66,7 +66,7 @@ def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> Non
 
     (corpus / "part-002.parquet").unlink()
     assert last_json(here("run", nightly, "--json"))["run_id"] == first["run_id"], "removed files leave the ranking"
-    assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
+    assert json.loads((out / "latest.json").read_text())["run_id"] == first["run_id"], "a finished run is promoted too"
 
 
 def selected(run_path: str) -> dict[str, int]:
@@ -79,7 +79,7 @@ def test_status_of_an_output_that_was_moved_and_of_files_that_were_touched(
 ) -> None:
     run(load_config(nightly))
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert "since the newest run: nothing new" in here("status", tmp_path / "moved").stdout
+    assert "since the promoted run: nothing new" in here("status", tmp_path / "moved").stdout
     for file in (tmp_path / "corpus").iterdir():
         file.touch()
     said = here("status", tmp_path / "moved").stdout

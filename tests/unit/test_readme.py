@@ -45,6 +45,7 @@ PRINTED = {
     "mapjob show": r"rank 1 of 40 \(selected\)",
     "mapjob config check": r"(?m)^selection:",
     "mapjob status": r"map-[0-9a-f]{16}",
+    "mapjob promote": r"promoted: map-[0-9a-f]{16} ",
     "mapjob diff": r"\d",
     "mapjob clean": r"no unreferenced file is older than 30 days",
 }

@@ -10,7 +10,7 @@ import pytest
 from mapjob.errors import ConfigError, MapjobError
 from mapjob.store import run_folder
 from mapjob.store.output import Output
-from mapjob.store.run_folder import UNITS, FinishedRun, RunFolder, has_units, open_run, path_of, read_units
+from mapjob.store.run_folder import UNITS, FinishedRun, RunFolder, has_units, open_run, path_of, promoted_id, read_units
 from mapjob.store.storage import Storage
 from mapjob.store.tables import seal
 
@@ -124,22 +124,21 @@ def latest(root: str) -> dict:
     return json.loads(Storage(root).read("latest.json"))
 
 
-def finish(root: str, run_id: str, finished_at: str) -> FinishedRun:
+def finish(root: str, run_id: str, finished_at: str, **more: object) -> FinishedRun:
     """A run that was committed at this time."""
-    manifest = {"run_id": run_id, "finished_at": finished_at, "config": {"output": {"path": root}}}
+    manifest = {"run_id": run_id, "finished_at": finished_at, "config": {"output": {"path": root}}, **more}
     Storage(root).create(f"runs/{run_id}/manifest.json", json.dumps(manifest).encode())
     return FinishedRun(RunFolder(root, run_id), manifest)
 
 
-def point_latest(run: FinishedRun) -> None:
-    run.folder.point_latest(run.manifest)
-
-
-def test_latest_points_to_the_run_that_was_committed_last(root):
+def test_only_a_promotion_moves_latest_and_no_clock_matters(root):
+    newer = finish(root, "newer", "2999-02-01T00:00:00+00:00")
     RunFolder(root, "map-1").commit({})
-    assert latest(root) == {"run_id": "map-1", "run_path": "runs/map-1"}
-    RunFolder(root, "map-2").commit({})
-    assert latest(root) == {"run_id": "map-2", "run_path": "runs/map-2"}
+    assert Storage(root).read("latest.json") is None
+    for run in (newer.folder, RunFolder(root, "map-1"), newer.folder):
+        run.promote()
+        assert latest(root) == {"run_id": run.run_id, "run_path": f"runs/{run.run_id}"}
+        assert promoted_id(root) == run.run_id
 
 
 def test_runs_of_one_second_keep_their_order(tmp_path):
@@ -150,30 +149,43 @@ def test_runs_of_one_second_keep_their_order(tmp_path):
     finished, unfinished = Output(str(tmp_path)).list_runs()
     assert [run.folder.run_id for run in finished] == names
     assert unfinished == []
-    point_latest(finished[2])
-    assert latest(str(tmp_path))["run_id"] == "map-7"
 
 
-def test_latest_moves_forward_only(root):
-    newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
-    older = finish(root, "older", "2026-01-01T00:00:00+00:00")
-    point_latest(older)
-    assert latest(root)["run_id"] == "older"
-    point_latest(newer)
-    point_latest(older)
-    assert latest(root)["run_id"] == "newer"
+def test_a_run_is_found_by_id_start_name_or_folder(tmp_path):
+    out = str(tmp_path)
+    for run_id, name in (("map-12", "nightly"), ("map-123", "twin"), ("map-4", "twin"), ("random-9", "map-4")):
+        finish(out, run_id, "2026-01-01T00:00:00+00:00", name=name)
+    (tmp_path / "runs" / "map-unfinished").mkdir()
+    by_id = {"map-12": "map-12", "map-123": "map-123", "map-4": "map-4"}
+    others = {"rand": "random-9", "nightly": "map-12", f"{out}/runs/map-4/": "map-4", "out/runs/map-12": "map-12"}
+    for which, run_id in (by_id | others).items():
+        assert Output(out).find_run(which).folder.run_id == run_id, which
+    refused = {"map-1": "2 runs", "twin": "2 runs", "nigtly": "did you mean nightly", "map-unf": "no run"}
+    refused |= {"map-unfinished": "not finished", f"{out}/runs/map-5": "did you mean map-4"}
+    for which, what in refused.items():
+        with pytest.raises(ConfigError, match=what):
+            Output(out).find_run(which)
 
 
-def test_latest_moves_on_from_a_run_that_was_removed(tmp_path):
-    point_latest(finish(str(tmp_path), "gone", "2999-01-01T00:00:00+00:00"))
-    (tmp_path / "runs" / "gone" / "manifest.json").unlink()
-    RunFolder(str(tmp_path), "map-1").commit({})
-    assert latest(str(tmp_path))["run_id"] == "map-1"
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"{"])
+def test_a_latest_json_that_says_nothing_asks_for_a_promotion(tmp_path, text):
+    finish(str(tmp_path), "one", "2026-01-01T00:00:00+00:00")
+    Storage(str(tmp_path)).replace("latest.json", text)
+    with pytest.raises(ConfigError, match="damaged") as caught:
+        open_run(str(tmp_path))
+    assert "mapjob promote" in caught.value.do
 
 
-def test_a_run_without_a_manifest_is_never_the_latest(tmp_path):
-    RunFolder(str(tmp_path), "map-1").put_text("README.md", "# card")
-    assert Storage(str(tmp_path)).read("latest.json") is None
+def test_an_output_whose_promoted_run_is_gone_or_was_never_there_asks_for_one(tmp_path):
+    run = finish(str(tmp_path), "one", "2026-01-01T00:00:00+00:00")
+    with pytest.raises(ConfigError, match="no run of this output is promoted") as caught:
+        open_run(str(tmp_path))
+    assert "mapjob promote" in caught.value.do
+    run.folder.promote()
+    (tmp_path / "runs" / "one" / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="the promoted run one is gone") as caught:
+        open_run(str(tmp_path))
+    assert "mapjob promote" in caught.value.do
 
 
 # Opening a run
@@ -186,7 +198,7 @@ def id_of(path: str) -> str:
 def test_open_run_takes_the_run_folder_or_the_output_folder(root):
     older = finish(root, "older", "2026-01-01T00:00:00+00:00")
     newer = finish(root, "newer", "2026-02-01T00:00:00+00:00")
-    point_latest(newer)
+    newer.folder.promote()
     assert id_of(root) == id_of(root + "/") == "newer"
     assert id_of(older.folder.url) == id_of(older.folder.url + "/") == "older"
     assert open_run(older.folder.url).manifest == older.manifest
@@ -200,7 +212,7 @@ def test_a_run_is_where_its_folder_is_now(tmp_path):
 
 
 def test_open_run_takes_a_relative_path(tmp_path, monkeypatch):
-    point_latest(finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00"))
+    finish(str(tmp_path / "out"), "one", "2026-01-01T00:00:00+00:00").folder.promote()
     monkeypatch.chdir(tmp_path)
     assert id_of("out") == id_of("out/runs/one") == "one"
     monkeypatch.chdir(tmp_path / "out" / "runs" / "one")
@@ -208,7 +220,7 @@ def test_open_run_takes_a_relative_path(tmp_path, monkeypatch):
 
 
 def test_open_run_below_a_folder_that_is_itself_called_runs(tmp_path):
-    point_latest(finish(str(tmp_path / "runs" / "nightly"), "one", "2026-01-01T00:00:00+00:00"))
+    finish(str(tmp_path / "runs" / "nightly"), "one", "2026-01-01T00:00:00+00:00").folder.promote()
     assert id_of(str(tmp_path / "runs" / "nightly")) == "one"
     assert id_of(str(tmp_path / "runs" / "nightly" / "runs" / "one")) == "one"
 
