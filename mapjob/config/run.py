@@ -244,9 +244,35 @@ class Execution(Section):
         return self.address is not None or "RAY_ADDRESS" in os.environ
 
 
+AtMost = Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Checks(Section):
+    """Limits of a run's measures: a run beyond one is committed, and not promoted (exit code 5). They decide nothing
+    else, so a finished run that is run again with other limits is judged by them.
+    """
+
+    contradicted: AtMost = Field(None, description="at most: share of pairs whose label the reward model contradicts")
+    dropped: AtMost = Field(None, description="at most: share of rows that rules drop (errors/ with a rule's reason)")
+    group_share: AtMost = Field(None, description="at most: the largest group's share of the selection")
+    prompt_share: AtMost = Field(None, description="at most: share of the selection that has one and the same prompt")
+    length_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="at most: mean tokens of the selection's chosen sides over those of the rejected sides"
+    )
+    reward_outliers: AtMost = Field(
+        None,
+        description="at most: share of the selection whose reward margin is more than three interquartile ranges "
+        "beyond the quartiles of all ranked pairs",
+    )
+    overlap: AtMost = Field(None, description="at least: share of the promoted run's pairs that are selected again")
+
+
 class Config(Section):
     """A whole run. Only `input.path`, `output.path` and two models are required."""
 
+    name: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
+        None, description="a name for people; a run that is finished keeps the one that it finished with"
+    )
     input: Input
     output: Output
     models: Models
@@ -255,6 +281,7 @@ class Config(Section):
     output_format: OutputFormat = Field(
         "trl", description="the layout that the selection is written in: a trainer's, or columns: the corpus's own"
     )
+    checks: Checks = Field(Checks(), description="limits that decide whether the run is promoted")
     execution: Execution = Execution()
     max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
 
@@ -267,6 +294,8 @@ class Config(Section):
             raise ValueError("selection.quotas go by the groups of a column: name it as input.columns.group")
         if self.selection.exclude.groups and self.input.columns.group is None:
             raise ValueError("selection.exclude.groups are values of a column: name it as input.columns.group")
+        if self.checks.group_share is not None and self.input.columns.group is None:
+            raise ValueError("checks.group_share goes by the groups of a column: name it as input.columns.group")
         if self.selection.signals.reward_goals is not None and self.output_format == "columns":
             raise ValueError(
                 "selection.signals.reward_goals states goals in prompts, and output_format columns has none"

@@ -21,6 +21,7 @@ LEAST = {
 
 # As written in the design of the house, paths filled in: these names bind.
 DESIGN = """
+name: null                            # a name for people; shown by status, report, diff
 input:
   path: s3://corpus/pairs/            # folder, glob, list of them, or a dataset id of the hub (hf://org/name)
   split: null                         # null: `train` where file names or the README name splits
@@ -53,6 +54,7 @@ selection:
   quotas: null                        # group -> share
   pairing: best_worst                 # candidates only: best_worst | dcrm | map | ranked
 output_format: trl                    # trl | openrlhf | llama_factory
+checks: {}                            # limits that decide whether the run is promoted
 execution:
   address: null                       # null: a local Ray; auto or ray://…: a cluster
   schedule: together                  # together | one_by_one: all models resident at once, or one after the other
