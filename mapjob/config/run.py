@@ -156,9 +156,9 @@ class Selection(Section):
             raise ValueError(f"selection.quotas add up to {sum(self.quotas.values()):g}, more than the whole")
         if self.quotas is not None and self.keep.threshold is not None:
             raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
-        if self.pairing == "best_worst" and self.pairs_per_record > 1:
+        if self.pairing in ("best_worst", "best_sigma") and self.pairs_per_record > 1:
             raise ValueError(
-                "selection.pairing best_worst gives one pair per record: take ranked, dcrm or map for more"
+                f"selection.pairing {self.pairing} gives one pair per record: take ranked, dcrm or map for more"
             )
         if self.signals.reward_goals is not None and len(self.signal_names) > 1:
             raise ValueError(

@@ -11,22 +11,25 @@ from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import Moments, sigmoid, total_sum
 
 
-def log_odds_slope(margin: F64, name: str) -> float:
-    """Bradley-Terry: slope S > 0 that maximises sum log sigma(S * margin): P(chosen wins) = sigma(S * margin).
+def log_odds_slope(margin: F64, name: str, doubt: F64 | float = 0.0) -> float:
+    """Bradley-Terry: slope S > 0 that maximises the mean of (1 - doubt) log sigma(S x) + doubt log sigma(-S x), x the
+    margin: P(chosen wins) = sigma(S x).
 
-    A logistic regression through the origin with every label 1, since margins are signed by the label; margin has
-    shape (N,), finite. The log-likelihood is concave in S, so Newton's method inside a bracket finds its one maximum.
-    Raises ConfigError if there is none: no pair contradicts the margin (S grows without bound), or S <= 0.
+    A logistic regression through the origin. doubt: the label's probability to be wrong, 0 for labels as they are,
+    since margins are signed by them. Shapes (N,), finite. The log-likelihood is concave in S, so Newton's method inside
+    a bracket finds its one maximum. Raises ConfigError if there is none: no pair contradicts the margin (S grows
+    without bound), or S <= 0.
     """
     where = f"selection.scale: calibrated, {name}"
     low, high = collective.ends(margin)
-    if high <= 0 or total_sum(margin) <= 0:
+    certain = not collective.is_any(np.atleast_1d(doubt) > 0)
+    if high <= 0 or total_sum(margin * (1 - 2 * doubt)) <= 0:
         raise ConfigError(
             f"the labels contradict the {name} as often as they support it, so it has no log-odds",
             where,
             "check that chosen and rejected are not swapped, or use scale: zscore",
         )
-    if low >= 0:
+    if certain and low >= 0:
         do = "calibration needs labels that were not made by the same model; use scale: zscore"
         raise ConfigError(f"no label contradicts the {name}, so the fit has no finite slope", where, do)
     unit = max(-low, high)
@@ -34,7 +37,7 @@ def log_odds_slope(margin: F64, name: str) -> float:
     low, high, slope = 0.0, math.inf, 0.0  # the gradient falls in S: it is > 0 at low and <= 0 at high
     for _ in range(200):
         miss = sigmoid(-slope * x)
-        gradient = total_sum(x * miss)
+        gradient = total_sum(x * (miss - doubt))
         curvature = total_sum(np.square(x) * miss * (1 - miss))
         low, high = (slope, high) if gradient > 0 else (low, slope)
         newton = slope + gradient / curvature if curvature > 0 else math.inf

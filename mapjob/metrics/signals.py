@@ -28,13 +28,13 @@ from mapjob.metrics.columns import (
     Column,
     D,
     Finite,
-    G,
     H,
     Positive,
     per_token,
 )
 from mapjob.metrics.elementary import exp
 from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.peers import on_policy
 from mapjob.metrics.reward_augmented import prompt_with_goal
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
 from mapjob.metrics.table import Inputs
@@ -68,19 +68,29 @@ def amapo_margin(simpo_margin: F64, moments: Moments | None = None, *, beta: Pos
 
 
 def alpha_dpo_margin(
-    dpo_margin: F64, moments: Moments | None = None, *, gamma_beta_ratio: Finite, alpha: Finite = 0.1
+    simpo_margin: F64,
+    ref_chosen_logps: F64,
+    ref_rejected_logps: F64,
+    chosen_num_tokens: F64,
+    rejected_num_tokens: F64,
+    *,
+    gamma_beta_ratio: Finite,
+    alpha: Finite = 0.1,
 ) -> Column:
-    """gamma/beta + alpha (g - mu) / sigma: SimPO's margin, wider where the policy has left its reference.
+    """gamma/beta + alpha (g' - mu) / sigma: SimPO's margin, wider where the policy has left its reference, per token.
     -log sigma(beta (d - margin)). alpha-DPO, Wu et al. 2024, arXiv 2410.10148.
 
-    The margin is in units of d. moments: those of g unless given; alpha 0.05 to 0.2. With sigma = 0 every margin is
+    g' = d - d_ref, the gap of log-ratios per token, as all of the authors' configurations have it; DPO's g, of sums,
+    has another sign for some pairs. The margin is in units of d; alpha 0.05 to 0.2. With sigma = 0 every margin is
     gamma/beta.
     """
-    moments = moments or Moments.of(dpo_margin)
+    ref_chosen = per_token(ref_chosen_logps, chosen_num_tokens)
+    gap = simpo_margin - (ref_chosen - per_token(ref_rejected_logps, rejected_num_tokens))
+    moments = Moments.of(gap)
     if moments.std == 0:
-        warning = f"alpha-DPO: every DPO margin is {moments.mean:g}, so every margin is gamma/beta"
-        return Column(np.full(len(dpo_margin), gamma_beta_ratio), (warning,))
-    return Column(gamma_beta_ratio + alpha * ((dpo_margin - moments.mean) / moments.std))
+        warning = f"alpha-DPO: every gap per token is {moments.mean:g}, so every margin is gamma/beta"
+        return Column(np.full(len(gap), gamma_beta_ratio), (warning,))
+    return Column(gamma_beta_ratio + alpha * ((gap - moments.mean) / moments.std))
 
 
 def bpo_margin(
@@ -130,8 +140,8 @@ def madpo_weight(
     tau: Finite = 6.9068,
     scale: LogOdds = 1.0,
 ) -> F64:
-    """sigma(c h) / sigma(h), 1 if h < -tau, h in log-odds: pairs of small reward margin weigh more, easy ones less.
-    Multiplies the DPO loss of the pair. MADPO, 2025, arXiv 2510.05342.
+    """sigma(c h) / sigma(h), 1 if h < -tau, h in log-odds: a factor of the DPO loss, larger for small margins.
+    By default 0.995 to 1.206 for h > 0 and down to 0.03 below: it mutes contradicted pairs. MADPO, arXiv 2510.05342.
 
     c = c_min + (c_max - c_min) / (1 + (c_max - 1) / (1 - c_min) * exp(rate * (|h| - tau))): near c_max for pairs of
     small margin, 1 at |h| = tau, near c_min beyond it. c_min is 1 / c_max unless given. h = scale * reward_margin is in
@@ -167,12 +177,17 @@ def wpo_weight(
     """min(1, exp(a_w + a_l)), a the mean of log p - log sum p^2: what the policy would write itself weighs more.
     Multiplies the loss of the pair. WPO, Zhou et al. 2024, arXiv 2406.11827.
 
-    Means are over tokens. The collision column is the sum over the completion's tokens of log sum_v p_v^2, the policy's
-    log-probability to draw one token twice. Rounds to 0 if a_w + a_l is below -745 nats.
+    Means are over tokens; `on_policy` has a_w + a_l. Rounds to 0 if that is below -745 nats.
     """
-    chosen = per_token(chosen_logps - chosen_collision_logps, chosen_num_tokens)
-    rejected = per_token(rejected_logps - rejected_collision_logps, rejected_num_tokens)
-    return exp(np.minimum(chosen + rejected, 0.0))
+    logarithm = on_policy(
+        chosen_logps,
+        rejected_logps,
+        chosen_collision_logps,
+        rejected_collision_logps,
+        chosen_num_tokens,
+        rejected_num_tokens,
+    )
+    return exp(np.minimum(logarithm, 0.0))
 
 
 class Signal(NamedTuple):
@@ -192,7 +207,7 @@ class Signal(NamedTuple):
 
 SIGNALS: dict[str, Signal] = {
     "amapo_margin": Signal((D,), amapo_margin, ("amapo_margin",)),
-    "alpha_dpo_margin": Signal((G,), alpha_dpo_margin, ("alpha_dpo_margin",)),
+    "alpha_dpo_margin": Signal((D, *REFERENCE, *NUM_TOKENS), alpha_dpo_margin, ("alpha_dpo_margin",)),
     "gamma_po_margin": Signal((IMPLICIT,), gamma_po_margin, ("gamma_po_margin",)),
     "madpo_weight": Signal((H,), madpo_weight, ("madpo_weight",)),
     "bpo_margin": Signal((*LOGPS, *REFERENCE), bpo_margin, ("bpo_margin", "bpo_chosen_binds")),

@@ -16,60 +16,24 @@ from mapjob.arrays import F64
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import bees
 from mapjob.metrics.columns import (
+    COLLISION,
     DISTANCE,
     EACH_MODEL,
     IMPLICIT,
     LOGPS,
     NUM_TOKENS,
     POLICY,
+    REWARD,
     UNCONDITIONAL,
     Column,
     G,
     H,
     check_finite,
-    per_token,
 )
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.elementary import exp
 from mapjob.metrics.map import Scale, map_score, map_signed
+from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy
 from mapjob.metrics.statistics import Moments
-
-
-def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
-    """exp(-((g - mu) / sigma)^2 / 2), in [0, 1], by which beta-DPO draws pairs (Wu et al. 2024, arXiv 2407.08639).
-
-    1 at the corpus mean; gaps far from it on either side are taken for noise. beta cancels out. implicit_margin: (N,);
-    moments: its corpus statistics (the authors keep a running mean of batches). Rounds to 0 beyond 38 sigma. With
-    sigma = 0 every weight is 1.
-    """
-    if moments.std == 0:
-        warning = f"beta-DPO: every implicit margin is {moments.mean:g}, so every weight is 1"
-        return Column(np.ones(len(implicit_margin)), (warning,))
-    return Column(exp(-0.5 * np.square((implicit_margin - moments.mean) / moments.std)))
-
-
-def ifd_margin(
-    chosen_logps: F64,
-    rejected_logps: F64,
-    chosen_unconditional_logps: F64,
-    rejected_unconditional_logps: F64,
-    chosen_num_tokens: F64,
-    rejected_num_tokens: F64,
-) -> F64:
-    """IFD(chosen) - IFD(rejected), IFD = PPL(y|x) / PPL(y): instruction-following difficulty (Li et al. 2023, arXiv
-    2308.12032), taken as a margin.
-
-    IFD = exp((s_unconditional - s) / n) is below 1 if the prompt helps to predict the completion; the margin is
-    large if it helps the rejected one more. The unconditional s is the sum over the same n tokens without the
-    prompt. Shapes (N,). Raises ValueError if a perplexity ratio passes e^700.
-    """
-    log_chosen = per_token(chosen_unconditional_logps - chosen_logps, chosen_num_tokens)
-    log_rejected = per_token(rejected_unconditional_logps - rejected_logps, rejected_num_tokens)
-    if max(log_chosen.max(initial=0.0), log_rejected.max(initial=0.0)) > 700:
-        raise ValueError(
-            "a prompt costs its completion more than 700 nats per token: the log-probabilities are damaged"
-        )
-    return exp(log_chosen) - exp(log_rejected)
 
 
 def standardise(reward_margins: Mapping[str, F64], rewards: Mapping[str, Moments]) -> tuple[F64, tuple[str, ...]]:
@@ -235,6 +199,54 @@ METRICS: dict[str, Metric] = {
         "Pairs to look at, or to leave out. Reward model ensembles, Coste et al. 2023, arXiv 2310.02743.",
         lambda c: c.over_models("reward_disagreement", np.std),
     ),
+    "explicit_signed": Metric(
+        (H,),
+        "h: the pairs whose label the reward model confirms best, the easier examples.\n"
+        "Contradicted labels come last. Ranking by difficulty, as in SelectiveDPO, 2025, arXiv 2502.09650 (abstract).",
+        lambda c: c[H],
+    ),
+    "explicit_signed_low": Metric(
+        (H,),
+        "-h: the pairs whose label the reward model contradicts most, and then the hard ones.\n"
+        "The other end of explicit_signed; see arXiv 2502.09650 (abstract).",
+        lambda c: -c[H],
+    ),
+    "implicit_signed": Metric(
+        (IMPLICIT,),
+        "implicit, signed by the label: the pairs that the policy has learned, or finds easy, come first.\n"
+        "SelectiveDPO, Gao et al. 2025, arXiv 2502.09650 (code).",
+        lambda c: c[IMPLICIT],
+    ),
+    "implicit_signed_low": Metric(
+        (IMPLICIT,),
+        "-implicit, signed by the label: the pairs that the policy has wrong, or not learned, come first.\n"
+        "Wrong labels are among them. The other end of SelectiveDPO's order, arXiv 2502.09650 (code).",
+        lambda c: -c[IMPLICIT],
+    ),
+    "chosen_quality": Metric(
+        REWARD[:1],
+        "r_w: the pairs whose chosen side is best, whatever the rejected one is.\n"
+        "What matters in preference data for DPO, 2025, arXiv 2508.18312 (abstract).",
+        lambda c: c[REWARD[0]],
+    ),
+    "data_map": Metric(
+        REWARD,
+        "z((r_w + r_l) / 2) - z(|h| / 2): both sides are good and alike, of high mean and low spread.\n"
+        "After the Alignment Data Map, 2025, arXiv 2505.23114 (abstract); its one number is ours.",
+        lambda c: data_map(*c.of(REWARD)),
+    ),
+    "length_free": Metric(
+        (H, *NUM_TOKENS),
+        "h - b (n_w - n_l), b by least squares: the margin that the difference in length does not explain.\n"
+        "Signed by the label. After length-controlled win rates, Dubois et al. 2024, arXiv 2404.04475.",
+        lambda c: length_free(c[H], *c.of(NUM_TOKENS)),
+    ),
+    "on_policy": Metric(
+        (*LOGPS, *COLLISION, *NUM_TOKENS),
+        "a_w + a_l, a the mean of log p - log sum p^2: the pairs that the policy would most likely write itself.\n"
+        "The logarithm of WPO's weight before it is cut at 1, Zhou et al. 2024, arXiv 2406.11827 (code).",
+        lambda c: on_policy(*c.of(LOGPS), *c.of(COLLISION), *c.of(NUM_TOKENS)),
+    ),
     "random": Metric(
         (),
         "A seeded random number: the selection that every metric has to beat.\n"
@@ -256,6 +268,11 @@ PAIRINGS: dict[str, Pairing] = {
         (),
         "Best response against worst by reward: one pair per prompt.\n"
         "Self-play of MAP, Huang et al. 2025, arXiv 2503.01864.",
+    ),
+    "best_sigma": Pairing(
+        (),
+        "Best response against the one nearest to mu - 2 sigma of its prompt's rewards: one pair per prompt.\n"
+        "Xiao et al. 2025, arXiv 2502.16825 (code).",
     ),
     "dcrm": Pairing(
         (H, *LOGPS, DISTANCE),

@@ -11,7 +11,8 @@ from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Selection
 from mapjob.metrics.columns import NUM_TOKENS
-from mapjob.ranking.order import Cut, PairIds, cut, order_keys, rank_order
+from mapjob.metrics.quantiles import order_keys
+from mapjob.ranking.order import Cut, PairIds, cut, rank_order
 from mapjob.ranking.pairs import RankedPairs
 
 SAMPLES_PER_RANGE = 64  # by which the order is divided; they decide who sorts what, never the result

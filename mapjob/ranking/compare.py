@@ -13,9 +13,10 @@ from mapjob.collective import Pieces
 from mapjob.config.run import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import NUM_TOKENS
+from mapjob.metrics.quantiles import quantiles
 from mapjob.metrics.table import metric
 from mapjob.ranking.arrange import arrange
-from mapjob.ranking.order import PairIds, quantiles
+from mapjob.ranking.order import PairIds
 from mapjob.ranking.pairs import RankedPairs
 from mapjob.ranking.rank import Ranking, inputs_of, rank_pairs
 

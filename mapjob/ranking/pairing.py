@@ -42,6 +42,24 @@ def best_worst(rewards: F64, offsets: I64) -> tuple[I64, I64]:
     return best, worst
 
 
+def best_sigma(rewards: F64, offsets: I64) -> CandidatePairs:
+    """Best completion against the one nearest to mu - 2 sigma of its record's rewards, the first of equals.
+
+    One pair per record. After Xiao et al. 2025, arXiv 2502.16825: the more responses there are, the further the worst
+    is out. mu, sigma: of the record (population).
+    """
+    check_finite(rewards=rewards)
+    record, num = _record_of(offsets), np.diff(offsets)
+    mean = np.add.reduceat(rewards, offsets[:-1]) / num if len(num) else np.zeros(0)
+    square = np.square(rewards - mean[record])
+    sigma = np.sqrt(np.add.reduceat(square, offsets[:-1]) / num) if len(num) else np.zeros(0)
+    away = np.abs(rewards - (mean - 2 * sigma)[record])
+    chosen = best_worst(rewards, offsets)[0] + offsets[:-1]
+    away[chosen] = np.inf
+    rejected = np.lexsort((np.arange(len(rewards)), away, record))[offsets[:-1]]
+    return _inside(offsets, np.arange(len(num)), chosen, rejected)
+
+
 def best_against_others(rewards: F64, offsets: I64, max_pairs: int) -> CandidatePairs:
     """The best completion by reward against every other one, worst first: at most `max_pairs` per record.
 
@@ -147,6 +165,8 @@ class Completions:
         match selection.pairing:
             case "ranked":
                 return best_against_others(c["reward"], self.offsets, max_pairs)
+            case "best_sigma":
+                return best_sigma(c["reward"], self.offsets)
             case "dcrm":
                 assert self.edit_distance is not None, "scored if the pairing asks for it"
                 return best_by_dcrm(c["reward"], c["logps"], self.edit_distance, self.offsets, max_pairs=max_pairs)

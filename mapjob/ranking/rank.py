@@ -13,12 +13,17 @@ from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import Scale, log_odds_slope, map_score
 from mapjob.metrics.reward_augmented import Goals, reward_goals
 from mapjob.metrics.signals import compute_signal
-from mapjob.metrics.statistics import Moments
+from mapjob.metrics.statistics import Moments, sigmoid
 from mapjob.metrics.table import Inputs, metric
 from mapjob.ranking.arrange import Arrangement, Picked, arrange
 from mapjob.ranking.gather import is_held_out
 from mapjob.ranking.order import Cut, PairIds
 from mapjob.ranking.pairs import RankedPairs
+
+LABELS_OF_THE_REWARD_MODEL = (
+    "no label contradicts the reward margin, so it cannot be calibrated by labels: it is taken to be in log-odds, as "
+    "that of a model trained on preferences is, and the implicit margin is fitted to it"
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def rank_pairs(pairs: RankedPairs, selection: Selection, pair_ids: PairIds) -> R
     for name, parameters in selection.signals:
         if parameters is not None and name == "reward_goals":
             goals = reward_goals(*inputs.of(REWARD))
+            warnings += goals.warnings
         elif parameters is not None:
             values, of_signal = compute_signal(name, parameters.model_dump(), inputs)
             further |= values
@@ -157,6 +163,9 @@ def scale_of(pairs: RankedPairs, selection: Selection) -> tuple[Scale, dict[str,
     if selection.scale == "raw":  # the paper's formula as written: beta is inside the implicit margin
         return Scale(1.0, selection.beta), moments
     if selection.scale == "calibrated":  # log-odds of the labels, so that alpha = 1 compares like with like
+        if not collective.is_any(reward < 0):  # the reward model made the labels, or the others were dropped
+            implicit_slope = log_odds_slope(implicit, "implicit margin", sigmoid(-reward))
+            return Scale(1.0, implicit_slope, (LABELS_OF_THE_REWARD_MODEL,)), moments
         slopes = log_odds_slope(reward, "reward margin"), log_odds_slope(implicit, "implicit margin")
         return Scale(*slopes), moments
     return Scale.zscore(moments["reward"], moments["implicit"]), moments

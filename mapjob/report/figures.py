@@ -13,7 +13,7 @@ from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Config
 from mapjob.metrics.map import Scale
-from mapjob.ranking.order import quantiles
+from mapjob.metrics.quantiles import quantiles
 from mapjob.report import svg
 from mapjob.report.markup import Html, note, section
 from mapjob.report.svg import Axes

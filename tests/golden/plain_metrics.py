@@ -4,6 +4,7 @@ A row is a dict of floats. Functions of a whole corpus take the list of rows. No
 """
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 
 Row = dict[str, float]
@@ -97,6 +98,26 @@ def levenshtein(one: Sequence[int], other: Sequence[int]) -> int:
     return previous[-1]
 
 
+def data_map(rows: Sequence[Row]) -> list[float]:
+    means = [mean([row["chosen_reward"], row["rejected_reward"]]) for row in rows]
+    spreads = [deviation([row["chosen_reward"], row["rejected_reward"]]) for row in rows]
+    (m, m_dev), (s, s_dev) = [(mean(values), deviation(values)) for values in (means, spreads)]
+    return [(x - m) / m_dev - (y - s) / s_dev for x, y in zip(means, spreads)]
+
+
+def length_free(rows: Sequence[Row]) -> list[float]:
+    longer = [row["chosen_num_tokens"] - row["rejected_num_tokens"] for row in rows]
+    slope = statistics.linear_regression(longer, [h(row) for row in rows]).slope
+    return [h(row) - slope * x for row, x in zip(rows, longer)]
+
+
+def on_policy(row: Row) -> float:
+    def mean_weight(side: str) -> float:
+        return (row[f"{side}_logps"] - row[f"{side}_collision_logps"]) / row[f"{side}_num_tokens"]
+
+    return mean_weight("chosen") + mean_weight("rejected")
+
+
 # Signals
 
 
@@ -107,9 +128,13 @@ def amapo(rows: Sequence[Row], beta: float) -> list[float]:
 
 
 def alpha_dpo(rows: Sequence[Row], ratio: float, alpha: float) -> list[float]:
-    gs = [g(row) for row in rows]
-    mu, dev = mean(gs), deviation(gs)
-    return [ratio + alpha * (x - mu) / dev for x in gs]
+    def gap(row: Row) -> float:
+        w, u = gains(row)
+        return w / row["chosen_num_tokens"] - u / row["rejected_num_tokens"]
+
+    gaps = [gap(row) for row in rows]
+    mu, dev = mean(gaps), deviation(gaps)
+    return [ratio + alpha * (x - mu) / dev for x in gaps]
 
 
 def gamma_po(gaps: Sequence[float], gamma0: float, tau: float, rounds: int = 400) -> list[float]:
@@ -158,7 +183,4 @@ def mmpo(row: Row, gamma: float) -> tuple[float, bool]:
 
 
 def wpo(row: Row) -> float:
-    def mean_weight(side: str) -> float:
-        return (row[f"{side}_logps"] - row[f"{side}_collision_logps"]) / row[f"{side}_num_tokens"]
-
-    return min(1.0, math.exp(mean_weight("chosen") + mean_weight("rejected")))
+    return min(1.0, math.exp(on_policy(row)))

@@ -13,10 +13,10 @@ from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 TOLERANCE = 1e-9
 
 
-def slope_by_bisection(margins: np.ndarray) -> float:
+def slope_by_bisection(margins: np.ndarray, doubt: np.ndarray | float = 0.0) -> float:
     def derivative(slope: float) -> float:
         with np.errstate(over="ignore"):
-            return float((margins / (1 + np.exp(slope * margins))).sum())
+            return float((margins / (1 + np.exp(slope * margins)) - margins * doubt).sum())
 
     low, high = 0.0, 1.0 / np.abs(margins).max()
     while derivative(high) > 0:
@@ -45,6 +45,19 @@ def agreeing_columns() -> dict[str, np.ndarray]:
     columns = synthetic_columns(20_000)
     columns["chosen_logps"] = columns["ref_chosen_logps"] + np.random.default_rng(0).normal(2, 8, 20_000)
     return columns
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_labels_of_the_reward_model_are_soft_labels_for_the_policy(gap):
+    """S_r = 1, and S_i minimises the cross entropy of sigma(S_i g) to sigma(h)."""
+    columns = agreeing_columns()
+    rewards = np.stack([columns["chosen_reward"], columns["rejected_reward"]])
+    columns["chosen_reward"], columns["rejected_reward"] = rewards.max(0) + gap, rewards.min(0)
+    ranking = rank_pairs(pairs_of(columns), Selection(scale="calibrated", implicit="dpo"))
+    h, g = ranking.reward_margin, ranking.implicit_margin
+    assert ranking.scale.reward == 1
+    assert ranking.scale.implicit == pytest.approx(slope_by_bisection(g, 1 / (1 + np.exp(h))), rel=TOLERANCE)
+    assert any("it is taken to be in log-odds" in warning for warning in ranking.warnings)
 
 
 def test_many_corpora():

@@ -8,8 +8,9 @@ import pytest
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import EXPLICIT_DIVISOR, IMPLICIT_DIVISOR, bees, upper_bound
 from mapjob.metrics.dcrm import dcrm, edit_distances
+from mapjob.metrics.peers import beta_dpo_weight, ifd_margin
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import beta_dpo_weight, ifd_margin, standardise
+from mapjob.metrics.table import standardise
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, reward, rows_of, simpo

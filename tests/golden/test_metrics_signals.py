@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mapjob.errors import ConfigError
+from mapjob.metrics.columns import NUM_TOKENS, REFERENCE
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.reward_augmented import prompt_with_goal, reward_goals
 from mapjob.metrics.signals import (
@@ -20,7 +21,7 @@ from mapjob.metrics.signals import (
 from mapjob.metrics.statistics import Moments
 from tests.golden import plain_metrics as plain
 from tests.golden.columns import synthetic_columns
-from tests.golden.metric_inputs import Columns, assert_same, dpo, reward, rows_of, simpo
+from tests.golden.metric_inputs import Columns, assert_same, reward, rows_of, simpo
 
 # (beta, gamma0 / beta, tau) as published for Llama-3, Gemma-2, Mistral and Qwen2.5.
 GAMMA_PO = [(10, 0.4, 10), (10, 0.5, 20), (2.5, 0.15, 10), (10, 0.3, 3)]
@@ -49,10 +50,9 @@ def test_amapo_margin(columns, rows, beta):
 
 
 def test_alpha_dpo_margin(columns, rows):
-    g = dpo(columns)
-    assert_same(
-        alpha_dpo_margin(g, Moments.of(g), gamma_beta_ratio=0.4, alpha=0.1).values, plain.alpha_dpo(rows, 0.4, 0.1)
-    )
+    d, more = simpo(columns), of_names(columns, *REFERENCE, *NUM_TOKENS)
+    ours = alpha_dpo_margin(d, **more, gamma_beta_ratio=0.4, alpha=0.1)
+    assert_same(ours.values, plain.alpha_dpo(rows, 0.4, 0.1))
 
 
 @pytest.mark.parametrize(("beta", "ratio", "tau"), GAMMA_PO)
@@ -125,18 +125,25 @@ def test_wpo_weight(columns, rows):
 
 
 def test_reward_goals(columns, rows):
+    columns = {**columns, "chosen_reward": columns["chosen_reward"].copy()}
+    columns["chosen_reward"][0] = 1e6  # one outlier changes no other goal by more than a row's place
     goals = reward_goals(columns["chosen_reward"], columns["rejected_reward"])
-    rewards = [row[f"{side}_reward"] for row in rows for side in ("chosen", "rejected")]
-    low, high = min(rewards), max(rewards)
+    rewards = sorted([*columns["chosen_reward"].tolist(), *columns["rejected_reward"].tolist()])
+    at = [share * (len(rewards) - 1) for share in (0.01, 0.99)]
+    low, high = [rewards[int(x)] + (x - int(x)) * (rewards[int(x) + 1] - rewards[int(x)]) for x in at]
     expected = []
-    for i, row in enumerate(rows):
-        if row["chosen_reward"] > row["rejected_reward"]:
-            expected.append((i, 1 + 9 * (row["chosen_reward"] - low) / (high - low), False))
-            expected.append((i, 1 + 9 * (row["rejected_reward"] - low) / (high - low), True))
+    for pair, (w, u) in enumerate(zip(columns["chosen_reward"].tolist(), columns["rejected_reward"].tolist())):
+        if w > u:
+            both = [1 + 9 * (x - low) / (high - low) for x in (w, u)]
+            expected += [(pair, goal, swap) for goal, swap in zip(both, (False, True))]
     assert goals.pair.tolist() == [pair for pair, _, _ in expected]
-    assert_same(goals.goal, [goal for _, goal, _ in expected])
+    assert_same(goals.goal, [min(max(goal, 1), 10) for _, goal, _ in expected])
     assert goals.swapped.tolist() == [swap for _, _, swap in expected]
     assert goals.num_skipped == len(rows) - len(expected) // 2 > 0
+    assert goals.num_beyond == sum(not 1 <= goal <= 10 for _, goal, _ in expected) > 0
+    skipped, beyond = goals.warnings
+    assert f"{goals.num_skipped:,} pairs" in skipped
+    assert f"{goals.num_beyond:,} rewards" in beyond
 
 
 def test_a_corpus_without_a_goal_is_refused():
@@ -169,7 +176,7 @@ def test_constant_margins_say_so():
     constant = np.full(5, 0.25)
     for ours, values in (
         (amapo_margin(constant, Moments.of(constant)), [0.0] * 5),
-        (alpha_dpo_margin(constant, Moments.of(constant), gamma_beta_ratio=0.4), [0.4] * 5),
+        (alpha_dpo_margin(constant, *np.ones((4, 5)), gamma_beta_ratio=0.4), [0.4] * 5),
     ):
         assert ours.values.tolist() == values
         assert "0.25" in ours.warnings[0]

@@ -29,6 +29,7 @@ from mapjob.metrics.columns import (
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.map import Scale
+from mapjob.metrics.peers import beta_dpo_weight, ifd_margin
 from mapjob.metrics.reward_augmented import reward_goals
 from mapjob.metrics.signals import (
     SIGNALS,
@@ -42,7 +43,7 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
-from mapjob.metrics.table import METRICS, Inputs, beta_dpo_weight, ifd_margin, metric, standardise
+from mapjob.metrics.table import METRICS, Inputs, metric, standardise
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -148,8 +149,9 @@ def test_amapo_margin(given_columns, beta):
 @given(columns(1))
 def test_alpha_dpo_margin(given_columns):
     (g,) = given_columns
+    none, one = np.zeros(len(g)), np.ones(len(g))
     moments = Moments.of(g)
-    ours = alpha_dpo_margin(g, moments, gamma_beta_ratio=0.4, alpha=0.1)
+    ours = alpha_dpo_margin(g, none, none, one, one, gamma_beta_ratio=0.4, alpha=0.1)
     if moments.std == 0:
         assert ours.values.tolist() == [0.4] * len(g)
     else:

@@ -6,6 +6,7 @@ import pytest
 from mapjob.metrics.bees import bees
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.gamma_po import gamma_po_margin
+from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy
 from mapjob.metrics.signals import (
     alpha_dpo_margin,
     amapo_margin,
@@ -16,7 +17,7 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import beta_dpo_weight, ifd_margin, standardise
+from mapjob.metrics.table import standardise
 
 NUM = 1_003  # no multiple of what vector instructions take at once
 RNG = np.random.default_rng(0)
@@ -37,11 +38,11 @@ WITH_STATISTICS_GIVEN = {
     "beta_dpo_weight": lambda i: beta_dpo_weight(G[i], OF_G).values,
     "ifd_margin": lambda i: ifd_margin(*S[:4, i], *N[:, i]),
     "amapo_margin": lambda i: amapo_margin(D[i], OF_D).values,
-    "alpha_dpo_margin": lambda i: alpha_dpo_margin(G[i], OF_G, gamma_beta_ratio=0.3).values,
     "bpo_margin": lambda i: bpo_margin(*S[:4, i])[0],
     "repo_loss": lambda i: repo_loss(D[i])[0],
     "madpo_weight": lambda i: madpo_weight(H[i]),
     "mmpo_target": lambda i: mmpo_target(H[i])[0],
+    "on_policy": lambda i: on_policy(*S[:4, i], *N[:, i]),
     "wpo_weight": lambda i: wpo_weight(*S[:4, i], *N[:, i]),
     "ensemble mean": lambda i: ensemble(i).mean(axis=0),
     "ensemble worst": lambda i: ensemble(i).min(axis=0),
@@ -50,6 +51,9 @@ WITH_STATISTICS_GIVEN = {
 OF_THE_WHOLE_CORPUS = {
     "bees": lambda i: bees({"reward": H[i]}, G[i]).values,
     "gamma_po_margin": lambda i: gamma_po_margin(D[i]).values,
+    "alpha_dpo_margin": lambda i: alpha_dpo_margin(D[i], *S[:2, i], *N[:, i], gamma_beta_ratio=0.3).values,
+    "data_map": lambda i: data_map(H[i], G[i]).values,
+    "length_free": lambda i: length_free(H[i], *N[:, i]).values,
 }
 
 

@@ -1,5 +1,7 @@
 """Pairs of candidates against brute force over every ordered pair of each record; edit distances by the textbook."""
 
+import statistics
+from fractions import Fraction
 from itertools import combinations, permutations
 
 import numpy as np
@@ -15,6 +17,7 @@ from mapjob.ranking.pairing import (
     best_against_others,
     best_by_dcrm,
     best_by_map,
+    best_sigma,
     best_worst,
 )
 
@@ -131,6 +134,22 @@ def test_ranked(records, most):
         expected.append([(best, i) for i in (worse or others[:1])[:most]])
     flat = Flat(records)
     assert as_lists(best_against_others(flat.rewards, flat.offsets, most), len(records)) == expected
+
+
+@given(corpora)
+def test_best_sigma(records):
+    flat, expected = Flat(records), []
+    for record in records:
+        values = [reward for reward, _, _ in record]
+        best = values.index(max(values))
+        aim = Fraction(sum(map(Fraction, values)), len(values))
+        aim = float(aim) - 2 * statistics.pstdev(values)
+        away = {i: abs(value - aim) for i, value in enumerate(values) if i != best}
+        expected.append((best, {i for i in away if away[i] < min(away.values()) + 1e-9}))
+    ours = best_sigma(flat.rewards, flat.offsets)
+    assert ours.record.tolist() == list(range(len(records)))
+    assert ours.chosen.tolist() == [best for best, _ in expected]
+    assert all(rejected in nearest for rejected, (_, nearest) in zip(ours.rejected.tolist(), expected))
 
 
 @given(corpora)

@@ -17,11 +17,11 @@ from mapjob.errors import ConfigError
 from mapjob.job import prepare, rank
 from mapjob.job.rank import sweep_job
 from mapjob.job.run import rank_job
+from mapjob.metrics.quantiles import quantiles
 from mapjob.metrics.table import METRICS
 from mapjob.pipeline import cluster, on_ray
 from mapjob.ranking.compare import choices
 from mapjob.ranking.gather import collect, drop
-from mapjob.ranking.order import quantiles
 from mapjob.ranking.rank import rank_pairs
 from mapjob.selection import spool
 from mapjob.store.run_folder import path_of
@@ -48,6 +48,7 @@ SELECTIONS = {
     "nothing": {"keep": {"count": 0}},
 }
 CANDIDATES = {
+    "sigma": {"pairing": "best_sigma", "metric": "length_free", "metrics": ["data_map", "chosen_quality"]},
     "several": {"pairing": "map", "pairs_per_record": 2, "keep": {"ratio": 0.7}},
     "ensemble": {"metric": "ensemble_worst", "metrics": ["ensemble_bees"], "held_out": 0.3, "keep": {"ratio": 1.0}},
 }

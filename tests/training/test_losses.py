@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters
+from mapjob.lab.training.losses import gamma_po as gamma_po_loss
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.signals import amapo_margin, bpo_margin
 from mapjob.metrics.statistics import Moments
@@ -23,7 +24,7 @@ ROWS = [
     (-77.7, -30.3, 33, 20, -70.0, -41.0, -8.1),
     (-5.5, -6.1, 3, 3, -5.5, -6.1, 0.0),
 ]
-NAMES = [field.name for field in fields(Batch)]
+NAMES = [field.name for field in fields(Batch) if field.name != "earlier_margins"]
 PLAIN = [dict(zip(NAMES, row)) for row in ROWS]
 
 
@@ -89,6 +90,10 @@ def bpo(rows: list[Row]) -> list[float]:
     return [minus_log_sigma(min(0.1 * ratios(row)[0], -0.3 * 0.1 * ratios(row)[1])) for row in rows]
 
 
+def bpo_hinge(rows: list[Row]) -> list[float]:
+    return [max(0.0, 1 - min(0.1 * ratios(row)[0], -0.3 * 0.1 * ratios(row)[1])) for row in rows]
+
+
 def mmpo(rows: list[Row]) -> list[float]:
     """With the swap of pairs that are more likely the other way round."""
     losses = []
@@ -101,7 +106,7 @@ def mmpo(rows: list[Row]) -> list[float]:
 
 
 BY_HAND: dict[str, Callable[[list[Row]], list[float]]] = {
-    each.__name__: each for each in (simpo, repo, amapo, gamma_po, madpo, bpo, mmpo)
+    each.__name__: each for each in (simpo, repo, amapo, gamma_po, madpo, bpo, bpo_hinge, mmpo)
 }
 
 
@@ -110,6 +115,13 @@ def batch(rows: list[Row], requires_grad: bool = False) -> Batch:
     for name in ("chosen_logps", "rejected_logps"):
         columns[name].requires_grad_(requires_grad)
     return Batch(**columns)
+
+
+def test_gamma_po_is_solved_over_the_batch_and_earlier_pairs():
+    earlier = PLAIN[3:]
+    ours = gamma_po_loss(replace(batch(PLAIN[:3]), earlier_margins=torch.tensor([d(row) for row in earlier])))
+    assert ours.tolist() == pytest.approx(BY_HAND["gamma_po"](PLAIN)[:3], abs=1e-5, rel=0)
+    assert ours.tolist() != pytest.approx(BY_HAND["gamma_po"](PLAIN[:3]), abs=1e-2, rel=0)
 
 
 def test_every_objective_but_trls_own_is_here():

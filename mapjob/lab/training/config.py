@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mapjob.config.run import Section
 
-Objective = Literal["dpo", "simpo", "repo", "amapo", "gamma_po", "madpo", "bpo", "mmpo"]
+Objective = Literal["dpo", "simpo", "repo", "amapo", "gamma_po", "madpo", "bpo", "bpo_hinge", "mmpo"]
 
 
 class Recipe(Section):
@@ -17,9 +17,7 @@ class Recipe(Section):
         {}, description="parameters of the objective, such as beta, above 0; default: those of the objective"
     )
     epochs: float = Field(1.0, gt=0, allow_inf_nan=False, description="passes over the selection")
-    batch_size: int = Field(
-        8, ge=1, description="pairs per forward pass; amapo and gamma_po take their statistics over them"
-    )
+    batch_size: int = Field(8, ge=1, description="pairs per forward pass; amapo takes its statistics over them")
     accumulate: int = Field(16, ge=1, description="forward passes per step")
     learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="null: 1e-6, or 1e-5 for an adapter"

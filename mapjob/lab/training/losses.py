@@ -42,7 +42,10 @@ MADPO, BPO, MMPO = default_of(madpo_weight), default_of(bpo_margin), default_of(
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of pairs, each column of shape (B,); None if the objective does not need it."""
+    """A batch of pairs, each column of shape (B,); None if the objective does not need it.
+
+    earlier_margins: (M,), d of pairs of earlier batches, as the policy was then.
+    """
 
     chosen_logps: Tensor
     rejected_logps: Tensor
@@ -51,6 +54,7 @@ class Batch:
     ref_chosen_logps: Tensor | None = None
     ref_rejected_logps: Tensor | None = None
     reward_margin: Tensor | None = None
+    earlier_margins: Tensor | None = None
 
     @property
     def simpo_margin(self) -> Tensor:
@@ -113,11 +117,14 @@ def gamma_po(
 ) -> Tensor:
     """-log sigma(beta * d - gamma), gamma_i = gamma0 * B * softmax_i(-(gamma0 / tau) * sigma(gamma_i - beta * d_i)).
 
-    gamma-PO on SimPO, Sun et al. 2025, arXiv 2506.03690; gamma0 = beta * gamma_beta_ratio is the mean margin.
-    `metrics.gamma_po` has the paper's parameters for other models.
+    gamma-PO on SimPO, Sun et al. 2025, arXiv 2506.03690; gamma0 = beta * gamma_beta_ratio is the mean margin over this
+    batch and earlier pairs: over a small batch alone, margins are far from those of the corpus. `metrics.gamma_po` has
+    the paper's parameters for other models.
     """
     gap = beta * batch.simpo_margin
-    return -logsigmoid(gap - _gamma_po_margins(gap.detach(), beta * gamma_beta_ratio, tau))
+    earlier = gap[:0] if batch.earlier_margins is None else beta * batch.earlier_margins
+    margins = _gamma_po_margins(torch.cat([gap.detach(), earlier.to(gap)]), beta * gamma_beta_ratio, tau)
+    return -logsigmoid(gap - margins[: len(gap)])
 
 
 def _gamma_po_margins(gap: Tensor, gamma0: float, tau: float) -> Tensor:
@@ -162,6 +169,14 @@ def bpo(batch: Batch, *, beta: float = BPO["beta"], alpha: float = BPO["alpha"])
     return -logsigmoid(torch.minimum(beta * batch.chosen_ratio, -alpha * beta * batch.rejected_ratio))
 
 
+def bpo_hinge(batch: Batch, *, beta: float = BPO["beta"], alpha: float = BPO["alpha"]) -> Tensor:
+    """max(0, 1 - min(beta * (s_w - s_w_ref), -alpha * beta * (s_l - s_l_ref))) (BPO, arXiv 2506.03557).
+
+    The form of BPO that its authors report as the better one.
+    """
+    return torch.relu(1 - torch.minimum(beta * batch.chosen_ratio, -alpha * beta * batch.rejected_ratio))
+
+
 def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = MMPO["gamma"]) -> Tensor:
     """-p * log sigma(beta * g) - (1 - p) * log sigma(-beta * g), p = sigma(gamma * h) (MMPO, arXiv 2410.03145).
 
@@ -174,7 +189,7 @@ def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = MMPO["gamma"]) -> Te
 
 # DPO's own loss is TRL's.
 LOSSES: dict[Objective, Callable[..., Tensor]] = {
-    loss.__name__: loss for loss in (simpo, repo, amapo, gamma_po, madpo, bpo, mmpo)
+    loss.__name__: loss for loss in (simpo, repo, amapo, gamma_po, madpo, bpo, bpo_hinge, mmpo)
 }
 
 
@@ -192,6 +207,7 @@ COLUMNS: dict[Objective, tuple[str, ...]] = dict.fromkeys(get_args(Objective), (
     "dpo": REFERENCE,
     "madpo": (*REFERENCE, "reward_margin"),
     "bpo": REFERENCE,
+    "bpo_hinge": REFERENCE,
     "mmpo": (*REFERENCE, "reward_margin"),
 }
 

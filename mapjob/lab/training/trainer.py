@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mapjob.metrics.columns import REFERENCE
 
 OVERLENGTH = "overlength"
 OTHER_TOKENS = "other_tokens"
+REMEMBERED, SOLVED_OVER = 2_048, 256  # margins d of earlier pairs, and of the pairs over which gamma-PO is solved
 
 
 class SelectionTrainer(DPOTrainer):
@@ -35,6 +37,7 @@ class SelectionTrainer(DPOTrainer):
         assert args.precompute_ref_log_probs, "else TRL loads a reference model"
         self.loss, self.columns = loss, columns
         self.dropped: Counter[str] = Counter()
+        self._margins, self._rng = torch.zeros(0), torch.Generator().manual_seed(args.seed)
         super().__init__(args=args, **trl)
         self._collate_tokens, self.data_collator = self.data_collator, self._collate
 
@@ -82,8 +85,16 @@ class SelectionTrainer(DPOTrainer):
         )
         logps = outputs.log_probs.sum(1).chunk(2)  # the chosen sides are the first half
         num_tokens = completion[:, 1:].sum(1).chunk(2)  # nothing predicts the first token of a sequence
-        loss = self.loss(Batch(*logps, *num_tokens, **{name: inputs[name] for name in self.columns})).mean()
+        pairs = Batch(*logps, *num_tokens, **{name: inputs[name] for name in self.columns})
+        loss = self.loss(replace(pairs, earlier_margins=self._draw_margins(len(logps[0])))).mean()
+        if model.training:
+            self._margins = torch.cat([self._margins, pairs.simpo_margin.detach().float().cpu()])[-REMEMBERED:]
         return loss + self.router_aux_loss_coef * outputs.aux_loss if routing else loss
+
+    def _draw_margins(self, batch_size: int) -> Tensor:
+        """d of earlier pairs, so many that they are SOLVED_OVER with the batch; as gamma-PO's authors draw them."""
+        order = torch.randperm(len(self._margins), generator=self._rng)
+        return self._margins[order[: max(0, SOLVED_OVER - batch_size)]]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         # Round a share of the steps down: rounded up, a training of one step has a learning rate of 0.
