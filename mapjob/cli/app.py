@@ -14,6 +14,7 @@ from mapjob.cli.config import config_app
 from mapjob.cli.demo import demo
 from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
+from mapjob.cli.forget import forget
 from mapjob.cli.generate import generate
 from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 PANELS = {
     "See and decide": (demo, read, plan, doctor),
-    "The job": (run, rank, sweep, submit, status, promote, clean),
+    "The job": (run, rank, sweep, submit, status, promote, clean, forget),
     "Look": (report, show, browse, diff),
     "Use": (push, train),
     "Laboratory": (generate, selfplay, validate),

@@ -10,7 +10,7 @@ from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.store.output import Output
-from mapjob.store.run_folder import Manifest, has_units, promoted_id, read_units
+from mapjob.store.run_folder import Manifest, describe_loss, has_units, promoted_id, read_units
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
@@ -27,6 +27,8 @@ def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.pa
             f"{manifest['finished_at'][:19]}Z  {one_line(manifest['run_id']):<36}{counts['rows']:>12,} rows"
             f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
         )
+        if loss := describe_loss(manifest):
+            print(f"{'':<22}{loss}")
     for run_id in unfinished:
         print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
     promoted = next((manifest for manifest in manifests if manifest["run_id"] == promoted_id(output)), None)

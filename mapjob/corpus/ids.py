@@ -51,4 +51,4 @@ def _values(data: bytes, form: str | None, path: str) -> list[Any]:
         parquet = pq.ParquetFile(file, metadata=read_footer(file, path))
         return parquet.read([COLUMN], use_threads=False)[COLUMN].to_pylist()
     rows = json_rows(file, path) if form in ("json", "jsonl") else csv_rows(file, "\t" if form == "tsv" else ",", path)
-    return [row[COLUMN] for row in rows]
+    return [row[COLUMN] for row in list(rows)]

@@ -1,7 +1,9 @@
 """What is known of files and units since an earlier run, so that a normal night reads no old bytes."""
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,9 @@ import pyarrow as pa
 
 from mapjob.corpus.listing import Listed
 from mapjob.corpus.units import SourceFile, Unit
-from mapjob.store.snapshots import Snapshots
+from mapjob.errors import ConfigError
+from mapjob.store.snapshots import Snapshots, read_every
+from mapjob.store.storage import Storage
 from mapjob.store.tables import from_ipc, to_ipc
 
 VERSION = 1  # of how files are looked at and converted: what another version found out is found out again
@@ -121,3 +125,74 @@ class KnownUnits:
         columns = [[key[part] for key in keys] for part in range(4)]  # no row as a tuple: a corpus has many
         columns += [[self._rows_per_unit[key[:2]] for key in keys], [ids[key] for key in keys]]
         self._snapshots.write(pa.table(columns, schema=UNITS))
+
+
+class KnownOutput:
+    """Every list of files and units in an output, the older ones too."""
+
+    def __init__(self, output: str):
+        self._output = Storage(output)
+        self.lists = {name: table for kind in ("files.", "units.") for name, table in read_every(output, kind)}
+        files = [table.select(["url", "content", "row_groups"]) for table in self._tables(FILES)]
+        self._files = [row for table in files for row in table.to_pylist()]
+
+    def _tables(self, schema: pa.Schema) -> list[pa.Table]:
+        return [table for table in self.lists.values() if table.schema.names == schema.names]
+
+    def find_source(self, source: str) -> tuple[str, set[str]]:
+        """(URL, ids of all units that were read of it) of a file, by its URL or the end of it.
+
+        Raises ConfigError unless just one file is called so.
+        """
+        source = source if "://" in source else source.removeprefix("./")
+        urls = {row["url"] for row in self._files if row["url"] == source or row["url"].endswith(f"/{source}")}
+        if len(urls) != 1:
+            what = (
+                f"{len(urls)} files of the corpus are called so"
+                if urls
+                else "no file of the corpus is known by this name"
+            )
+            do = (
+                f"give one of {', '.join(sorted(urls)[:5])}"
+                if urls
+                else "give its URL, or its name as errors/ has it; or --ids"
+            )
+            raise ConfigError(what, f"--source {source}", do)
+        (url,) = urls
+        contents = {row["content"] for row in self._files if row["url"] == url and row["content"]}
+        units = {row["id"] for row in self._units() if row["file"] == url or _content(row["file"]) in contents}
+        return url, units
+
+    def _units(self) -> Iterator[dict[str, Any]]:
+        for table in self._tables(UNITS):
+            yield from table.select(["file", "start", "stop", "id"]).to_pylist()
+
+    def converted_with(self, units: AbstractSet[str]) -> list[str]:
+        """Files below the output that hold, or may hold, rows of these units: converted ones."""
+        names = self._output.names("inputs")
+        ranges: dict[str, dict[tuple[int, int], str]] = {}
+        for row in self._units() if names else ():
+            ranges.setdefault(_content(row["file"]), {})[row["start"], row["stop"]] = row["id"]
+        rows = {row["content"]: sum(row["row_groups"]) for row in self._files}
+
+        def is_free(content: str) -> bool:
+            known = ranges.get(content, {})
+            covered = 0
+            for start, stop in sorted(known):
+                covered = max(covered, stop) if start <= covered else covered
+            return covered >= rows.get(content, math.inf) and units.isdisjoint(known.values())
+
+        return [f"inputs/{name}" for name in names if not is_free(name.removesuffix(".parquet"))]
+
+    def heads(self) -> Iterator[tuple[str, pa.Table]]:
+        """(name, the list without them) of the lists that hold first rows of files."""
+        for name, table in self.lists.items():
+            if "head" in table.column_names and table["head"].null_count < len(table):
+                nulls = pa.nulls(len(table), table.schema.field("head").type)
+                yield name, table.set_column(table.column_names.index("head"), table.schema.field("head"), nulls)
+
+
+def _content(file: str) -> str:
+    """The content that a converted file is named by; "" for a file of the corpus."""
+    folder, _, name = file.rpartition("/")
+    return name.removesuffix(".parquet") if folder.endswith("/inputs") else ""

@@ -66,7 +66,7 @@ class Job:
     @property
     def run_id(self) -> str:
         assert not self.plan.unnamed, "what a run is depends on what its rows say"
-        return run_id(self.config, self.plan, self.families)
+        return run_id(self.config, self.plan, self.families, self.store.forgotten)
 
     @property
     def run_folder(self) -> RunFolder:

@@ -29,7 +29,7 @@ from mapjob.selection.manifest import count_reasons
 from mapjob.selection.publish import Texts, rows_of_unit
 from mapjob.selection.rows import ranked_rows
 from mapjob.selection.scored import RowIds, ScoredUnits
-from mapjob.store.run_folder import Manifest, has_units, path_of
+from mapjob.store.run_folder import Manifest, describe_loss, has_units, path_of
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ def check_scored(job: Job) -> None:
 
 
 def prepare_again(manifest: Manifest, do: str) -> Job:
-    """The job of a finished run, without its models. Raises ConfigError if the corpus is not as it was; do: then."""
+    """The job of a finished run, without models. Raises ConfigError if it or the corpus is not as it was; do: then."""
+    if loss := describe_loss(manifest):
+        raise ConfigError(f"{loss}, so only these can be read", path_of(manifest), do)
     job = prepare_for_ranking(parse_config(manifest["config"]), manifest)
     same_units = has_units(manifest, [unit.id for unit in job.plan.units])
     same_units &= job.families == manifest["fingerprints"]

@@ -18,6 +18,7 @@ from mapjob.errors import Reason
 from mapjob.metrics.quantiles import quantiles
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.rank import Ranking
+from mapjob.store.forgotten import Rows
 from mapjob.store.run_folder import Manifest
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -28,12 +29,13 @@ RUN_FOLDER = 7
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
-def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
+def run_id(config: Config, plan: Plan, families: dict[str, str], forgotten: Rows) -> str:
     """The same units in the same files, column families and selection give the same id, and so find their run again.
     A file that was touched may have other values in columns that are copied, so that it makes another run.
 
-    families: name -> fingerprint, of the records and of every scorer.
+    families: name -> fingerprint, of the records and of every scorer. forgotten: rows that left since they were scored.
     """
+    gone = {unit.id: list(forgotten[unit.id]) for unit in plan.units if unit.id in forgotten}
     covers = {
         "mapjob": mapjob.__version__,
         "run_folder": RUN_FOLDER,
@@ -42,6 +44,7 @@ def run_id(config: Config, plan: Plan, families: dict[str, str]) -> str:
         "families": families,
         "selection": config.selection.model_dump(mode="json"),
         "output_format": config.output_format,
+        **({"forgotten": gone} if gone else {}),
     }
     return f"{config.selection.metric}-{fingerprint(covers)}"
 

@@ -33,6 +33,13 @@ class UnitFile(TypedDict):
     sha256: str
 
 
+class Loss(TypedDict):
+    """What `mapjob forget` took from a run: how many of its rows, and how many selected pairs are left."""
+
+    rows: int
+    selected: int
+
+
 class Manifest(TypedDict):
     """manifest.json: what decided a run and what it counted, as plain JSON values."""
 
@@ -52,11 +59,12 @@ class Manifest(TypedDict):
     warnings: list[str]
     spent: dict[str, Any]  # seconds, tokens
     versions: dict[str, str]
+    forgotten: NotRequired[Loss]  # of a run that is no longer whole
     finished_at: NotRequired[str]  # ISO 8601 in UTC, once it is committed
 
 
 class RunFolder:
-    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, it never changes again."""
+    """`<output>/runs/<run id>/`. Without its manifest it is not a run; with it, only `mapjob forget` changes it."""
 
     def __init__(self, output_url: str, run_id: str):
         self.run_id = run_id
@@ -68,6 +76,10 @@ class RunFolder:
         """The manifest of a finished run, else None."""
         data = self._storage.read(MANIFEST)
         return None if data is None else json.loads(data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file over the one that is there. For `mapjob forget`."""
+        self._storage.replace(name, data)
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write `name` once. If an earlier, unfinished attempt left a table there, it must be equal, and is adopted."""
@@ -187,7 +199,7 @@ def open_run(path: str) -> FinishedRun:
         if manifest is None:
             raise ConfigError(f"the promoted run {run_id} is gone", f"{path}/{LATEST}", PROMOTE)
         log.info(f"the promoted run of {path}: {describe_run(manifest)}")
-        return FinishedRun(RunFolder(path, run_id), where_it_is(manifest, path))
+        return _warn_of_loss(FinishedRun(RunFolder(path, run_id), where_it_is(manifest, path)))
     output, _, run_id = path.rpartition("/runs/")
     folder = RunFolder(output, run_id) if output else None
     manifest = folder and folder.read_manifest()
@@ -196,13 +208,27 @@ def open_run(path: str) -> FinishedRun:
             raise ConfigError("no run of this output is promoted", path, PROMOTE)
         do = "give the run folder that `mapjob run` printed, or the output folder for its promoted run"
         raise ConfigError("there is no finished run here (a run folder holds manifest.json)", path, do)
-    return FinishedRun(folder, where_it_is(manifest, output))
+    return _warn_of_loss(FinishedRun(folder, where_it_is(manifest, output)))
+
+
+def _warn_of_loss(run: FinishedRun) -> FinishedRun:
+    if loss := describe_loss(run.manifest):
+        log.warning(f"{loss}: {run.folder.run_id}")
+    return run
 
 
 def describe_run(manifest: Manifest) -> str:
     """A run's id, its name if it has one, and when it finished."""
     name = f"{manifest['name']}, " if manifest.get("name") else ""
     return f"{manifest['run_id']} ({name}finished {manifest['finished_at'][:16].replace('T', ' ')} UTC)"
+
+
+def describe_loss(manifest: Manifest) -> str:
+    """For people: what was taken from a run; empty if it is whole."""
+    if "forgotten" not in manifest:
+        return ""
+    rows, selected = manifest["forgotten"]["rows"], manifest["forgotten"]["selected"]
+    return f"{rows:,} rows of this run were forgotten, {selected:,} selected pairs are left"
 
 
 def where_it_is(manifest: Manifest, output_url: str) -> Manifest:

@@ -3,13 +3,15 @@
 import json
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from mapjob.errors import MapjobError
+from mapjob.store.forgotten import Forgotten, Rows, blank
 from mapjob.store.packs import FEWEST_UNITS, FOLDER, Packs, one_by_one, pack, unpack
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, numbers_to_parquet
@@ -29,6 +31,11 @@ class ScoreStore:
         self._storage = Storage(output_url).below("scores")
         self._packs = Packs(output_url)
 
+    @cached_property
+    def forgotten(self) -> Rows:
+        """Rows that left this output, by unit, as they were known when this was first asked."""
+        return Forgotten(self.url).rows
+
     def declare(self, fingerprint: str, description: dict[str, Any]) -> None:
         """Write in the clear, once, what a fingerprint covers."""
         text = json.dumps(description, indent=2, sort_keys=True) + "\n"
@@ -40,15 +47,57 @@ class ScoreStore:
         return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
 
     def commit(self, fingerprint: str, unit_id: str, table: pa.Table) -> bool:
-        """Put a unit's columns, once. Returns False if another writer was first; its file is checked and adopted."""
-        table = table.replace_schema_metadata({"mapjob.scorer": fingerprint, "mapjob.unit": unit_id})
+        """Put a unit's columns, once, without rows that were forgotten. Returns False if another writer was first; its
+        file is checked and adopted.
+        """
+        if unit_id in self.forgotten:
+            table = blank(table, self.forgotten[unit_id])
         name = _file(fingerprint, unit_id)
-        if self._storage.create(name, numbers_to_parquet(table)):
+        if self._storage.create(name, _encode(table, fingerprint, unit_id)):
             return True
         if self.read(fingerprint, unit_id).num_rows != table.num_rows:
             do = "the corpus changed while it was scored; remove this file and run again"
             raise MapjobError("two writers disagree about the rows of one unit", f"{self._storage.url}/{name}", do)
         return False
+
+    def list_kinds(self) -> dict[str, str]:
+        """Fingerprint -> kind of every column family that was declared."""
+        declared = {name: self._storage.read(f"{name}/scorer.json") for name in self._storage.names()}
+        return {name: json.loads(data).get("kind", "") for name, data in declared.items() if data is not None}
+
+    def list_packs(self, unit_ids: Iterable[str]) -> list[tuple[str, str]]:
+        """(family, pack) of the packs that are stored and hold any of these units, or are not known to hold others."""
+        wanted = set(unit_ids)
+        stored = [
+            (family, file.removesuffix(SUFFIX)) for family in self._storage.names() for file in self._packs_of(family)
+        ]
+        others = {name for name, known in self._packs.known.items() if wanted.isdisjoint(known.units)}
+        return [(family, name) for family, name in stored if name not in others]
+
+    def _packs_of(self, fingerprint: str) -> list[str]:
+        return self._storage.names(f"{fingerprint}/{FOLDER}")
+
+    def rewrite(self, fingerprint: str, unit_id: str, rows: Sequence[int]) -> None:
+        """Leave nothing of these rows in the file of a unit."""
+        table = self.read(fingerprint, unit_id)
+        emptied = blank(table, rows)
+        if not emptied.equals(table):
+            self._storage.replace(_file(fingerprint, unit_id), _encode(emptied, fingerprint, unit_id))
+
+    def rewrite_pack(self, fingerprint: str, name: str, rows: Rows) -> None:
+        """Leave nothing of these rows in a pack; one that is not as it was written is removed."""
+        file, known = _pack_file(fingerprint, name), self._packs.known.get(name)
+        units = known.units if known else ()
+        try:
+            tables = unpack(self._storage.read(file), fingerprint, name, units, ()) if known else []
+        except (pa.ArrowException, OSError):
+            tables = []
+        if not tables:
+            self._storage.remove(file)
+            return
+        emptied = [blank(table, rows.get(unit, ())) for unit, table in zip(units, tables)]
+        if any(not new.equals(old) for new, old in zip(emptied, tables)):
+            self._storage.replace(file, pack(fingerprint, units, emptied))
 
     def read(self, fingerprint: str, unit_id: str) -> pa.Table:
         """A unit's columns, row-aligned with the unit. Raises MapjobError if the file is missing or not its own."""
@@ -128,7 +177,7 @@ class ScoreStore:
         """
         if len(units) < FEWEST_UNITS:
             return
-        names = {fingerprint: self._storage.names(f"{fingerprint}/{FOLDER}") for fingerprint in fingerprints}
+        names = {fingerprint: self._packs_of(fingerprint) for fingerprint in fingerprints}
         stored = {fingerprint: {name.removesuffix(SUFFIX) for name in names[fingerprint]} for fingerprint in names}
         packs = self._packs.plan(units, stored)
         lacking = [(name, fingerprint) for name in packs for fingerprint in stored if name not in stored[fingerprint]]
@@ -139,6 +188,10 @@ class ScoreStore:
             tables = self._read_ahead(fingerprint, one_by_one(ids))
             self._storage.create(_pack_file(fingerprint, name), pack(fingerprint, ids, tables))
         self._packs.keep(packs)
+
+
+def _encode(table: pa.Table, fingerprint: str, unit_id: str) -> bytes:
+    return numbers_to_parquet(table.replace_schema_metadata({"mapjob.scorer": fingerprint, "mapjob.unit": unit_id}))
 
 
 def _file(fingerprint: str, unit_id: str) -> str:

@@ -1,6 +1,8 @@
 """What was found out once and need not be found out again: whole tables in `plans/`, the newest of each name counts."""
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 
@@ -37,6 +39,17 @@ class Snapshots:
 
     def _file(self, number: int) -> str:
         return f"{FOLDER}/{self._name}-{number:06}.parquet"
+
+
+def read_every(output_url: str, name: str) -> Iterator[tuple[str, pa.Table]]:
+    """(file below the output, table) of every table whose name begins so, the older ones too; damaged ones left out."""
+    storage = Storage(output_url)
+    for file in storage.names(FOLDER):
+        match = NAME.fullmatch(file)
+        if match is None or not match[1].startswith(name):
+            continue
+        with suppress(pa.ArrowException, OSError, TypeError):
+            yield f"{FOLDER}/{file}", from_parquet(storage.read(f"{FOLDER}/{file}"))
 
 
 def newest_numbers(files: list[str]) -> dict[str, int]:

@@ -131,7 +131,7 @@ class Storage:
             raise
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put an object over whatever has this name, whole. Only for latest.json."""
+        """Put an object over whatever has this name, whole. Only for latest.json, and for `mapjob forget`."""
         replace = self._replace_file if self.is_local else self._put
         self._retry("written", name, lambda: replace(name, data))
 
@@ -175,5 +175,5 @@ class Storage:
         return [(size, at.timestamp() if hasattr(at, "timestamp") else float(at or 0.0)) for size, at in times]
 
     def remove(self, name: str) -> None:
-        """Remove an object, or a folder with everything below it. Only for what no manifest refers to."""
+        """Remove an object, or a folder with everything below it. For what no run needs, and `mapjob forget`."""
         self._retry("removed", name, lambda: self.fs.rm(self.path(name), recursive=True), (FileNotFoundError,))
