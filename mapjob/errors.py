@@ -87,7 +87,7 @@ class Reason(StrEnum):
     )
     DISAGREEMENT = "disagreement", "the reward model prefers the rejected side (selection.on_disagreement: drop)", True
     TIE = "tie", "neither side is the better one by input.reading.verdict", True
-    FORGOTTEN = "forgotten", "the row was made to leave this output", True
+    FORGOTTEN = "forgotten", "the row was made to leave this output (mapjob forget)", True
     EXCLUDED_GROUP = "excluded_group", "its group is in selection.exclude.groups", True
     EXCLUDED_ID = "excluded_id", "its pair_id is in the file of selection.exclude.ids", True
     EXCLUDED_WHERE = "excluded_where", "selection.where is false or null for it", True

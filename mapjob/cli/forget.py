@@ -43,7 +43,7 @@ def forget(
     leaving = find_leaving(output, wanted, source)
     if leaving.unknown:
         print(f"{leaving.unknown:,} of {len(wanted):,} ids are of no row that was read here")
-    if not (leaving.rows or leaving.runs):
+    if leaving.is_empty:
         print("nothing to forget")
         return {"rows": 0, "unknown": leaving.unknown, "runs": []}
     print(f"{leaving.num_rows:,} rows in {len(leaving.rows):,} units leave {one_line(leaving.output)}")

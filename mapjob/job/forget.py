@@ -91,6 +91,10 @@ class Leaving:
     heads: dict[str, pa.Table]  # lists in plans/ that keep first rows of files, without those
 
     @property
+    def is_empty(self) -> bool:
+        return not (self.rows or self.runs)
+
+    @property
     def num_rows(self) -> int:
         return sum(map(len, self.rows.values()))
 
@@ -111,8 +115,8 @@ def find_leaving(output: str, ids: Iterable[str] = (), source: str | None = None
     families = sorted(kinds, key=lambda family: kinds[family] == RECORDS)
     done = {family: store.done(family) for family in families}
     records = {family: done[family] for family in families if kinds[family] == RECORDS}
-    given = set(ids)
-    if any(_several(run) for run in finished):
+    given, several = set(ids), any(map(_several, finished))
+    if several:
         given |= {SIDES.sub("", name) for name in given}
     wanted, whole = Wanted(pa.array(sorted(given), pa.string())), dict[str, list[int]]()
     if source is not None:
@@ -132,7 +136,7 @@ def find_leaving(output: str, ids: Iterable[str] = (), source: str | None = None
         request,
         wanted,
         rows,
-        len(set(ids) - seen),
+        sum(seen.isdisjoint({name, SIDES.sub("", name) if several else name}) for name in set(ids)),
         runs,
         families,
         [(family, unit) for family in families for unit in sorted(units & done[family])],
@@ -211,6 +215,8 @@ def _look_at_run(run: FinishedRun, wanted: Wanted, rows: Rows, gone: Rows, scann
 
 def forget(leaving: Leaving) -> None:
     """Do it. What is known of the rows afterwards is where they lay."""
+    if leaving.is_empty:
+        return
     storage, store = Storage(leaving.output), ScoreStore(leaving.output)
     forgotten = Forgotten(leaving.output)
     if not forgotten.unfinished:
