@@ -48,6 +48,7 @@ PRINTED = {
     "mapjob promote": r"promoted: map-[0-9a-f]{16} ",
     "mapjob diff": r"\d",
     "mapjob clean": r"no unreferenced file is older than 30 days",
+    "mapjob forget": r"nothing to forget",
 }
 
 
@@ -73,6 +74,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_corpus(folder / "data" / "pairs", rows)
     make_policy(folder / "org" / "policy", max_position_embeddings=2048)
     make_reward(folder / "org" / "reward-model", max_position_embeddings=2048)
+    (folder / "leaving.txt").write_text("the id of no row\n")
     (folder / "run.yaml").write_text(blocks("yaml")[0])
     with chdir(folder), without_ray():
         yield folder
