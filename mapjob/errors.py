@@ -4,6 +4,8 @@ A `MapjobError` ends the run with its exit code and says three things: what happ
 A `Reason` never ends a run: the row goes to `errors/` under that reason.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Self
@@ -36,6 +38,12 @@ def check_extra(package: str, extra: str, need: str, where: str) -> None:
     """Raises ConfigError if the package of an extra of mapjob is not installed. need: what asks for it."""
     if find_spec(package) is None:
         raise ConfigError(f"{need} needs {package}, which is not installed", where, f"pip install 'mapjob[{extra}]'")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)`, with the nearest of the known names; nothing if none is near."""
+    near = get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class ModelError(ConfigError):

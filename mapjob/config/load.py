@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from mapjob.config.run import ONE, SEVERAL, Config, Section
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, suggest
 
 S = TypeVar("S", bound=Section)
 
@@ -74,8 +73,7 @@ def _did_you_mean(kind: Any, path: tuple[int | str, ...]) -> str:
         fields = getattr(kind, "model_fields", {})
         inside = [fields[name].annotation, *get_args(fields[name].annotation)] if name in fields else []
         kind = next((part for part in inside if hasattr(part, "model_fields")), None)
-    near = get_close_matches(str(key), getattr(kind, "model_fields", ()), 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return suggest(str(key), getattr(kind, "model_fields", ()))
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -24,6 +24,7 @@ from mapjob.errors import IncompleteError
 from mapjob.job.publish import draw_page
 from mapjob.report.card import card
 from mapjob.scoring.reader_families import RECORDS
+from mapjob.selection.decisions import FILE
 from mapjob.store.forgotten import FOLDER, Forgotten, Rows, merge_rows
 from mapjob.store.output import Output
 from mapjob.store.run_folder import MANIFEST, FinishedRun, Loss, Manifest, RunFolder, read_units
@@ -197,15 +198,16 @@ def _look_at_run(run: FinishedRun, wanted: Wanted, rows: Rows, gone: Rows, scann
     whose rows were looked at.
     """
     units, counts = set(read_units(run.manifest)), run.manifest["counts"]
-    if units.isdisjoint(rows) and units <= scanned:
+    decided = [FILE] if run.manifest.get("decisions") else []
+    if units.isdisjoint(rows) and units <= scanned and not decided:
         return None
     tables, left = dict[str, int](), 0
-    for folder in TABLES:
-        for name in run.folder.tables(folder):
-            table = run.folder.read_table(name, ["pair_id", "file"] if folder == "errors" else ["pair_id"])
-            leaving = sum(chunk.true_count for chunk in wanted.in_run(table, _several(run)).chunks)
-            tables[name] = leaving
-            left += len(table) - leaving if folder == "selected" else 0
+    for name in [*(name for folder in TABLES for name in run.folder.tables(folder)), *decided]:
+        folder = name.partition("/")[0]
+        table = run.folder.read_table(name, ["pair_id", "file"] if folder == "errors" else ["pair_id"])
+        leaving = sum(chunk.true_count for chunk in wanted.in_run(table, _several(run) or name == FILE).chunks)
+        tables[name] = leaving
+        left += len(table) - leaving if folder == "selected" else 0
     tables = {name: leaving for name, leaving in tables.items() if leaving}
     if units.isdisjoint(rows) and not tables:
         return None
@@ -254,7 +256,7 @@ def _take_from_run(of: OfRun, wanted: Wanted) -> None:
     folder.replace(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     for name in of.tables:
         table = from_parquet(folder.read(name))
-        stays = pc.invert(pc.fill_null(wanted.in_run(table, several), False))
+        stays = pc.invert(pc.fill_null(wanted.in_run(table, several or name == FILE), False))
         metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != ROWS_MARK}
         folder.replace(name, to_parquet(table.filter(stays).replace_schema_metadata(metadata)))
     _redraw(folder, manifest)

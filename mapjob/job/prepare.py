@@ -27,8 +27,10 @@ from mapjob.pipeline.stages import Todo, missing
 from mapjob.scoring.reader_families import RECORDS, DerivedColumns, derived_columns, identify, records_columns
 from mapjob.scoring.recorded import HAS_TEMPLATE, Record, record, recorded_families, recorded_models
 from mapjob.scoring.spec import ScorerSpec, scorer_files, scorer_specs
+from mapjob.selection.decisions import Decisions, load_decisions
 from mapjob.selection.manifest import run_id
-from mapjob.store.run_folder import Manifest, RunFolder, open_run, path_of
+from mapjob.selection.where import check_where
+from mapjob.store.run_folder import FinishedRun, Manifest, RunFolder, open_run, path_of
 from mapjob.store.score_store import ScoreStore
 from mapjob.store.storage import Storage
 
@@ -51,7 +53,8 @@ class Job:
     """A run file with its corpus and its models.
 
     families: name -> fingerprint of every column family, the records first. models: what a manifest keeps of each, by
-    scorer. derived, scorers: what computes the families; none if only what is scored is ranked.
+    scorer. decisions: what people decided, as the selection's files had it when this was prepared. derived, scorers:
+    what computes the families; none if only what is scored is ranked.
     """
 
     config: Config
@@ -60,13 +63,14 @@ class Job:
     models: dict[str, Record]
     store: ScoreStore
     limit: int | None
+    decisions: Decisions
     derived: tuple[DerivedColumns, ...] = ()
     scorers: tuple[ScorerSpec, ...] = ()
 
     @property
     def run_id(self) -> str:
         assert not self.plan.unnamed, "what a run is depends on what its rows say"
-        return run_id(self.config, self.plan, self.families, self.store.forgotten)
+        return run_id(self.config, self.plan, self.families, self.store.forgotten, self.decisions)
 
     @property
     def run_folder(self) -> RunFolder:
@@ -99,16 +103,18 @@ def prepare(config: Config, limit: int | None = None, code_allowed: bool = False
     if code_allowed and not config.models.with_own_code:
         do = "add trust_remote_code: true to the model whose code is to run, or drop the flag"
         raise ConfigError("--trust-remote-code is given, but the run file trusts no model", "models", do)
+    decisions = load_decisions(config.selection, None)
     files = scorer_files(config, code_allowed)
     plan = _plan(config, files["policy"].has_chat_template, size_units(config, files.values()), limit)
     scorers = tuple(scorer_specs(config, plan.corpus, files))
     encoding = scorers[0].encoding
     derived = tuple(derived_columns(plan.corpus, config.selection, encoding.identity, encoding))
     families = {spec.name: spec.fingerprint for spec in (*derived, *scorers)}
+    check_where(config.selection, plan, families)
     models = {spec.name: record(spec) for spec in scorers if spec.name in files}
     store = ScoreStore(config.output.path)
     plan = _with_records(plan, families, store)
-    return Job(config, plan, families, models, store, limit, derived, scorers)
+    return Job(config, plan, families, models, store, limit, decisions, derived, scorers)
 
 
 def _with_records(plan: Plan, families: dict[str, str], store: ScoreStore) -> Plan:
@@ -175,8 +181,9 @@ def prepare_for_ranking(
         cut = lambda name, _: sizes.get(name, sizes[""])  # noqa: E731
     plan = _plan(config, models["policy"][HAS_TEMPLATE], cut, limit)
     families = recorded_families(config, plan.corpus, models)
-    store = ScoreStore(config.output.path)
-    return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit))
+    check_where(config.selection, plan, families)
+    store, decisions = ScoreStore(config.output.path), load_decisions(config.selection, FinishedRun.of(ran))
+    return name_units_here(Job(config, _with_records(plan, families, store), families, models, store, limit, decisions))
 
 
 def name_units(job: Job, ids: dict[int, str], cpus: float, gpus: float) -> Job:

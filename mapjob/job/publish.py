@@ -21,6 +21,8 @@ from mapjob.report.card import card
 from mapjob.report.page import page
 from mapjob.report.pages import Row
 from mapjob.report.summary import Summary, summary
+from mapjob.selection.decide import Warnings
+from mapjob.selection.decisions import FILE
 from mapjob.selection.files import WrittenFile, list_written
 from mapjob.selection.formats import extra_files
 from mapjob.selection.load import Scored
@@ -53,7 +55,7 @@ class Facts:
     statistics: dict[str, Any]
     counts: dict[str, Any]
     flags: dict[str, int]
-    warnings: tuple[str, ...]
+    warnings: Warnings
 
 
 def rank_and_publish(job: Job, spent: Spent) -> Manifest:
@@ -65,14 +67,16 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         ranked = run.run(_rank, [pieces.scored], selection, ids)
         del pieces  # the ranking has what is needed of them
         facts: Facts = run.get(run.run(_count, [ranked], selection)[0])
-    for warning in facts.warnings:
-        log.warning(warning)
+    for warning, example in facts.warnings.items():
+        log.warning(f"{warning} ({example})" if example else warning)
     with spent.on("publish"):
         goals = selection.signals.reward_goals
         texts = Texts(job.config.output_format, job.control, goals is None or goals.system_role)
         for of, work in {"selected": _put_selected, "held_out": _put_held_out, "errors": _put_errors}.items():
             if of != "held_out" or selection.held_out:
                 run.run(work, [ranked], selection, texts, folder, list_written(folder, of))
+        if job.decisions.identity:
+            folder.put_table(FILE, job.decisions.as_table())
         for name, data in extra_files(job.config.output_format, job.plan.corpus.style).items():
             folder.put_file(name, data)
     body = manifest(
@@ -80,13 +84,14 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         job.config,
         job.plan,
         job.families,
+        decisions=job.decisions.identity,
         units=folder.put_units([unit.id for unit in job.plan.units]),
         statistics=facts.statistics,
         models=job.models,
         limit=job.limit,
         counts=facts.counts,
         flags=facts.flags,
-        warnings=facts.warnings,
+        warnings=[*facts.warnings],
         spent=spent.as_json,
     )
     folder.put_text("README.md", card(body))
@@ -119,9 +124,14 @@ def _count(ranked: Ranked, selection: Selection) -> Facts:
         positions = np.unique(positions)
     check_complete(plan, positions, list(ranked.refused.values()))
     reasons = {reason: num for reason, (num, _) in count_reasons(ranked.refused).items()}
-    counts = count_rows(collective.total(plan.num_rows), ranking, reasons)
+    counts, settled = count_rows(collective.total(plan.num_rows), ranking, reasons), ranked.scored.units.settled
+    of_excluded, warnings = ranked.scored.excluded.report()
+    counts |= of_excluded
+    if settled is not None:
+        counts["verdicts"] = settled.counts
+        warnings |= settled.warnings
     flags = collective.fold(ranked.scored.flags, _add_up)
-    return Facts(describe_margins(ranking), counts, flags, ranking.warnings)
+    return Facts(describe_margins(ranking), counts, flags, warnings | dict.fromkeys(ranking.warnings, ""))
 
 
 def _add_up(pieces: list[dict[str, int]]) -> dict[str, int]:

@@ -61,6 +61,8 @@ class ScoredPieces:
             run = OnRay()
         selection, whole = job.config.selection, units_of(job, job.plan)
         units = [units_of(job, plan) for plan in job.plan.pieces(num)] if num > 1 else [whole]
+        if job.decisions.verdicts is not None:
+            units = run.run(ScoredUnits.settle, [units])
         read = run.run(read_scored, [units], selection, PROFILE_COLUMNS)
         scored = run.run(drop_repeats, [read], selection)
         del read
@@ -79,7 +81,7 @@ def count_pieces(job: Job) -> int:
 
 
 def units_of(job: Job, plan: Plan) -> ScoredUnits:
-    return ScoredUnits(plan, job.families, job.store, job.config.selection)
+    return ScoredUnits(plan, job.families, job.store, job.config.selection, job.decisions)
 
 
 def _count_refused(scored: Scored) -> dict[Reason, tuple[int, int]]:

@@ -58,7 +58,17 @@ def is_held_out(prompt_key: npt.NDArray[np.uint64], share: float, seed: int) -> 
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) < np.uint64(share * 2**53)
 
 
-RULES = {1: Reason.DUPLICATE, 2: Reason.DISAGREEMENT}  # by which a pair is dropped; 0: by none
+# The rules by which a pair is dropped; 0: by none. The excluded ones are judged before repeats are.
+RULES = {
+    1: Reason.DUPLICATE,
+    2: Reason.DISAGREEMENT,
+    3: Reason.EXCLUDED_GROUP,
+    4: Reason.EXCLUDED_ID,
+    5: Reason.EXCLUDED_WHERE,
+    6: Reason.EXCLUDED_VERDICT,
+}
+RULE_OF = {reason: index for index, reason in RULES.items()}
+SETTLED = -1  # by people: whatever the reward model says, it is not dropped and not exchanged
 
 
 @dataclass
@@ -119,18 +129,24 @@ def collect(
 
 
 def drop(gathered: Gathered, selection: Selection) -> RankedPairs:
-    """Without exact repeats, over all pieces, and then, if the selection says so, without pairs whose label the reward
-    model contradicts. Takes the arrays out of `gathered`.
+    """Without what people left out, then without exact repeats, over all pieces, and then, if the selection says so,
+    without pairs whose label the reward model contradicts. Takes the arrays out of `gathered`.
     """
     columns, fields = gathered.columns, gathered.fields
-    either_way = selection.on_disagreement == "relabel"
-    repeats = collective.judge_by_key(fields["content_key"], partial(is_repeat, either_way=either_way))
+    judge = partial(is_repeat, either_way=selection.on_disagreement == "relabel")
     groups = tuple(collective.fold(gathered.groups, _unite))
-    rule = repeats.astype(np.int8)
+    decision = fields.get("decision")
+    if decision is None:
+        rule = collective.judge_by_key(fields["content_key"], judge).astype(np.int8)
+    else:
+        rule, left = np.maximum(decision, 0), np.flatnonzero(decision <= 0)
+        rule[left] = collective.judge_by_key(fields["content_key"][left], judge)
     if selection.on_disagreement == "drop":
-        rule[~repeats & (columns["reward_margin"] < 0)] = 2  # see RULES
+        is_open = rule == 0 if decision is None else (rule == 0) & (decision == 0)
+        rule[is_open & (columns["reward_margin"] < 0)] = RULE_OF[Reason.DISAGREEMENT]
     dropped, num_beside = _account(fields["position"], rule)
-    del fields["content_key"]
+    for name in {"content_key", "decision"} & set(fields):
+        del fields[name]
     if "group" in fields and groups != gathered.groups:
         index = {name: number for number, name in enumerate(groups)}
         fields["group"] = np.array([index[name] for name in gathered.groups], np.int32)[fields["group"]]
@@ -167,6 +183,8 @@ def _fields_of(
         encoded = pairs.group.dictionary_encode(null_encoding="encode")
         index = [groups.setdefault(name, len(groups)) for name in encoded.dictionary.to_pylist()]
         fields["group"] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
+    if pairs.decision is not None:
+        fields["decision"] = pairs.decision
     if selection.near_duplicates is not None:
         assert pairs.signature is not None, "signatures are made if near duplicates are dropped"
         fields["signature"] = pairs.signature

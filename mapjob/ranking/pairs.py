@@ -34,6 +34,7 @@ class Pairs:
     columns: dict[str, F64]
     group: pa.Array | None = None  # text
     signature: npt.NDArray[np.uint32] | None = None  # (N, hashes): MinHash of the row's words
+    decision: npt.NDArray[np.int8] | None = None  # of people, if there are any: a rule, 0: none, or SETTLED (gather.py)
 
     def __len__(self) -> int:
         return len(self.position)
@@ -53,8 +54,10 @@ class Pairs:
         return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
     def relabel(self) -> "Pairs":
-        """The pairs with chosen and rejected exchanged if the reward model prefers the rejected side."""
-        return self.swap(self.columns["chosen_reward"] < self.columns["rejected_reward"])
+        """The pairs with chosen and rejected exchanged if the reward model prefers the rejected side, and people said
+        nothing."""
+        contradicted = self.columns["chosen_reward"] < self.columns["rejected_reward"]
+        return self.swap(contradicted if self.decision is None else contradicted & (self.decision == 0))
 
 
 def other_side(name: str) -> str:

@@ -18,6 +18,7 @@ from mapjob.errors import Reason
 from mapjob.metrics.quantiles import quantiles
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.rank import Ranking
+from mapjob.selection.decisions import Decisions
 from mapjob.store.forgotten import Rows
 from mapjob.store.run_folder import Manifest
 
@@ -29,9 +30,10 @@ RUN_FOLDER = 7
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 
-def run_id(config: Config, plan: Plan, families: dict[str, str], forgotten: Rows) -> str:
+def run_id(config: Config, plan: Plan, families: dict[str, str], forgotten: Rows, decisions: Decisions) -> str:
     """The same units in the same files, column families and selection give the same id, and so find their run again.
-    A file that was touched may have other values in columns that are copied, so that it makes another run.
+    A file that was touched may have other values in columns that are copied, so that it makes another run. What people
+    decided counts by its content, wherever the files are.
 
     families: name -> fingerprint, of the records and of every scorer. forgotten: rows that left since they were scored.
     """
@@ -42,7 +44,8 @@ def run_id(config: Config, plan: Plan, families: dict[str, str], forgotten: Rows
         "input": config.input.path,
         "units": [(unit.id, unit.name, unit.start, unit.identity) for unit in plan.units],
         "families": families,
-        "selection": config.selection.model_dump(mode="json"),
+        "selection": config.selection.model_dump(mode="json", exclude={"verdicts": True, "exclude": {"ids"}}),
+        "decisions": decisions.identity,
         "output_format": config.output_format,
         **({"forgotten": gone} if gone else {}),
     }

@@ -1,5 +1,6 @@
 """The columns of a plan from the score store, unit by unit: scored pairs, and every other row with its reason."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from mapjob.ranking.gather import gather
 from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import scale_of
+from mapjob.selection.decide import settle
+from mapjob.selection.decisions import NO_DECISIONS, Decisions
 from mapjob.store.score_store import ScoreStore
 
 ROWS_AT_ONCE = 100_000  # as one table, if only numbers are needed: a unit of its own costs half a millisecond
@@ -124,19 +127,37 @@ class ScoredUnit:
 class ScoredUnits:
     """The units of a plan, read from the score store when they are asked for, and never all held at once.
 
-    families: name -> fingerprint, of the reader's columns and of every scorer. Reading raises MapjobError if a file is
-    missing or damaged, or is not row-aligned with its unit.
+    families: name -> fingerprint, of the reader's columns and of every scorer. decisions: of people; their verdicts
+    hold once they are settled. Reading raises MapjobError if a file is missing or damaged, or is not row-aligned with
+    its unit.
     """
 
-    def __init__(self, plan: Plan, families: dict[str, str], store: ScoreStore, selection: Selection):
-        self.plan = plan
-        self._families, self._store, self._selection = families, store, selection
+    def __init__(
+        self,
+        plan: Plan,
+        families: dict[str, str],
+        store: ScoreStore,
+        selection: Selection,
+        decisions: Decisions = NO_DECISIONS,
+    ):
+        self.plan, self.decisions, self.settled = plan, decisions, None
+        self.families, self._store, self._selection = families, store, selection
         self._first_rows = plan.first_rows
+
+    def settle(self) -> "ScoredUnits":
+        """With the verdicts of people on these rows; a program on each of the pieces."""
+        settled = copy.copy(self)
+        settled.settled = settle(self._read_records(), self.decisions.verdicts, self._gives_candidates)
+        return settled
+
+    @property
+    def _gives_candidates(self) -> bool:
+        return self.plan.corpus.reading.gives_candidates
 
     @cached_property
     def rewards(self) -> dict[str, Moments]:
         """Moments by reward model, if there are several, over the completions of rows that no family refused."""
-        names = [name for name in self._families if name.startswith("reward.")]
+        names = [name for name in self.families if name.startswith("reward.")]
         parts: dict[str, list[F64]] = {name: [] for name in names}
         for _, families in self._read_joined() if names else ():
             valid = _valid_rows(families, _first_reason(families)[0])
@@ -147,11 +168,11 @@ class ScoredUnits:
     @cached_property
     def pair_scale(self) -> Scale | None:
         """For pairing map: MAP's scale over the pairs that best_worst makes."""
-        if not self.plan.corpus.reading.gives_candidates or self._selection.pairing != "map":
+        if not self._gives_candidates or self._selection.pairing != "map":
             return None
         plain = {"pairing": "best_worst", "pairs_per_record": 1, "metric": "map", "metrics": (), "signals": Signals()}
         selection = self._selection.model_copy(update=plain)
-        units = ScoredUnits(self.plan, self._families, self._store, selection)
+        units = ScoredUnits(self.plan, self.families, self._store, selection)
         pairs = gather((piece.pairs for piece in units.read_numbers()), self.plan.num_rows, selection)
         return scale_of(pairs, selection)[0]
 
@@ -161,39 +182,49 @@ class ScoredUnits:
             yield self._unit(index, families)
 
     def read_numbers(self) -> Iterator[ScoredUnit]:
-        """All rows in the plan's order, many units as one, named by the first of them; pair_id and detail are null."""
-        for index, families in self._read_joined():
+        """All rows in the plan's order, many units as one, named by the first of them; detail is null, and so is
+        pair_id unless it decides something.
+        """
+        with_ids = self.decisions.excluded is not None or self._selection.where is not None
+        for index, families in self._read_joined(UNUSED | TEXTS - ({"pair_id"} if with_ids else set())):
             yield self._unit(index, families)
 
-    def _read_joined(self) -> Iterator[tuple[int, dict[str, pa.Table]]]:
-        units = self._read_families(range(len(self.plan.units)), UNUSED | TEXTS)
+    def _read_records(self) -> Iterator[pa.Table]:
+        """pair_id and completion_keys of all rows, many units as one."""
+        ids, starts = [unit.id for unit in self.plan.units], self._first_rows - self.plan.first_row
+        tables = self._store.read_all(self.families["records"], ids, UNUSED | {"prompt_key", "group", *COUNTED})
+        for _, piece in groupby(zip(starts, tables), lambda unit: unit[0] // ROWS_AT_ONCE):
+            yield pa.concat_tables([table for _, table in piece]).combine_chunks()
+
+    def _read_joined(self, without: Set[str] = frozenset(UNUSED | TEXTS)) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+        units = self._read_families(range(len(self.plan.units)), without)
         first = self.plan.first_row
         for _, piece in groupby(units, lambda unit: (self._first_rows[unit[0]] - first) // ROWS_AT_ONCE):
             indices, parts = zip(*piece)
-            joined = {name: pa.concat_tables([part[name] for part in parts]) for name in self._families}
+            joined = {name: pa.concat_tables([part[name] for part in parts]) for name in self.families}
             yield indices[0], {name: table.combine_chunks() for name, table in joined.items()}
 
     def _read_families(
         self, indices: Sequence[int] | I64, without: Set[str]
     ) -> Iterator[tuple[int, dict[str, pa.Table]]]:
         ids = [self.plan.units[index].id for index in indices]
-        families = (self._store.read_all(fingerprint, ids, without) for fingerprint in self._families.values())
+        families = (self._store.read_all(fingerprint, ids, without) for fingerprint in self.families.values())
         for index, *tables in zip(indices, *families):
             unit = self.plan.units[index]
-            for name, table in zip(self._families, tables):
+            for name, table in zip(self.families, tables):
                 if table.num_rows != unit.num_rows:
                     raise MapjobError(
                         f"{table.num_rows} rows of {name} are stored for a unit of {unit.num_rows}",
                         f"unit {unit.id}: {unit.where}",
                         "remove the unit's files from the score store and run again",
                     )
-            yield int(index), dict(zip(self._families, tables))
+            yield int(index), dict(zip(self.families, tables))
 
     @cached_property
     def pair_ids(self) -> "RowIds":
         """Of the rows of this plan."""
         ids = [unit.id for unit in self.plan.units]
-        return RowIds(self._store, self._families["records"], self._first_rows, ids)
+        return RowIds(self._store, self.families["records"], self._first_rows, ids)
 
     def find(self, pair_id: str) -> list[tuple[int, int]]:
         """(position, pair_in_row) of the scored pairs with this id: one, unless ids repeat."""
@@ -221,11 +252,13 @@ class ScoredUnits:
         valid_rows = _valid_rows(families, reason)
         first_row = int(self._first_rows[index])
         completions = completions_of(valid_rows, self.rewards)
-        if self.plan.corpus.reading.gives_candidates:
+        if self._gives_candidates:
             made = completions.by_pairing(self._selection, self.pair_scale)
         else:
             made = completions.by_label()
         pairs = pairs_of(valid_rows, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
+        if self.settled is not None:
+            pairs = self.settled.apply(pairs)
         if self._selection.on_disagreement == "relabel":
             pairs = pairs.relabel()
         return ScoredUnit(index, first_row, rows, pairs, flags)

@@ -59,6 +59,7 @@ class Manifest(TypedDict):
     warnings: list[str]
     spent: dict[str, Any]  # seconds, tokens
     versions: dict[str, str]
+    decisions: NotRequired[dict[str, str]]  # hashes of what people decided, by key of the selection
     forgotten: NotRequired[Loss]  # of a run that is no longer whole
     finished_at: NotRequired[str]  # ISO 8601 in UTC, once it is committed
 

@@ -67,12 +67,15 @@ def make_rows() -> list[dict[str, Any]]:
 
 
 def prepared(folder: Path, models: tuple[Path, Path], form: str) -> dict[str, Any]:
-    """Two runs and a sweep over a corpus: the run file."""
+    """Three runs, one by verdicts on its rows, and a sweep over a corpus: the run file."""
     write(folder / "corpus", form, make_rows())
     more = {"input": {"columns": {"id": "name"}}, "execution": {"rows_per_unit": 5}, "max_error_rate": 0.1}
     tree = config_tree(folder / "corpus", folder / "out", *models, selection={"held_out": 0.3}, **more)
     run(parse_config(tree))
     rank_job(parse_config({**tree, "selection": {"keep": {"ratio": 1.0}, "metric": "map_signed"}}))
+    verdicts = "".join(json.dumps({"pair_id": row["name"], "verdict": "keep"}) + "\n" for row in make_rows())
+    (folder / "verdicts.jsonl").write_text(verdicts)
+    rank_job(parse_config({**tree, "selection": {"verdicts": f"{folder}/verdicts.jsonl"}}))
     sweep_job(parse_config(tree), choices(("map", "random"), [1.0], [0.5]))
     return tree
 

@@ -16,7 +16,7 @@ from mapjob.config.run import Selection
 from mapjob.errors import ConfigError
 from mapjob.job import prepare, rank
 from mapjob.job.rank import sweep_job
-from mapjob.job.run import rank_job
+from mapjob.job.run import load_scores, rank_job
 from mapjob.metrics.quantiles import quantiles
 from mapjob.metrics.table import METRICS
 from mapjob.pipeline import cluster, on_ray
@@ -24,6 +24,7 @@ from mapjob.ranking.compare import choices
 from mapjob.ranking.gather import collect, drop
 from mapjob.ranking.rank import rank_pairs
 from mapjob.selection import spool
+from mapjob.selection.decisions import ANSWERS
 from mapjob.store.run_folder import path_of
 from tests.fakes import config_tree, make_pairs, make_policy, make_reward, write_corpus
 from tests.golden.columns import pairs_of
@@ -46,10 +47,27 @@ SELECTIONS = {
     "goals": {"signals": {"reward_goals": {}}, "per_prompt": 1, "keep": {"ratio": 0.6}},
     "threshold": {"on_disagreement": "drop", "keep": {"threshold": 0.5}, "metric": "explicit"},
     "nothing": {"keep": {"count": 0}},
+    "decisions": {
+        "exclude": {"groups": ["group 1", "group 9"], "ids": "DECISIONS/ids.txt"},
+        "verdicts": "DECISIONS/verdicts.jsonl",
+        "where": "length(prompt) % 7 > 0 and chosen_num_tokens < 60 and pair_id > '3'",
+        "on_disagreement": "drop",
+        "held_out": 0.2,
+        "quotas": {"group 0": 0},
+        "keep": {"ratio": 0.8},
+    },
 }
 CANDIDATES = {
     "sigma": {"pairing": "best_sigma", "metric": "length_free", "metrics": ["data_map", "chosen_quality"]},
     "several": {"pairing": "map", "pairs_per_record": 2, "keep": {"ratio": 0.7}},
+    "decided": {
+        "pairing": "ranked",
+        "pairs_per_record": 3,
+        "verdicts": "DECISIONS/verdicts.jsonl",
+        "exclude": {"ids": "DECISIONS/ids.txt"},
+        "where": "reward_margin > 0.1 or label_agrees is false",
+        "keep": {"ratio": 0.9},
+    },
     "ensemble": {"metric": "ensemble_worst", "metrics": ["ensemble_bees"], "held_out": 0.3, "keep": {"ratio": 1.0}},
 }
 
@@ -79,9 +97,22 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
         tree["execution"] = {"rows_per_unit": 9}
         tree["max_error_rate"] = 0.1
     pairs["input"]["columns"] = {"group": "source"}
-    for tree, selection in ((pairs, SELECTIONS["every rule"]), (candidates, {})):
-        shutil.rmtree(path_of(run(parse_config({**tree, "selection": selection}))))
-    return {"pairs": pairs, "candidates": candidates}
+    several = {"pairing": "ranked", "pairs_per_record": 3}
+    ids: list[str] = []
+    for tree, selection in ((pairs, SELECTIONS["every rule"]), (candidates, several)):
+        finished = path_of(run(parse_config({**tree, "selection": selection})))
+        ids += load_scores(finished)["pair_id"].to_pylist()
+        shutil.rmtree(finished)
+    answers = [{"pair_id": one, "verdict": ANSWERS[i % 3]} for i, one in enumerate(sorted(ids)[::4])]
+    (folder / "verdicts.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    (folder / "ids.txt").write_text("\n".join([*sorted(ids)[1::9], "nobody"]))
+    return {"pairs": pairs, "candidates": candidates, "folder": folder}
+
+
+def selection_of(trees: dict[str, Any], name: str) -> dict[str, Any]:
+    """By its name; files of decisions lie in the folder of the corpora."""
+    text = json.dumps((SELECTIONS | CANDIDATES)[name])
+    return json.loads(text.replace("DECISIONS", str(trees["folder"])))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +171,7 @@ def read_run(tree: dict[str, Any], selection: dict[str, Any], *lost: str) -> dic
 )
 def test_a_run_in_pieces_holds_the_same_bytes(trees, monkeypatch, name, num, least_bytes):
     tree = trees["pairs" if name in SELECTIONS else "candidates"]
-    selection = (SELECTIONS | CANDIDATES)[name]
+    selection = selection_of(trees, name)
     monkeypatch.setattr(spool, "ROWS_PER_FILE", 8)
     monkeypatch.setattr(spool, "BYTES_PER_FILE", 2_000)
     whole = read_run(tree, selection)

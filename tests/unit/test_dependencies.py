@@ -18,10 +18,11 @@ EXTRAS = {
     "train": ("lab/training/*.py",),
     "s3": ("store/remote.py",),
     "dedup": ("ranking/near_duplicates.py",),
+    "where": ("selection/where.py",),
 }
 PACKAGES = {"yaml": "pyyaml"}  # where a package is not called as its module
 SLOW = {"torch", "transformers", "ray", "huggingface_hub"}
-OPTIONAL = ("botocore", "datasets", "datasketch", "s3fs", "scipy", "trl")
+OPTIONAL = ("botocore", "datasets", "datasketch", "duckdb", "s3fs", "scipy", "trl")
 
 
 def names_of(requirements: list[str]) -> set[str]:
@@ -58,6 +59,8 @@ def test_every_import_is_declared(tmp_path):
 USES = {
     "s3": "from mapjob.store.remote import filesystem; filesystem('s3://bucket/corpus')",
     "train": "from mapjob.cli.train import train; train('run', 'simpo')",
+    "where": "from mapjob.selection.where import check_where; from mapjob.config.run import Selection; "
+    "check_where(Selection(where='a > 1'), None, {})",
     "dedup": "from mapjob.job.prepare import check_selection as check; from mapjob.config.run import *; "
     "from types import SimpleNamespace as N; "
     "check(N(selection=Selection(near_duplicates=0.8)), N(corpus=N(reading=N(gives_candidates=False))))",
