@@ -49,7 +49,7 @@ def two_nights(folder: Path, rows: int) -> dict[str, Any]:
     for number in range(NUM_SHARDS):
         add_shard(number)
     first_s, first = timed_run(run_file)
-    scored_first = column_files(output)
+    scored_first, held_first = column_files(output), bytes_of(output)
     add_shard(NUM_SHARDS)
     second_s, second = timed_run(run_file)
     scored_again = {file: time for file, time in column_files(output).items() if scored_first.get(file) != time}
@@ -59,6 +59,14 @@ def two_nights(folder: Path, rows: int) -> dict[str, Any]:
     figures["new_units"] = num_units(second) - num_units(first)
     figures["second_units_scored"] = len({file.name for file in scored_again})
     figures["second_over_first"] = second_s / first_s
+    held = bytes_of(output)
+    figures |= {f"second_bytes_{name}": held[name] - held_first[name] for name in ("scores", "plans", "runs")}
+    figures["bytes_of_scores_per_new_pair"] = figures["second_bytes_scores"] / rows
+    selected = Path(second["run_path"]) / "selected"
+    figures["bytes_per_selected_pair"] = (
+        sum(f.stat().st_size for f in selected.iterdir()) / second["counts"]["selected"]
+    )
+    figures["bytes_per_pair_of_the_corpus"] = sum(f.stat().st_size for f in corpus.iterdir()) / second["counts"]["rows"]
     return figures
 
 
@@ -72,6 +80,12 @@ def timed_run(run_file: Path) -> tuple[float, dict[str, Any]]:
 
 def num_units(result: dict[str, Any]) -> int:
     return json.loads((Path(result["run_path"]) / "manifest.json").read_text())["corpus"]["num_units"]
+
+
+def bytes_of(output: Path) -> dict[str, int]:
+    """Bytes of each part of the output."""
+    parts = [part for part in output.iterdir() if part.is_dir()]
+    return {part.name: sum(f.stat().st_size for f in part.rglob("*") if f.is_file()) for part in parts}
 
 
 def column_files(output: Path) -> dict[Path, int]:

@@ -1,19 +1,24 @@
 """What an output folder holds: its runs, finished or not, and the files that no finished run refers to."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 
 from mapjob.errors import ConfigError
 from mapjob.store.packs import FOLDER as PACKS
 from mapjob.store.packs import Packs
-from mapjob.store.run_folder import FinishedRun, RunFolder, describe_run, read_units, where_it_is
+from mapjob.store.run_folder import MANIFEST, FinishedRun, RunFolder, describe_run, promoted_id, read_units, where_it_is
 from mapjob.store.score_store import SUFFIX, ScoreStore
 from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
 
 MOST_LISTED = 3
+
+
+FINISHED = "a finished run"
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,20 @@ class Output:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"no run is called {which!r}{hint}", self.url, "`mapjob status OUTPUT` lists them")
 
-    def orphans(self) -> Iterator[Orphan]:
-        """Unfinished run folders, column files, packs and converted inputs of no run, and what killed writers left."""
+    def orphans(self, runs_older_than: float = math.inf) -> Iterator[Orphan]:
+        """Unfinished run folders, column files, packs and converted inputs of no run, and what killed writers left.
+
+        runs_older_than: days; finished runs of that age, and what only they refer to, are orphans too, but for the
+        promoted run and the newest. They come first.
+        """
         finished, unfinished = self.list_runs()
+        kept = {promoted_id(self.url), *(run.folder.run_id for run in finished[-1:])}
+        for run in [run for run in finished if run.folder.run_id not in kept]:
+            age = (time.time() - datetime.fromisoformat(run.manifest["finished_at"]).timestamp()) / 86_400
+            if age >= runs_older_than:
+                finished.remove(run)
+                size = sum(size for size, _ in self._storage.files(f"runs/{run.folder.run_id}"))
+                yield Orphan(f"runs/{run.folder.run_id}", FINISHED, size, age)
         for run_id in unfinished:
             yield from self._orphan(f"runs/{run_id}", "a run without a manifest")
         units: dict[str, set[str]] = {}
@@ -100,7 +116,15 @@ class Output:
         yield from self._orphan(SCRATCH, "left by a writer that was killed")
 
     def remove(self, orphan: Orphan) -> None:
+        """Of a run the manifest goes first: what is left of a removal that is killed is no run."""
+        if orphan.name.startswith("runs/"):
+            self._storage.remove(f"{orphan.name}/{MANIFEST}")
         self._storage.remove(orphan.name)
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(files, bytes) of each part of the output, by name."""
+        files = {name: self._storage.files(name) for name in self._storage.names()}
+        return {name: (len(of), sum(size for size, _ in of)) for name, of in files.items()}
 
     def _orphan(self, name: str, why: str) -> Iterator[Orphan]:
         files = self._storage.files(name)

@@ -20,6 +20,7 @@ import pytest
 from mapjob.cli import app as program
 from mapjob.config.load import load_config
 from mapjob.errors import IncompleteError
+from mapjob.job.run import rank_job
 from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
@@ -114,6 +115,35 @@ def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: 
     assert f"deleted {5 + len(older)}" in here("clean", out, "--days", "0", "--yes").stdout
     assert {path for path in out.rglob("*") if path.is_file()} == standing
     assert last_json(here("run", nightly, "--json"))["run_path"] == path_of(kept)
+
+
+def test_old_runs_leave_with_what_only_they_refer_to(here: Mapjob, nightly: Path, tmp_path: Path) -> None:
+    """Not the promoted one, nor the newest."""
+    out, corpus = tmp_path / "out", tmp_path / "corpus"
+    oldest = run(load_config(nightly, ["selection.alpha=3"]))
+    before = {file.name for file in out.glob("scores/*/*.parquet")}
+    write_corpus(corpus, make_pairs(60, seed=4))
+    promoted = run(load_config(nightly))
+    only_of_oldest = before - set(promoted["units"])
+    other, newest = (rank_job(load_config(nightly, [f"selection.alpha={alpha}"])) for alpha in (2.0, 4.0))
+    for manifest, day in ((oldest, 1), (promoted, 2), (other, 3), (newest, 4)):
+        file = Path(path_of(manifest)) / "manifest.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "finished_at": f"2020-01-0{day}T00:00:00+00:00"}))
+    assert f"{'runs':<4}" in here("clean", out).stdout
+    assert "nothing to clean" in here("clean", out, "--runs-older-than", "100000").stdout
+    asked = here("clean", out, "--runs-older-than", "30", input="n\n").stdout
+    assert [name for name in asked.split() if name.startswith("runs/")] == [
+        f"runs/{manifest['run_id']}" for manifest in (oldest, other)
+    ]
+    assert "a unit that no run used" not in asked, "younger than --days"
+    here("clean", out, "--runs-older-than", "30", "--days", "0", "--yes")
+    assert {folder.name for folder in (out / "runs").iterdir()} == {promoted["run_id"], newest["run_id"]}
+    assert only_of_oldest
+    assert not {file.name for file in out.glob("scores/*/*.parquet")} & only_of_oldest
+    assert here("show", out, "1").returncode == 0
+    again = run(load_config(nightly))
+    assert again["run_id"] == promoted["run_id"]
+    assert again["spent"]["scored_rows"] == 0
 
 
 def test_an_output_that_is_not_there(here: Mapjob, tmp_path: Path) -> None:
