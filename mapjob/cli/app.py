@@ -37,7 +37,7 @@ from mapjob.escaping import for_terminal, redact
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
     epilog="Exit codes: 0 committed; 1 anything else; 2 usage or run file; 3 input rejected; 4 incomplete, run again; "
-    "130 interrupted.",
+    "5 committed, but not promoted, since a check failed; 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,

@@ -35,7 +35,7 @@ def demo(folder: Annotated[Path, Option(help="Where the demo's world, scores and
     ends = np.concatenate([ranking.order[:EXTREMES], ranking.order[-EXTREMES:]])
     print_extremes(pick_rows(prepared, scored, ranking, ends), config.selection.metric)
     print(flips_line(prepared.plan, ranking))
-    result = print_run(manifest)
+    result = print_run(manifest, promote=True)
     log.info(f"next: mapjob show {result['run_path']} 1")
     log.info(f"      mapjob rank {run_file} --set selection.metric=map_signed")
     return result

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import Manifest, path_of
+
+NOT_PROMOTED = 5  # the exit code of a run that is committed, but was to be promoted and fails a check
 
 Result = dict[str, Any]  # of a command: the object that --json prints
 
@@ -29,6 +31,8 @@ Overrides = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. --set selection.alpha=2.5"),
 ]
+Name = Annotated[str | None, Option(metavar="TEXT", help="A name for people (`name` of the run file).")]
+Note = Annotated[str | None, Option(metavar="TEXT", help="A note for people, kept with the run.")]
 Limit = Annotated[int | None, Option(min=1, metavar="N", help="Only the first N rows of the input.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
 TrustRemoteCode = Annotated[
@@ -64,7 +68,10 @@ def is_verbose() -> bool:
 
 
 def add_flags(command: Callable[..., Result | None]) -> Callable[..., None]:
-    """Give the command the option -v, which people type behind its name, and --json if it returns a result."""
+    """Give the command the option -v, which people type behind its name, and --json if it returns a result.
+
+    A result that has an exit_code above 0 ends the program with it.
+    """
     signature = inspect.signature(command)
     added = {"verbose": Verbose} if signature.return_annotation is None else {"print_json": Json, "verbose": Verbose}
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -76,14 +83,21 @@ def add_flags(command: Callable[..., Result | None]) -> Callable[..., None]:
         result = command(**arguments)
         if print_json:
             print(json.dumps(result))
+        if result and (exit_code := result.get("exit_code")):
+            raise Exit(exit_code)
 
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # what typer reads
     run.__annotations__ = command.__annotations__ | added
     return run
 
 
-def print_run(manifest: Manifest) -> Result:
-    """What a finished run did: counts, reasons, where it is."""
+def with_name(overrides: list[str] | None, name: str | None) -> list[str]:
+    """--set, and --name as one of them."""
+    return [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+
+
+def print_run(manifest: Manifest, promote: bool) -> Result:
+    """What a finished run did: counts, reasons, where it is, whether it is promoted. promote: that was asked for."""
     counts, run_path = manifest["counts"], path_of(manifest)
     print(f"rows read       {counts['rows']:>12,}")
     print(f"ranked          {counts['ranked']:>12,}")
@@ -107,6 +121,10 @@ def print_run(manifest: Manifest) -> Result:
         if number:
             print(f"{flag}: {number:,} rows")
     print(f"run folder: {one_line(run_path)}")
+    if (overlap := manifest["measures"]["overlap"]) is not None:
+        print(f"of the pairs of {manifest['measures']['overlap_with']}, selected again: {overlap:.1%}")
     print("promoted: latest.json names this run" if manifest["promoted"] else "not promoted: `mapjob promote` does it")
-    names = ("run_id", "counts", "promoted")
-    return {**{name: manifest[name] for name in names}, "run_path": run_path, **manifest["spent"]}
+    names = ("run_id", "name", "note", "counts", "measures", "promoted", "checks")
+    exit_code = NOT_PROMOTED if promote and manifest["checks"] else 0
+    result = {name: manifest[name] for name in names} | {"run_path": run_path, "exit_code": exit_code}
+    return result | manifest["spent"]

@@ -4,7 +4,17 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from mapjob.cli.options import Limit, Overrides, Ranked, Result, TrustRemoteCode, print_run
+from mapjob.cli.options import (
+    Limit,
+    Name,
+    Note,
+    Overrides,
+    Ranked,
+    Result,
+    TrustRemoteCode,
+    print_run,
+    with_name,
+)
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS
@@ -32,11 +42,11 @@ def rank(
     source: Ranked,
     overrides: Overrides = None,
     limit: Limit = None,
+    name: Name = None,
+    note: Note = None,
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
-    promote: Annotated[
-        bool, Option("--promote", help="Let latest.json name the new run. Default: it stays as it is.")
-    ] = False,
+    promote: Annotated[bool, Option("--promote", help="Let latest.json name the new run, if its checks pass.")] = False,
 ) -> Result:
     """Rank and publish from the stored scores, as a new run. No model is loaded.
 
@@ -44,4 +54,5 @@ def rank(
 
     Example: mapjob rank runs/demo --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    return print_run(rank_job(source, limit, trust_remote_code, overrides or (), promote))
+    manifest = rank_job(source, limit, trust_remote_code, with_name(overrides, name), promote, note)
+    return print_run(manifest, promote)

@@ -4,7 +4,17 @@ from typing import Annotated
 
 from typer import Option
 
-from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode, print_run
+from mapjob.cli.options import (
+    ConfigFile,
+    Limit,
+    Name,
+    Note,
+    Overrides,
+    Result,
+    TrustRemoteCode,
+    print_run,
+    with_name,
+)
 from mapjob.config.load import load_config
 from mapjob.errors import check_extra
 from mapjob.job.run import run_job
@@ -16,6 +26,8 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     limit: Limit = None,
+    name: Name = None,
+    note: Note = None,
     trust_remote_code: TrustRemoteCode = False,
     events: Annotated[
         str | None, Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
@@ -28,7 +40,7 @@ def run(
         ),
     ] = None,
 ) -> Result:
-    """Score the units that lack scores, rank the whole corpus, publish the selection.
+    """Score the units that lack scores, rank the whole corpus, publish the selection, promote it if its checks pass.
 
     Run the same command again after any interruption: it resumes from the units that are committed.
 
@@ -36,7 +48,7 @@ def run(
     """
     if log_to is not None:
         check_extra(log_to, log_to, "logging", f"--log-to {log_to}")  # before the run, not after it
-    manifest = run_job(load_config(config, overrides or ()), limit, trust_remote_code, events)
+    manifest = run_job(load_config(config, with_name(overrides, name)), limit, trust_remote_code, events, note)
     if log_to is not None:
         log_run(path_of(manifest), log_to)
-    return print_run(manifest)
+    return print_run(manifest, promote=True)

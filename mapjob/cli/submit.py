@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Overrides, TrustRemoteCode, is_verbose
+from mapjob.cli.options import ConfigFile, Json, Limit, Name, Note, Overrides, TrustRemoteCode, is_verbose, with_name
 from mapjob.config.load import load_config
 from mapjob.escaping import for_terminal, redact
 
@@ -17,6 +17,8 @@ def submit(
     address: Annotated[str, Option(metavar="URL", help="The cluster's dashboard, e.g. http://127.0.0.1:8265")],
     overrides: Overrides = None,
     limit: Limit = None,
+    name: Name = None,
+    note: Note = None,
     no_wait: Annotated[bool, Option("--no-wait", help="Do not follow the job.")] = False,
     num_cpus: Annotated[
         float,
@@ -50,7 +52,8 @@ def submit(
         handler.setLevel(logging.WARNING)  # Ray's client logs every package and socket
     flags = {"--trust-remote-code": trust_remote_code, "--json": as_json, "--verbose": is_verbose()}
     options = tuple(flag for flag, given in flags.items() if given)
-    tree = load_config(config, overrides or ())
+    options += () if note is None else ("--note", note)
+    tree = load_config(config, with_name(overrides, name))
     client = submit.connect(address)
     name = submit.submit(client, tree, limit, options, num_cpus)
     log.info(f"submitted as {name}")

@@ -152,7 +152,7 @@ def read_source(source: Source, overrides: Sequence[str] = ()) -> tuple[Config, 
                 "give the run file in place of the folder, with this override",
             )
     log.info(f"with the settings and scores of {path_of(manifest)}")
-    tree = copy.deepcopy(manifest["config"])
+    tree = copy.deepcopy(manifest["config"]) | {"name": None}  # that is the name of the other run
     apply_overrides(tree, overrides)
     return parse_config(tree, path_of(manifest)), manifest
 

@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from mapjob import collective
+from mapjob.collective import Pieces
 from mapjob.config.run import Selection
-from mapjob.errors import Reason
+from mapjob.errors import IncompleteError, MapjobError, Reason
 from mapjob.job.prepare import Job
 from mapjob.job.rank import ScoredPieces
 from mapjob.pipeline.progress import Spent
@@ -21,6 +22,7 @@ from mapjob.report.card import card
 from mapjob.report.page import page
 from mapjob.report.pages import Row
 from mapjob.report.summary import Summary, summary
+from mapjob.selection.checks import Measures, judge, measure, read_ids, share_again
 from mapjob.selection.decide import Warnings
 from mapjob.selection.decisions import FILE
 from mapjob.selection.files import WrittenFile, list_written
@@ -30,7 +32,7 @@ from mapjob.selection.manifest import count_reasons, count_rows, describe_margin
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, selected_rows
 from mapjob.selection.scored import RowIds
-from mapjob.store.run_folder import Manifest, RunFolder
+from mapjob.store.run_folder import Manifest, RunFolder, promoted_id
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,11 @@ class Facts:
     warnings: Warnings
 
 
-def rank_and_publish(job: Job, spent: Spent) -> Manifest:
-    """Rank what is scored, and write the run folder: rows, errors, card, report, and last the manifest."""
+def rank_and_publish(job: Job, spent: Spent, note: str | None, for_use: bool) -> Manifest:
+    """Rank what is scored, and write the run folder: rows, errors, card, report, and last the manifest.
+
+    note, for_use: as the manifest keeps them.
+    """
     folder, selection = job.run_folder, job.config.selection
     with spent.on("rank"):
         pieces = ScoredPieces.load(job)
@@ -79,6 +84,8 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
             folder.put_table(FILE, job.decisions.as_table())
         for name, data in extra_files(job.config.output_format, job.plan.corpus.style).items():
             folder.put_file(name, data)
+        measures = run.get(run.run(_measure, [ranked], facts, selection)[0])
+        measures |= _compare_with_promoted(job, run, len(ranked))
     body = manifest(
         folder.run_id,
         job.config,
@@ -89,7 +96,12 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
         statistics=facts.statistics,
         models=job.models,
         limit=job.limit,
+        name=job.config.name,
+        note=note,
+        for_use=for_use,
         counts=facts.counts,
+        measures=measures,
+        checks=judge(measures, job.config.checks),
         flags=facts.flags,
         warnings=[*facts.warnings],
         spent=spent.as_json,
@@ -102,6 +114,27 @@ def rank_and_publish(job: Job, spent: Spent) -> Manifest:
     folder.put_text("report.json", json.dumps(drawn_from | {"summary": asdict(summed_up)}) + "\n")
     folder.put_text("report.html", draw_page(folder))
     return folder.commit(body)
+
+
+def _compare_with_promoted(job: Job, run: Pieces, num: int) -> Measures:
+    """What share of the promoted run's pairs this one, which is written, selects again; None without such a run."""
+    folder, path = job.run_folder, job.config.output.path
+    promoted = RunFolder(path, run_id) if (run_id := promoted_id(path)) not in (None, folder.run_id) else None
+    before = promoted.tables("selected") if promoted is not None else []
+    if not before:
+        return {"overlap": None, "overlap_with": None}
+    try:
+        ids = [
+            run.run(read_ids, [[names[i::num] for i in range(num)]], of)
+            for of, names in ((promoted, before), (folder, folder.tables("selected")))
+        ]
+    except MapjobError as error:
+        if isinstance(error, IncompleteError):
+            raise
+        log.warning(f"the selection of the promoted run cannot be read: {error.what} ({error.where})")
+        return {"overlap": None, "overlap_with": run_id}
+    overlap = run.get(run.run(share_again, ids)[0])
+    return {"overlap": overlap, "overlap_with": None if overlap is None else run_id}
 
 
 def draw_page(folder: RunFolder, examples: Mapping[str, Sequence[Row]] | None = None) -> str:
@@ -132,6 +165,10 @@ def _count(ranked: Ranked, selection: Selection) -> Facts:
         warnings |= settled.warnings
     flags = collective.fold(ranked.scored.flags, _add_up)
     return Facts(describe_margins(ranking), counts, flags, warnings | dict.fromkeys(ranking.warnings, ""))
+
+
+def _measure(ranked: Ranked, facts: Facts, selection: Selection) -> Measures:
+    return measure(ranked.ranking, facts.counts, facts.flags, selection)
 
 
 def _add_up(pieces: list[dict[str, int]]) -> dict[str, int]:

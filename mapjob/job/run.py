@@ -29,6 +29,7 @@ from mapjob.pipeline.reuse import take_stored
 from mapjob.pipeline.stages import Todo, passes
 from mapjob.report.pair import examples_of
 from mapjob.scoring.reader_families import RECORDS
+from mapjob.selection.checks import judge
 from mapjob.selection.rows import ranked_rows
 from mapjob.store.run_folder import FinishedRun, Manifest, open_run, path_of, promoted_id, where_it_is
 from mapjob.store.storage import Storage
@@ -37,14 +38,18 @@ log = logging.getLogger(__name__)
 
 
 def run_job(
-    config: RunFile, limit: int | None = None, code_allowed: bool = False, events: str | None = None
+    config: RunFile,
+    limit: int | None = None,
+    code_allowed: bool = False,
+    events: str | None = None,
+    note: str | None = None,
 ) -> Manifest:
-    """Score what is missing, rank, publish, promote; returns the manifest. Of a run that was finished already, `spent`
-    is what this call took.
+    """Score what is missing, rank, publish, promote; returns the manifest, with `promoted` and `checks` as they are
+    now. Of a run that was finished already, `spent` is what this call took.
 
     config: a run file's path, its content, or a Config. code_allowed: models may run code of their own, if the run file
-    allows it too. events: a file to append JSON lines to. Raises MapjobError; what is committed by then stays, and the
-    same call resumes from it.
+    allows it too. events: a file to append JSON lines to. note: for people, kept in the manifest. Raises MapjobError;
+    what is committed by then stays, and the same call resumes from it.
     """
     config = read_config(config)
     if (trusted := config.models.with_own_code) and not code_allowed:
@@ -69,16 +74,24 @@ def run_job(
         return conclude(job, finished, promote=True)
     with spent.on("pack"):
         job.store.write_packs(job.families.values(), {unit.id: unit.num_rows for unit in job.plan.units})
-    manifest = rank_and_publish(job, spent)
+    manifest = rank_and_publish(job, spent, note, for_use=True)
     log_file.add("finish", run_path=path_of(manifest), counts=manifest["counts"], **manifest["spent"])
     return conclude(job, manifest, promote=True)
 
 
 def conclude(job: Job, manifest: Manifest, promote: bool) -> Manifest:
-    """Promote a finished run, if asked. Returns its manifest with `promoted`: whether latest.json names it now."""
-    if promote:
+    """Promote a finished run, if asked and if no check of the run file fails. Returns its manifest with `checks`, those
+    that fail now, and `promoted`: whether latest.json names it now.
+    """
+    if job.config.name not in (None, manifest["name"]):
+        log.info(f"a finished run keeps its first name: {manifest['name'] or 'none'}, not {job.config.name}")
+    failed = judge(manifest["measures"], job.config.checks)
+    for check in failed:
+        log.warning(f"check failed: {check['why']}")
+    if promote and not failed:
         job.run_folder.promote()
-    return {**manifest, "promoted": promote or promoted_id(job.config.output.path) == job.run_id}
+    is_promoted = promoted_id(job.config.output.path) == job.run_id
+    return {**manifest, "checks": failed, "promoted": is_promoted}
 
 
 def rank_job(
@@ -87,21 +100,23 @@ def rank_job(
     code_allowed: bool = False,
     overrides: Sequence[str] = (),
     promote: bool = False,
+    note: str | None = None,
 ) -> Manifest:
     """Rank and publish from the score store; no model is loaded. Returns the manifest.
 
     source: a run file's path, its content, or a Config; or the path of an output folder or a run folder, for the
     settings of its (promoted) run on the corpus as it is now: then not even the models' files are needed. overrides:
-    `a.b=value` on top, as --set gives them. promote: let latest.json name the new run. Raises IncompleteError if
-    scores are missing.
+    `a.b=value` on top, as --set gives them. promote: let latest.json name the new run, if its
+    checks pass. note: for people, kept in the manifest. Raises IncompleteError if scores are missing.
     """
     spent = Spent()
     config, ran = read_source(source, overrides)
     job = prepare_for_ranking(config, ran, limit, code_allowed)
     check_scored(job)
     finished = job.run_folder.read_manifest()
-    manifest = rank_and_publish(job, spent) if finished is None else where_it_is(finished, config.output.path)
-    return conclude(job, manifest, promote)
+    if finished is None:
+        finished = rank_and_publish(job, spent, note, for_use=promote)
+    return conclude(job, where_it_is(finished, config.output.path), promote)
 
 
 def render_report(run: FinishedRun, num_examples: int = 0) -> str:

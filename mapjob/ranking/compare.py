@@ -64,7 +64,8 @@ def jaccard(kept: Sequence[npt.NDArray[np.uint8]]) -> F64:
 
 
 QUANTILES = (0.05, 0.5, 0.95)
-PROFILE_COLUMNS = ("chosen_num_tokens", "rejected_num_tokens", "group")  # what a profile needs beside the margins
+# What a profile and the measures of a run need beside the margins.
+PROFILE_COLUMNS = ("chosen_num_tokens", "rejected_num_tokens", "group", "prompt")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def collect(
     """What ranking needs of a piece's pairs, in corpus order.
 
     num_rows: of the piece; each gives at most selection.pairs_per_record pairs. rewards: moments of each of several
-    reward models. extra_columns: `group`, or scored columns, kept in single precision if ranking does not go by them.
+    reward models. extra_columns: `group`, `prompt`, or scored columns, kept in single precision if ranking does not go
+    by them.
     """
     columns: dict[str, npt.NDArray] = {}
     fields: dict[str, npt.NDArray] = {}
@@ -166,7 +167,7 @@ def _unite(groups: list[tuple[str | None, ...]]) -> list[str | None]:
 
 def _columns_of(pairs: Pairs, selection: Selection, extra_columns: Sequence[str]) -> dict[str, npt.NDArray]:
     columns: dict[str, npt.NDArray] = ranking_columns(pairs, selection)
-    extra = [name for name in extra_columns if name != "group" and name not in columns]
+    extra = [name for name in extra_columns if name not in ("group", "prompt", *columns)]
     return columns | {name: pairs.columns[name].astype(np.float32) for name in extra}
 
 
@@ -178,6 +179,8 @@ def _fields_of(
         fields["pair_in_row"] = pairs.pair_in_row.astype(np.int32)
     if selection.per_prompt is not None or selection.held_out:
         fields["prompt_key"] = pairs.prompt_key
+    elif "prompt" in extra_columns:
+        fields["prompt_key"] = pairs.prompt_key[:, :1]  # enough to count by
     if selection.quotas is not None or "group" in extra_columns:
         assert pairs.group is not None, "quotas go by a column of the corpus"
         encoded = pairs.group.dictionary_encode(null_encoding="encode")

@@ -75,7 +75,7 @@ class RankedPairs:
     dropped: dict[Reason, I64] = field(default_factory=dict)  # positions of rows whose pairs were all dropped
     num_beside: dict[Reason, int] = field(default_factory=dict)  # dropped pairs of rows of which another is ranked
     pair_in_row: npt.NDArray[np.int32] | None = None  # if a row may give several
-    prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), if the selection asks for prompts
+    prompt_key: npt.NDArray[np.uint64] | None = None  # (N, 2), if asked for; (N, 1): only to count prompts
     group: npt.NDArray[np.int32] | None = None  # index in `groups`, if quotas or a report go by them
     groups: tuple[str | None, ...] = ()
     signature: npt.NDArray[np.uint32] | None = None  # if near duplicates are skipped

@@ -25,8 +25,8 @@ from mapjob.store.run_folder import Manifest
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 # What a run folder holds: since 3 what of the models decides the scores, since 4 units by content, since 5 the same
 # last bits on every processor, since 6 files that say which rows they hold, since 7 goals by quantiles and alpha-DPO's
-# margins by the gap per token.
-RUN_FOLDER = 7
+# margins by the gap per token, since 8 measures.
+RUN_FOLDER = 8
 VERSIONS = ("ray", "torch", "transformers", "pyarrow", "numpy")
 
 

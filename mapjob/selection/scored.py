@@ -114,7 +114,8 @@ def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 class ScoredUnit:
     """A unit as every model scored it: `rows` has pair_id, reason and detail, `pairs` the rows without a reason.
 
-    `flags` counts rows whose text was truncated, whose boundary moved, or whose text a template did not keep.
+    `flags` counts rows whose text was truncated, whose boundary moved, or whose text a template did not keep; and
+    pairs that were relabelled.
     """
 
     index: int  # of the unit in the plan
@@ -260,6 +261,7 @@ class ScoredUnits:
         if self.settled is not None:
             pairs = self.settled.apply(pairs)
         if self._selection.on_disagreement == "relabel":
+            flags["relabelled"] = int((pairs.columns["chosen_reward"] < pairs.columns["rejected_reward"]).sum())
             pairs = pairs.relabel()
         return ScoredUnit(index, first_row, rows, pairs, flags)
 

@@ -54,7 +54,10 @@ class Manifest(TypedDict):
     limit: int | None
     name: NotRequired[str | None]
     note: NotRequired[str | None]
+    for_use: NotRequired[bool]  # whether the command that made it promotes what it makes
     counts: dict[str, Any]
+    measures: NotRequired[dict[str, Any]]  # what checks and history go by
+    checks: NotRequired[list[dict[str, Any]]]  # that failed when it was committed
     flags: dict[str, int]
     warnings: list[str]
     spent: dict[str, Any]  # seconds, tokens
@@ -147,6 +150,14 @@ class RunFolder:
         try:
             with self.open(name) as file:
                 return pq.read_schema(file).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
+
+    def read_column(self, name: str, column: str) -> pa.ChunkedArray:
+        """A column of a table; of the others no byte is asked for."""
+        try:
+            with self.open(name) as file:
+                return pq.ParquetFile(file, page_checksum_verification=True).read([column], use_threads=False)[column]
         except (pa.ArrowException, OSError) as error:
             raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
 

@@ -103,6 +103,7 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
         finished = path_of(run(parse_config({**tree, "selection": selection})))
         ids += load_scores(finished)["pair_id"].to_pylist()
         shutil.rmtree(finished)
+        rank_job(parse_config({**tree, "selection": {"metric": "random"}}), promote=True)  # others go by it
     answers = [{"pair_id": one, "verdict": ANSWERS[i % 3]} for i, one in enumerate(sorted(ids)[::4])]
     (folder / "verdicts.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     (folder / "ids.txt").write_text("\n".join([*sorted(ids)[1::9], "nobody"]))
