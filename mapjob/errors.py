@@ -62,6 +62,9 @@ class IncompleteError(MapjobError):
     exit_code = 4
 
 
+NOT_PROMOTED = 5  # the exit code of a run that is committed, but was to be promoted and fails a check
+
+
 class Reason(StrEnum):
     """Why a row is not ranked: its name, an explanation, and True if the row is dropped.
 

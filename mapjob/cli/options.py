@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
+from mapjob.errors import NOT_PROMOTED
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import Manifest, path_of
-
-NOT_PROMOTED = 5  # the exit code of a run that is committed, but was to be promoted and fails a check
 
 Result = dict[str, Any]  # of a command: the object that --json prints
 
@@ -33,6 +32,14 @@ Overrides = Annotated[
 ]
 Name = Annotated[str | None, Option(metavar="TEXT", help="A name for people (`name` of the run file).")]
 Note = Annotated[str | None, Option(metavar="TEXT", help="A note for people, kept with the run.")]
+Notify = Annotated[
+    str | None,
+    Option(
+        metavar="URL|@FILE",
+        help="POST one JSON object to this webhook (Slack's, or any) when the run has finished, is refused or fails. A "
+        "failure to do so is a warning. @FILE: a file that holds the URL.",
+    ),
+]
 Limit = Annotated[int | None, Option(min=1, metavar="N", help="Only the first N rows of the input.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
 TrustRemoteCode = Annotated[

@@ -8,6 +8,7 @@ from mapjob.cli.options import (
     Limit,
     Name,
     Note,
+    Notify,
     Overrides,
     Ranked,
     Result,
@@ -15,6 +16,7 @@ from mapjob.cli.options import (
     print_run,
     with_name,
 )
+from mapjob.job.notify import Notifier
 from mapjob.job.run import rank_job
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS
@@ -44,6 +46,7 @@ def rank(
     limit: Limit = None,
     name: Name = None,
     note: Note = None,
+    notify: Notify = None,
     list_metrics: List = False,
     trust_remote_code: TrustRemoteCode = False,
     promote: Annotated[bool, Option("--promote", help="Let latest.json name the new run, if its checks pass.")] = False,
@@ -54,5 +57,9 @@ def rank(
 
     Example: mapjob rank runs/demo --set selection.alpha=2.5 --set selection.keep='{count: 500}'
     """
-    manifest = rank_job(source, limit, trust_remote_code, with_name(overrides, name), promote, note)
-    return print_run(manifest, promote)
+    with Notifier(notify) as notifier:
+        notifier.name = name
+        manifest = rank_job(source, limit, trust_remote_code, with_name(overrides, name), promote, note)
+        result = print_run(manifest, promote)
+        notifier.finish(manifest, result["exit_code"])
+    return result

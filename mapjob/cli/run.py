@@ -9,6 +9,7 @@ from mapjob.cli.options import (
     Limit,
     Name,
     Note,
+    Notify,
     Overrides,
     Result,
     TrustRemoteCode,
@@ -17,6 +18,7 @@ from mapjob.cli.options import (
 )
 from mapjob.config.load import load_config
 from mapjob.errors import check_extra
+from mapjob.job.notify import Notifier
 from mapjob.job.run import run_job
 from mapjob.report.tracked import Tracker, log_run
 from mapjob.store.run_folder import path_of
@@ -28,6 +30,7 @@ def run(
     limit: Limit = None,
     name: Name = None,
     note: Note = None,
+    notify: Notify = None,
     trust_remote_code: TrustRemoteCode = False,
     events: Annotated[
         str | None, Option(metavar="FILE", help="Append one JSON line per unit, and for start, pass and finish.")
@@ -48,7 +51,12 @@ def run(
     """
     if log_to is not None:
         check_extra(log_to, log_to, "logging", f"--log-to {log_to}")  # before the run, not after it
-    manifest = run_job(load_config(config, with_name(overrides, name)), limit, trust_remote_code, events, note)
+    with Notifier(notify) as notifier:
+        run_file = load_config(config, with_name(overrides, name))
+        notifier.name = run_file.name
+        manifest = run_job(run_file, limit, trust_remote_code, events, note)
+        result = print_run(manifest, promote=True)
+        notifier.finish(manifest, result["exit_code"])
     if log_to is not None:
         log_run(path_of(manifest), log_to)
-    return print_run(manifest, promote=True)
+    return result

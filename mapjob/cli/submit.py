@@ -5,7 +5,18 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from mapjob.cli.options import ConfigFile, Json, Limit, Name, Note, Overrides, TrustRemoteCode, is_verbose, with_name
+from mapjob.cli.options import (
+    ConfigFile,
+    Json,
+    Limit,
+    Name,
+    Note,
+    Notify,
+    Overrides,
+    TrustRemoteCode,
+    is_verbose,
+    with_name,
+)
 from mapjob.config.load import load_config
 from mapjob.escaping import for_terminal, redact
 
@@ -19,6 +30,7 @@ def submit(
     limit: Limit = None,
     name: Name = None,
     note: Note = None,
+    notify: Notify = None,
     no_wait: Annotated[bool, Option("--no-wait", help="Do not follow the job.")] = False,
     num_cpus: Annotated[
         float,
@@ -47,15 +59,16 @@ def submit(
     Example: mapjob submit run.yaml --address http://127.0.0.1:8265 --set selection.alpha=2.5
     """
     from mapjob.job import submit  # with ray
+    from mapjob.job.notify import read_url
 
     for handler in logging.getLogger("ray").handlers:
         handler.setLevel(logging.WARNING)  # Ray's client logs every package and socket
     flags = {"--trust-remote-code": trust_remote_code, "--json": as_json, "--verbose": is_verbose()}
     options = tuple(flag for flag, given in flags.items() if given)
     options += () if note is None else ("--note", note)
-    tree = load_config(config, with_name(overrides, name))
+    tree, webhook = load_config(config, with_name(overrides, name)), None if notify is None else read_url(notify)
     client = submit.connect(address)
-    name = submit.submit(client, tree, limit, options, num_cpus)
+    name = submit.submit(client, tree, limit, options, num_cpus, webhook)
     log.info(f"submitted as {name}")
     if no_wait:
         log.info(f"follow it: {submit.command('logs', client, name)}")

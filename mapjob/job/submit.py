@@ -21,7 +21,7 @@ from mapjob.corpus.listing import url_of
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
 
-RUN_FILE = "run.yaml"
+RUN_FILE, WEBHOOK = "run.yaml", "webhook"
 POLL_S = 1.0
 
 
@@ -62,8 +62,9 @@ def _make_absolute(models: dict[str, Any]) -> None:
             models[key] = os.path.abspath(value)
 
 
-def pack(config: Config, folder: Path) -> None:
-    """Write what is shipped: the run file, resolved, and the sources of the package that is running here.
+def pack(config: Config, folder: Path, webhook: str | None = None) -> None:
+    """Write what is shipped: the run file, resolved, the sources of the package that is running here, and the webhook,
+    whose URL is a secret that the dashboard would show among the arguments.
 
     Raises ConfigError for a run file that holds a secret.
     """
@@ -74,6 +75,8 @@ def pack(config: Config, folder: Path) -> None:
         do = "put credentials into the environment of the cluster's machines, or give them a role"
         raise ConfigError(f"{what}, which would reach the cluster's dashboard and logs", secrets[0], do)
     (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    if webhook is not None:
+        (folder / WEBHOOK).write_text(webhook, encoding="utf-8")
     shutil.copytree(
         Path(mapjob.__file__).parent, folder / "mapjob", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
     )
@@ -105,13 +108,18 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def submit(
-    client: JobSubmissionClient, config: Config, limit: int | None, options: tuple[str, ...], num_cpus: float
+    client: JobSubmissionClient,
+    config: Config,
+    limit: int | None,
+    options: tuple[str, ...],
+    num_cpus: float,
+    webhook: str | None = None,
 ) -> str:
     """Ship the run file and this package, start the job; returns the submission's id.
 
     After an earlier submission of the same run file that has ended, the id gets a suffix: -2, -3. options: of
-    `mapjob run`. num_cpus: kept for the driver; 0: none, and it runs on the head. Raises ConfigError while the same
-    run file is running there.
+    `mapjob run`. num_cpus: kept for the driver; 0: none, and it runs on the head. webhook: for --notify. Raises
+    ConfigError while the same run file is running there.
     """
     name = submission_id(config, limit)
     states = {job.submission_id: job.status for job in client.list_jobs() if job.submission_id is not None}
@@ -121,8 +129,9 @@ def submit(
             raise _already_running(client, numbered)
         number += 1
     arguments = [*options, *([] if limit is None else ["--limit", str(limit)])]
+    arguments += [] if webhook is None else ["--notify", f"@{WEBHOOK}"]
     with tempfile.TemporaryDirectory(prefix="mapjob-") as folder:
-        pack(config, Path(folder))
+        pack(config, Path(folder), webhook)
         try:
             return client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "mapjob", "run", RUN_FILE, *arguments]),

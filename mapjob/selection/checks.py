@@ -12,7 +12,7 @@ from mapjob import collective
 from mapjob.config.run import Checks, Selection
 from mapjob.errors import Reason
 from mapjob.metrics.columns import NUM_TOKENS
-from mapjob.ranking.order import quantiles
+from mapjob.metrics.quantiles import quantiles
 from mapjob.ranking.rank import Ranking
 from mapjob.store.run_folder import RunFolder
 
