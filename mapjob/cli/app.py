@@ -16,6 +16,7 @@ from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
 from mapjob.cli.forget import forget
 from mapjob.cli.generate import generate
+from mapjob.cli.init import init
 from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
 from mapjob.cli.promote import promote
@@ -43,7 +44,7 @@ app = typer.Typer(
     add_completion=True,
 )
 PANELS = {
-    "See and decide": (demo, read, plan, doctor),
+    "See and decide": (demo, init, read, plan, doctor),
     "The job": (run, rank, sweep, submit, status, promote, clean, forget),
     "Look": (report, show, browse, diff),
     "Use": (push, train),

@@ -107,7 +107,7 @@ class Input(Section):
         description="a name, a list, or all; null: train, where file names or the README's configs name splits",
     )
     reading: Reading = Field(Reading(), description="null: worked out from the first rows and printed as YAML")
-    columns: Columns = Columns()
+    columns: Columns = Field(Columns(), description="columns beside the texts")
     plain_text: Literal["auto", "chat", "raw"] = Field("auto", description="how plain strings meet the models")
     template_date: date = Field(
         date(2024, 7, 26), description="the day that chat templates see which ask for today (strftime_now)"

@@ -41,7 +41,7 @@ def _how_many(value: Any) -> str:
 
 
 class Models(Section):
-    policy: Model
+    policy: Model = Field(description="the model that is to be trained: its log-probabilities are scored")
     reference: Model | None = Field(None, description="what the policy was trained from; null: it without its adapter")
     reward: Annotated[
         Annotated[Model, Tag(ONE)] | Annotated[dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Model], Tag(SEVERAL)],
@@ -93,7 +93,7 @@ class Keep(Section):
     """How much of the ranking is kept: exactly one of the four."""
 
     ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
-    count: int | None = Field(None, ge=0)
+    count: int | None = Field(None, ge=0, description="so many pairs")
     threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
     tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
 
@@ -120,14 +120,22 @@ class Selection(Section):
     metric: Metric = Field("map", description="`mapjob rank --list` explains each")
     metrics: tuple[Metric, ...] = Field((), description="further metrics, each a column of the selection")
     signals: Signals = Field(Signals(), description="training signals, each a column of the selection")
-    implicit: Literal["simpo", "dpo"] = "simpo"
-    scale: Literal["zscore", "raw", "calibrated"] = "zscore"
-    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
+    implicit: Literal["simpo", "dpo"] = Field(
+        "simpo", description="the policy's margin: mean log-probability per token, or the policy against the reference"
+    )
+    scale: Literal["zscore", "raw", "calibrated"] = Field(
+        "zscore", description="unit of both margins: standard deviations of this corpus, as they are, or log-odds"
+    )
+    alpha: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="weight of the implicit margin; higher: what the policy knows sinks"
+    )
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
     seed: int = Field(0, ge=0, description="of the metric random and of the held-out prompts")
-    keep: Keep = Keep(ratio=0.4)
-    on_disagreement: Literal["keep", "relabel", "drop"] = "keep"
-    exclude: Exclude = Exclude()
+    keep: Keep = Field(Keep(ratio=0.4), description="how much of the ranking is kept: exactly one of the four")
+    on_disagreement: Literal["keep", "relabel", "drop"] = Field(
+        "keep", description="pairs whose label the reward model contradicts"
+    )
+    exclude: Exclude = Field(Exclude(), description="what is left out by name, before anything else is decided")
     where: str | None = Field(
         None,
         description="a condition in SQL over columns of the corpus and scores; pairs for which it is not true are left "
@@ -202,26 +210,31 @@ OutputFormat = Literal["trl", "openrlhf", "llama_factory", "columns"]
 
 
 class Output(Section):
-    path: str
+    path: str = Field(description="folder or fsspec URL of scores/ (reused by every later run) and runs/")
 
 
 class Scoring(Section):
     max_length: int = Field(2048, ge=2, description="tokens of prompt and completion together, in each model's tokens")
-    overlength: Literal["drop", "keep_start"] = "drop"
-    control_tokens: Literal["error", "sanitize", "keep"] = "error"
+    overlength: Literal["drop", "keep_start"] = Field("drop", description="longer pairs: dropped, or cut at their end")
+    control_tokens: Literal["error", "sanitize", "keep"] = Field(
+        "error",
+        description="texts that hold a control token: their rows are dropped, or it is broken up, or read as one",
+    )
 
 
 class Pool(Section):
     """One scorer's actors; what is null is worked out from the cluster."""
 
-    num_gpus: Annotated[float, Field(ge=0)] | None = None
-    min_size: Annotated[int, Field(ge=1)] | None = None
-    max_size: Annotated[int, Field(ge=1)] | None = None
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(None, description="of each actor")
+    min_size: Annotated[int, Field(ge=1)] | None = Field(None, description="actors, at least")
+    max_size: Annotated[int, Field(ge=1)] | None = Field(None, description="actors, at most")
 
 
 class Execution(Section):
     address: str | None = Field(None, description="null: a local Ray; auto, or host:port of a head: a cluster")
-    schedule: Literal["together", "one_by_one"] = "together"
+    schedule: Literal["together", "one_by_one"] = Field(
+        "together", description="all models at once, or one after the other, if they do not fit side by side"
+    )
     pools: dict[Annotated[str, Field(pattern=r"^(policy|reference|reward(\.[\w-]+)?)$")], Pool] = Field(
         {}, description="by scorer; reward: of every reward model, reward.<name>: of one"
     )
@@ -273,16 +286,16 @@ class Config(Section):
     name: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
         None, description="a name for people; a run that is finished keeps the one that it finished with"
     )
-    input: Input
-    output: Output
-    models: Models
-    scoring: Scoring = Scoring()
-    selection: Selection = Selection()
+    input: Input = Field(description="which corpus is read, and how")
+    output: Output = Field(description="where everything is written")
+    models: Models = Field(description="what scores the pairs")
+    scoring: Scoring = Field(Scoring(), description="how texts become tokens; what changes here is scored again")
+    selection: Selection = Field(Selection(), description="by what pairs are ranked, and which of them are kept")
     output_format: OutputFormat = Field(
         "trl", description="the layout that the selection is written in: a trainer's, or columns: the corpus's own"
     )
     checks: Checks = Field(Checks(), description="limits that decide whether the run is promoted")
-    execution: Execution = Execution()
+    execution: Execution = Field(Execution(), description="on which machines, and in which steps; changes no score")
     max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
 
     @model_validator(mode="after")

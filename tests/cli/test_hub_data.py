@@ -64,6 +64,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         filesystem.cache_clear()
 
 
+def test_init_writes_a_run_file_for_it(served: Hub, here: Mapjob, tmp_path: Path) -> None:
+    done = here("init", "org/pairs@v1", "--policy", "p", "--reward", "r", "--out", tmp_path / "run.yaml")
+    assert done.returncode == 0, done.stderr
+    written = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert written["input"]["path"] == "org/pairs@v1"
+    assert written["output"]["path"] == "output/pairs"
+
+
 def found(path: str, split: str | None = None) -> CorpusFiles:
     return find_files(Input(path=path, split=split), None)
 

@@ -36,6 +36,7 @@ NOT_HERE = {
 }
 # A line that each command prints, as a pattern; of all of them together every command above or here must be named.
 PRINTED = {
+    "mapjob init": r"run file: own.yaml",
     "mapjob read": r"sides: \[chosen, rejected\]",
     "mapjob plan": r"sample: 40 of 40 rows",
     "mapjob run": r"(?m)^selected +16$",
