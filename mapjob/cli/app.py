@@ -24,6 +24,7 @@ from mapjob.cli.push import push
 from mapjob.cli.rank import rank
 from mapjob.cli.read import read
 from mapjob.cli.report import report
+from mapjob.cli.review import review
 from mapjob.cli.run import run
 from mapjob.cli.selfplay import selfplay
 from mapjob.cli.show import show
@@ -32,6 +33,7 @@ from mapjob.cli.submit import submit
 from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.cli.validate import validate
+from mapjob.cli.verdicts import verdicts
 from mapjob.errors import MapjobError
 from mapjob.escaping import for_terminal, redact
 
@@ -46,7 +48,7 @@ app = typer.Typer(
 PANELS = {
     "See and decide": (demo, init, read, plan, doctor),
     "The job": (run, rank, sweep, submit, status, promote, clean, forget),
-    "Look": (report, show, browse, diff),
+    "Look": (report, show, browse, diff, review, verdicts),
     "Use": (push, train),
     "Laboratory": (generate, selfplay, validate),
 }

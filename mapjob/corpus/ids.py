@@ -70,7 +70,10 @@ def _rows(data: bytes, form: str | None, path: str, columns: Sequence[str]) -> l
         return list(zip(*(table[name].to_pylist() for name in columns)))
     if form in ("json", "jsonl"):
         return [tuple(row[name] for name in columns) for row in list(json_rows(file, path))]
-    # A spreadsheet writes what its country has between cells, and an apostrophe before what it is to leave as it is.
+    # A spreadsheet writes what its country has between cells.
     header = data.partition(b"\n")[0]
     delimiter = "\t" if form == "tsv" else ";" if b";" in header and b"," not in header else ","
-    return [tuple(row[name].removeprefix("'") for name in columns) for row in list(csv_rows(file, delimiter, path))]
+    rows = list(csv_rows(file, delimiter, path))
+    # Files that are meant for spreadsheets have an apostrophe before every id, so that it is left as it is.
+    start = int(bool(rows) and all(row[COLUMN].startswith("'") for row in rows))
+    return [tuple(row[name][start:] if name == COLUMN else row[name] for name in columns) for row in rows]

@@ -45,6 +45,7 @@ PRINTED = {
     "mapjob report": r"report: report.html",
     "mapjob show": r"rank 1 of 40 \(selected\)",
     "mapjob config check": r"(?m)^selection:",
+    "mapjob review": r"(?m)^\d+ pairs to look at: review-map-[0-9a-f]{16}\.csv$",
     "mapjob status": r"map-[0-9a-f]{16}",
     "mapjob promote": r"promoted: map-[0-9a-f]{16} ",
     "mapjob diff": r"\d",
@@ -138,7 +139,7 @@ def test_the_run_folder_holds_what_the_readme_lists(printed: dict[str, str], her
     listed = [line[:40].strip() for line in blocks("text")[1].splitlines() if line.startswith("  ")]
     made = [str(file.relative_to(here / "output" / "nightly")) for file in (here / "output" / "nightly").rglob("*.*")]
     for pattern in listed:
-        for_many_units = ("scores/<fingerprint>/packs", "runs/<run id>/units.parquet")
-        if not pattern.startswith(("runs/<run id>/held_out", *for_many_units)):
+        if_asked = ("runs/<run id>/held_out", "runs/<run id>/decisions.parquet")
+        if not pattern.startswith((*if_asked, "scores/<fingerprint>/packs", "runs/<run id>/units.parquet")):
             wanted = re.sub(r"<[^>]+>", "[^/]+", pattern.replace(".", r"\.").replace("*", ".*"))
             assert any(re.fullmatch(wanted, file) for file in made), pattern
