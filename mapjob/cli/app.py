@@ -16,6 +16,7 @@ from mapjob.cli.diff import diff
 from mapjob.cli.doctor import doctor
 from mapjob.cli.forget import forget
 from mapjob.cli.generate import generate
+from mapjob.cli.history import history
 from mapjob.cli.init import init
 from mapjob.cli.options import Verbose, add_flags, is_verbose, log_to_stderr
 from mapjob.cli.plan import plan
@@ -48,7 +49,7 @@ app = typer.Typer(
 PANELS = {
     "See and decide": (demo, init, read, plan, doctor),
     "The job": (run, rank, sweep, submit, status, promote, clean, forget),
-    "Look": (report, show, browse, diff, review, verdicts),
+    "Look": (report, show, browse, diff, history, review, verdicts),
     "Use": (push, train),
     "Laboratory": (generate, selfplay, validate),
 }

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 
 from mapjob.cli.options import Result, Run
+from mapjob.escaping import one_line
 from mapjob.report.diff import compare, diff_text
-from mapjob.store.run_folder import open_run
+from mapjob.store.run_folder import describe_run, open_run
 
 
 def diff(old: Run, new: Run) -> Result:
@@ -12,6 +13,10 @@ def diff(old: Run, new: Run) -> Result:
 
     Example: mapjob diff runs/demo/runs/map-0123456789abcdef runs/demo
     """
-    difference = compare(open_run(old), open_run(new))
+    runs = open_run(old), open_run(new)
+    difference = compare(*runs)
+    for side, run in zip(("old", "new"), runs):
+        print(f"{side}        {one_line(describe_run(run.manifest))}")
     print(diff_text(difference))
-    return {**asdict(difference), "jaccard": difference.jaccard}
+    ids = {side: run.folder.run_id for side, run in zip(("old", "new"), runs)}
+    return {**ids, **asdict(difference), "jaccard": difference.jaccard}

@@ -1,16 +1,20 @@
 """`mapjob status`: the runs of an output folder, and what is new or missing since the promoted one."""
 
+import logging
 from typing import Annotated
 
 from typer import Argument
 
 from mapjob.cli.options import Result
 from mapjob.config.load import parse_config
-from mapjob.errors import MapjobError
+from mapjob.errors import ConfigError, MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
+from mapjob.report.status import age, describe, status_lines
 from mapjob.store.output import Output
-from mapjob.store.run_folder import Manifest, describe_loss, has_units, promoted_id, read_units
+from mapjob.store.run_folder import Manifest, has_units, promoted_id, read_units
+
+log = logging.getLogger(__name__)
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
@@ -19,25 +23,28 @@ def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.pa
 
     Example: mapjob status runs/demo
     """
-    finished, unfinished = Output(output).list_runs()
-    manifests = [run.manifest for run in finished]
-    for manifest in manifests:
-        counts = manifest["counts"]
-        print(
-            f"{manifest['finished_at'][:19]}Z  {one_line(manifest['run_id']):<36}{counts['rows']:>12,} rows"
-            f"{counts['ranked']:>12,} ranked{counts['selected']:>12,} selected"
-        )
-        if loss := describe_loss(manifest):
-            print(f"{'':<22}{loss}")
-    for run_id in unfinished:
-        print(f"unfinished            {one_line(run_id)}: run its run file again to complete or replace it")
-    promoted = next((manifest for manifest in manifests if manifest["run_id"] == promoted_id(output)), None)
+    folder, promoted = Output(output), None
+    try:
+        promoted = promoted_id(output)
+    except ConfigError as error:  # which says that one is to be promoted, and for that the runs are listed here
+        log.warning(error.what)
+    finished, unfinished = folder.list_runs()
+    runs = [describe(run.manifest, promoted) for run in finished]
+    for run in runs:
+        for line in status_lines(run):
+            print(line)
+    begun = {run_id: folder.begun_at(run_id) for run_id in unfinished}
+    for run_id, at in begun.items():
+        print(f"{one_line(run_id)}  unfinished, begun {age(at)}: run its run file again")
     now: Result = {"lines": ["no run has finished here"]}
-    if manifests:
-        now = _compare(promoted or manifests[-1], "the promoted run" if promoted else "the newest run")
+    if finished:
+        manifest = next((run.manifest for run in finished if run.folder.run_id == promoted), None)
+        named = "the newest run" if manifest is None else "the promoted run"
+        now = _compare(manifest or finished[-1].manifest, named)
     for line in now.pop("lines"):
         print(one_line(line))
-    return {"runs": [m["run_id"] for m in manifests], "unfinished": unfinished, **now}
+    of_unfinished = [{"run_id": run_id, "begun_at": at.isoformat()} for run_id, at in begun.items()]
+    return {"runs": runs, "promoted": promoted, "unfinished": of_unfinished, **now}
 
 
 def _compare(run: Manifest, name: str) -> Result:

@@ -83,10 +83,12 @@ def card(manifest: Manifest) -> str:
             "A trainer shows them the day on which it runs."
         )
     loading = "\n\n".join(blocks)
+    words = [f"{key} {markdown_code(manifest[key])}" for key in ("name", "note") if manifest.get(key)]
+    called = f"Run: {', '.join(words)}.\n\n" if words else ""
     return f"""{FRONT_MATTER.format(held_out=HELD_OUT if selection.held_out else "")}
 # {counts["selected"]:,} of {counts["rows"]:,} preference pairs, ranked by `{selection.metric}`
 
-`selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
+{called}`selected/` holds the pairs in rank order (rank 1 first), read as {style}: {CONTENTS[output_format]}.
 
 score = {formula(selection.metric)}
 

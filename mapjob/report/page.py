@@ -43,9 +43,10 @@ def page(manifest: Manifest, summary: Summary, by_kind: Mapping[str, Sequence[Ro
         "rows dropped": counts["dropped"],
         "rows broken": counts["broken"],
     }
+    called = (manifest["run_id"], manifest.get("name"), manifest.get("note"))
     figures = "".join(f"<div><dt>{name}</dt><dd>{number:,}</dd></div>" for name, number in numbers.items())
     body = [
-        f'<header>\n<p class="eyebrow">mapjob · run {text(manifest["run_id"])}</p>',
+        f'<header>\n<p class="eyebrow">mapjob · run {" · ".join(map(text, filter(None, called)))}</p>',
         f"<h1>{counts['selected']:,} pairs of {counts['rows']:,} rows, ranked by {metric}</h1>",
         f'<dl class="figures">{figures}</dl>\n</header>\n<main>',
         section("run", "What was run", facts([*_models(manifest, config), *_choices(manifest, config)])),
@@ -227,7 +228,8 @@ def _tokens_by_model(spent: dict[str, Any]) -> Iterator[tuple[object, ...]]:
 
 def warnings(manifest: Manifest) -> Html:
     flags = [f"{flag}: {number:,} rows" for flag, number in manifest["flags"].items() if number]
-    lines = [*manifest["warnings"], *flags]
+    checks = [f"check failed, so the run was not promoted: {check['why']}" for check in manifest.get("checks", ())]
+    lines = [*checks, *manifest["warnings"], *flags]
     return section("warnings", "Warnings", note(list_lines(lines, MAX_WARNINGS) if lines else "None."))
 
 

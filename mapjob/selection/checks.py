@@ -46,7 +46,6 @@ def measure(ranking: Ranking, counts: dict[str, Any], flags: dict[str, int], sel
         "rejected_num_tokens": rejected,
         "length_ratio": chosen / rejected if num else None,
         "reward_outliers": share_outliers(ranking) if num else None,
-        "cut_off": ranking.cut_off,
     }
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from mapjob.errors import ConfigError
@@ -16,8 +16,6 @@ from mapjob.store.snapshots import FOLDER, NAME, newest_numbers
 from mapjob.store.storage import SCRATCH, Storage
 
 MOST_LISTED = 3
-
-
 FINISHED = "a finished run"
 
 
@@ -48,6 +46,10 @@ class Output:
         finished = [FinishedRun(folder, manifest) for folder, manifest in here]
         unfinished = [folder.run_id for folder, manifest in runs if manifest is None]
         return sorted(finished, key=lambda run: run.manifest["finished_at"]), unfinished
+
+    def begun_at(self, run_id: str) -> datetime:
+        """When an unfinished run wrote its first file."""
+        return datetime.fromtimestamp(min((at for _, at in self._storage.files(f"runs/{run_id}")), default=0.0), UTC)
 
     def find_run(self, which: str) -> FinishedRun:
         """The finished run with this id, the start of one, a name, or a run folder's path. Raises ConfigError if none

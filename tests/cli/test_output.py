@@ -53,7 +53,8 @@ def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> Non
     assert "4 units are already scored, 2 are not" in ran.stderr
     assert second["counts"]["ranked"] == 90
     assert json.loads((out / "latest.json").read_text())["run_id"] == second["run_id"]
-    assert last_json(here("status", out, "--json"))["runs"] == [first["run_id"], second["run_id"]]
+    runs = last_json(here("status", out, "--json"))["runs"]
+    assert [(run["run_id"], run["promoted"]) for run in runs] == [(first["run_id"], False), (second["run_id"], True)]
 
     difference = last_json(here("diff", path_of(first), second["run_path"], "--json"))
     old, new = selected(path_of(first)), selected(second["run_path"])

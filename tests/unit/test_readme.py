@@ -47,6 +47,7 @@ PRINTED = {
     "mapjob config check": r"(?m)^selection:",
     "mapjob review": r"(?m)^\d+ pairs to look at: review-map-[0-9a-f]{16}\.csv$",
     "mapjob status": r"map-[0-9a-f]{16}",
+    "mapjob history": r"page: history.html",
     "mapjob promote": r"promoted: map-[0-9a-f]{16} ",
     "mapjob diff": r"\d",
     "mapjob clean": r"no unreferenced file is older than 30 days",
