@@ -35,8 +35,9 @@ from mapjob.cli.sweep import sweep
 from mapjob.cli.train import train
 from mapjob.cli.validate import validate
 from mapjob.cli.verdicts import verdicts
-from mapjob.errors import MapjobError
+from mapjob.errors import IncompleteError, MapjobError
 from mapjob.escaping import for_terminal, redact
+from mapjob.interrupts import raise_on_signals
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
@@ -69,7 +70,16 @@ def main() -> None:
     # Ray reads this when imported. Threads of Ray Data outlive a run that is told to end; what they ask of Ray after it
     # has left would start a second one, in a process that is ending and then hangs or crashes.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    sys.exit(_exit_code())
+    code: int | str | None = None
+    try:
+        with raise_on_signals():
+            code = _exit_code()
+            _leave_ray()
+    except KeyboardInterrupt:  # a second signal, while the first one ends the command
+        code = code or 130
+    except IncompleteError as error:
+        code = code or error.exit_code
+    sys.exit(code)
 
 
 def _exit_code() -> int | str | None:
@@ -91,6 +101,12 @@ def _exit_code() -> int | str | None:
     if code:
         gc.collect()  # frames of errors hold each other
     return code
+
+
+def _leave_ray() -> None:
+    """While a second signal still finds a handler, which the exit of Python does not have."""
+    if "mapjob.pipeline.cluster" in sys.modules:
+        sys.modules["mapjob.pipeline.cluster"].disconnect()
 
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

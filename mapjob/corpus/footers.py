@@ -8,11 +8,10 @@ from typing import BinaryIO, TypeVar
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.asyn import AsyncFileSystem
 
 from mapjob.errors import InputError
 from mapjob.escaping import first_line
-from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, is_of_content, retry
+from mapjob.store.remote import as_mapjob_error, filesystem, is_of_content, retry
 
 # A Parquet file's footer is read once, and no extension type is opened before it is known to be harmless. Arrow keeps
 # extension types by name in the footer, and while it opens a file it runs whatever Python code a library has registered
@@ -165,7 +164,7 @@ def read_file(
 def open_file(url: str, size: int | None = None, whole: bool = False) -> BinaryIO:
     """A file to read ranges of. size, whole: as in `read_file`. Raises as its file system does."""
     fs, path = filesystem(url)
-    if size is None or not isinstance(fs, AsyncFileSystem):  # the others open the file for each range
+    if size is None or not fs.async_impl:  # the others open the file for each range
         return fs.open(path, "rb", cache_type="none")
     return io.BytesIO(fs.cat_file(path, start=0, end=size)) if whole else Ranges(fs, path, size)
 
@@ -174,7 +173,7 @@ def retry_reading(url: str, read: Callable[[], T], what: str, where: str) -> T:
     """What `read` returns; it is tried again, and its errors are raised, as in `read_file`."""
     try:
         return retry(read)
-    except (pa.ArrowException, UnicodeDecodeError, *STORAGE_ERRORS) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if not is_of_content(error):
             raise as_mapjob_error(error, url, "read") from error
         raise InputError(

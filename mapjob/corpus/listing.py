@@ -17,7 +17,7 @@ from mapjob.corpus.marks import Info, fresh, info_of, mark_of
 from mapjob.corpus.table_logs import refuse_tables, refuse_tables_above
 from mapjob.corpus.walk import once, walk
 from mapjob.errors import ConfigError, InputError, MapjobError
-from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
+from mapjob.store.remote import as_mapjob_error, filesystem, retry
 
 Form = Literal["parquet", "jsonl", "json", "csv", "tsv", "arrow"]
 ENDINGS: dict[str, Form] = {
@@ -81,7 +81,7 @@ def list_path(path: str) -> Listing:
     url = url_of(path)
     try:
         return _hub_listing(path, url) if url.startswith("hf://") else retry(lambda: _listing(path, url))
-    except STORAGE_ERRORS as error:
+    except OSError as error:
         raise _of_hub(as_mapjob_error(error, url, "listed"), path, url) from error
 
 

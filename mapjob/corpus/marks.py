@@ -6,7 +6,7 @@ from typing import Any
 
 import fsspec
 
-from mapjob.store.remote import STORAGE_ERRORS, as_mapjob_error, filesystem, retry
+from mapjob.store.remote import as_mapjob_error, filesystem, retry
 
 Info = Mapping[str, Any]  # what a storage tells of a file
 CHECKSUMS = ("ETag", "etag", "blob_id", "xet_hash", "md5Hash", "Content-MD5", "content_md5", "Digest", "generation")
@@ -18,12 +18,12 @@ def mark_now(url: str) -> str | None:
     fs, path = filesystem(url)
     try:
         return mark_of(retry(lambda: info_of(fs, path)))
-    except STORAGE_ERRORS as error:
+    except OSError as error:
         raise as_mapjob_error(error, url, "read") from error
 
 
 def info_of(fs: fsspec.AbstractFileSystem, path: str) -> Info:
-    """What a storage tells of a file now. Raises STORAGE_ERRORS."""
+    """What a storage tells of a file now. Raises OSError."""
     if "file" in fs.protocol:
         at = os.stat(path)
         return {"size": at.st_size, "times": f"{at.st_mtime_ns}-{at.st_ctime_ns}-{at.st_ino}"}

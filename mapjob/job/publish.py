@@ -77,9 +77,11 @@ def rank_and_publish(job: Job, spent: Spent, note: str | None, for_use: bool) ->
     with spent.on("publish"):
         goals = selection.signals.reward_goals
         texts = Texts(job.config.output_format, job.control, goals is None or goals.system_role)
+        num_files = {}
         for of, work in {"selected": _put_selected, "held_out": _put_held_out, "errors": _put_errors}.items():
             if of != "held_out" or selection.held_out:
-                run.run(work, [ranked], selection, texts, folder, list_written(folder, of))
+                put = run.run(work, [ranked], selection, texts, folder, list_written(folder, of))
+                num_files[of] = run.get(put[0])
         if job.decisions.identity:
             folder.put_table(FILE, job.decisions.as_table())
         for name, data in extra_files(job.config.output_format, job.plan.corpus.style).items():
@@ -113,6 +115,7 @@ def rank_and_publish(job: Job, spent: Spent, note: str | None, for_use: bool) ->
     drawn_from = {name: part for name, part in body.items() if name not in ("units", "fingerprints")}
     folder.put_text("report.json", json.dumps(drawn_from | {"summary": asdict(summed_up)}) + "\n")
     folder.put_text("report.html", draw_page(folder))
+    folder.check_holds(num_files)
     return folder.commit(body)
 
 
@@ -178,20 +181,20 @@ def _add_up(pieces: list[dict[str, int]]) -> dict[str, int]:
 
 def _put_selected(
     ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, written: list[WrittenFile]
-) -> None:
+) -> int:
     rows = selected_rows(ranked.ranking, selection)
-    publish_rows(ranked.scored.units, rows, texts, folder, "selected/train", written)
+    return publish_rows(ranked.scored.units, rows, texts, folder, "selected/train", written)
 
 
 def _put_held_out(
     ranked: Ranked, selection: Selection, texts: Texts, folder: RunFolder, written: list[WrittenFile]
-) -> None:
+) -> int:
     rows = held_out_rows(ranked.ranking, selection)
-    publish_rows(ranked.scored.units, rows, texts, folder, "held_out/test", written)
+    return publish_rows(ranked.scored.units, rows, texts, folder, "held_out/test", written)
 
 
-def _put_errors(ranked: Ranked, _: Selection, __: Texts, folder: RunFolder, written: list[WrittenFile]) -> None:
-    publish_errors(ranked.scored.units, ranked.refused, folder, written)
+def _put_errors(ranked: Ranked, _: Selection, __: Texts, folder: RunFolder, written: list[WrittenFile]) -> int:
+    return publish_errors(ranked.scored.units, ranked.refused, folder, written)
 
 
 def _overlap(ranked: Ranked, selection: Selection, peer: str, pair_ids: RowIds) -> float:

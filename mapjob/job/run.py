@@ -138,36 +138,34 @@ def _read_and_score(job: Job, spent: Spent, events: Events) -> Job:
         return job
     # Slow to import, and neither a run that finds everything scored nor a ranking needs them.
     from mapjob.pipeline.cluster import connect
-    from mapjob.pipeline.watchdog import ClusterShrunk, raise_on_signals
+    from mapjob.pipeline.watchdog import ClusterShrunk
 
     checked = not all(job.store.done(scorer.fingerprint) for scorer in job.scorers)
     if checked:
         _check_models(job)  # before the corpus is read for a model that cannot be loaded
     ids: dict[int, str] = {}
     started = False
-    with raise_on_signals() as listen:
-        while True:
-            with spent.on("ray"):
-                cpus, spent.gpus = connect(job.config.execution.address)
-                listen()
-            try:
-                if job.plan.unnamed:
-                    with spent.on("read"):
-                        job = name_units(job, ids, cpus, spent.gpus)
-                if not started:
-                    events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
-                    started = True
-                if todo := job.todo():
-                    check_records(job, todo)
-                    if not checked:
-                        _check_models(job)
-                        checked = True
-                    with spent.on("score"):
-                        _score(job, todo, cpus, spent, events)
-                    keep_pace(job.config.output.path, measure_pace(job.scorers, spent.total))
-                return job
-            except ClusterShrunk as shrunk:
-                log.info(f"{shrunk.what}: continuing on what is left")
+    while True:
+        with spent.on("ray"):
+            cpus, spent.gpus = connect(job.config.execution.address)
+        try:
+            if job.plan.unnamed:
+                with spent.on("read"):
+                    job = name_units(job, ids, cpus, spent.gpus)
+            if not started:
+                events.add("start", run_id=job.run_id, units=len(job.plan.units), rows=job.plan.num_rows)
+                started = True
+            if todo := job.todo():
+                check_records(job, todo)
+                if not checked:
+                    _check_models(job)
+                    checked = True
+                with spent.on("score"):
+                    _score(job, todo, cpus, spent, events)
+                keep_pace(job.config.output.path, measure_pace(job.scorers, spent.total))
+            return job
+        except ClusterShrunk as shrunk:
+            log.info(f"{shrunk.what}: continuing on what is left")
 
 
 def _check_models(job: Job) -> None:

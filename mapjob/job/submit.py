@@ -21,8 +21,14 @@ from mapjob.corpus.listing import url_of
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
 
-RUN_FILE, WEBHOOK = "run.yaml", "webhook"
+# What is shipped is a Python module with the run file in it, since Ray unpacks a module once in a folder. A working
+# folder it removes and unpacks again for each node that shares the folder, as nodes on one machine do: under the
+# driver, which then finds no `mapjob.pipeline.actors`. Sources that the driver copies for itself before it imports any
+# would not mend it, since the workers of the first node import from that folder too.
+RUN_FILE, WEBHOOK = "mapjob/run.yaml", "mapjob/webhook"
+HERE = "${PYTHONPATH%%:*}"  # of the shell: Ray puts the folder of the module first
 POLL_S = 1.0
+NOT_FOUND = (126, 127)  # of the shell
 
 
 def submission_id(config: Config, limit: int | None = None) -> str:
@@ -74,12 +80,12 @@ def pack(config: Config, folder: Path, webhook: str | None = None) -> None:
         what = "a URL of the run file holds a password, key or token"
         do = "put credentials into the environment of the cluster's machines, or give them a role"
         raise ConfigError(f"{what}, which would reach the cluster's dashboard and logs", secrets[0], do)
-    (folder / RUN_FILE).write_text(text, encoding="utf-8")
-    if webhook is not None:
-        (folder / WEBHOOK).write_text(webhook, encoding="utf-8")
     shutil.copytree(
         Path(mapjob.__file__).parent, folder / "mapjob", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
     )
+    (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    if webhook is not None:
+        (folder / WEBHOOK).write_text(webhook, encoding="utf-8")
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -129,14 +135,15 @@ def submit(
             raise _already_running(client, numbered)
         number += 1
     arguments = [*options, *([] if limit is None else ["--limit", str(limit)])]
-    arguments += [] if webhook is None else ["--notify", f"@{WEBHOOK}"]
+    notify = "" if webhook is None else f'--notify "@{HERE}/{WEBHOOK}" '
     with tempfile.TemporaryDirectory(prefix="mapjob-") as folder:
         pack(config, Path(folder), webhook)
         try:
             return client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "mapjob", "run", RUN_FILE, *arguments]),
+                # A folder `mapjob` where the cluster was started is none of ours.
+                entrypoint=f'PYTHONSAFEPATH=1 python -m mapjob run "{HERE}/{RUN_FILE}" {notify}{shlex.join(arguments)}',
                 submission_id=numbered,
-                runtime_env={"working_dir": folder},
+                runtime_env={"py_modules": [f"{folder}/mapjob"]},
                 entrypoint_num_cpus=num_cpus,
             )
         except RuntimeError as error:
@@ -169,6 +176,9 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], Any]) -
     if info.driver_exit_code is None or info.driver_exit_code < 0:
         why = first_line(info.message or f"signal {-info.driver_exit_code}")
         raise IncompleteError(f"the job ended without an exit code: {why}", name, again)
+    if info.driver_exit_code in NOT_FOUND:
+        do = "put the bin folder of mapjob's environment first on the PATH before `ray start`, on every machine"
+        raise ConfigError("the cluster's machine has no `python` on its PATH", name, do)
     return info.driver_exit_code
 
 

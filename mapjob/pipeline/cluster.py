@@ -3,16 +3,25 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 
 import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
+from ray._private import auto_init_hook
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.escaping import first_line
+from mapjob.interrupts import hold_signals
+
+KNOCK_S = 10.0
+LOOK_S = 2.0  # between two looks at the cluster while nothing comes of it
+HEAD_LOST_AFTER_S = 15.0  # Ray ends this process a minute after it lost the head
+RESUME = "run the same command again: it resumes from what is committed"
 
 
 def connect(address: str | None) -> tuple[float, float]:
@@ -32,7 +41,7 @@ def connect(address: str | None) -> tuple[float, float]:
         local = {"include_dashboard": False} if address == "local" else {}
         try:
             _knock(address)
-            with contextlib.nullcontext() if log_to_driver else _quiet_terminal():
+            with hold_signals(), contextlib.nullcontext() if log_to_driver else _quiet_terminal():
                 ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **local)
         except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
             if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
@@ -41,6 +50,13 @@ def connect(address: str | None) -> tuple[float, float]:
                     f"execution.address: {address}",
                     "set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: RAY_AUTH_TOKEN, "
                     "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+                ) from error
+            if "Version mismatch" in str(error):
+                versions = ", ".join(line.strip() for line in str(error).splitlines() if ": " in line)
+                raise ConfigError(
+                    f"this Python's Ray is not the cluster's: {versions}",
+                    f"{sys.executable}, execution.address: {address}",
+                    "use the same versions of Ray and of Python (3.11, 3.12) here and on every machine of the cluster",
                 ) from error
             raise ConfigError(
                 f"no Ray cluster answers: {first_line(error)}",
@@ -56,17 +72,67 @@ def explain(error: RayError) -> MapjobError | None:
     cause = getattr(error, "cause", None)
     if isinstance(cause, MapjobError):
         return cause
+    if missing := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", str(error)):
+        do = "start Ray on every machine from an environment that has mapjob's packages (mapjob[cluster])"
+        return ConfigError(f"a worker of the cluster lacks {missing[1]}", "the Ray cluster", do)
     if isinstance(error, RayTaskError) and not isinstance(cause, RayError):
         return None
-    do = "run the same command again: it resumes from what is committed"
-    return IncompleteError(f"the cluster failed: {first_line(error)}", "the Ray cluster", do)
+    return IncompleteError(f"the cluster failed: {first_line(error)}", "the Ray cluster", RESUME)
+
+
+class Heartbeat:
+    """Whether the cluster is there: its head, and the node that this process is attached to.
+
+    Calls into Ray wait for both for ever, or end this process: seconds after it lost the node, a minute after the head.
+    """
+
+    def __init__(self) -> None:
+        context = ray.get_runtime_context()
+        me = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+        self._head = context.gcs_address
+        self._node = "".join(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in me)
+        # Ray's client is attached to no node, and reaches the head by another port.
+        self._is_near = bool(me) and _listens(self._head) and _listens(self._node)
+        self._missing_since: float | None = None
+
+    def check(self) -> bool:
+        """False while the head does not answer. Raises IncompleteError if one of them is lost; this process has left
+        the cluster by then.
+        """
+        if not self._is_near:
+            return True
+        if not _listens(self._node):
+            disconnect()
+            raise IncompleteError("the Ray node that this process is attached to is lost", self._node, RESUME)
+        if _listens(self._head):
+            self._missing_since = None
+            return True
+        self._missing_since = self._missing_since or time.monotonic()
+        if time.monotonic() - self._missing_since > HEAD_LOST_AFTER_S:
+            disconnect()
+            raise IncompleteError("the head of the Ray cluster is lost", self._head, RESUME)
+        return False
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local Ray ends. Threads of Ray Data that find it gone must not start another one."""
+    auto_init_hook.enable_auto_connect = False
+    ray.shutdown()
+
+
+def _listens(address: str) -> bool:
+    try:
+        _knock(address)
+    except OSError:
+        return False
+    return True
 
 
 def _knock(address: str) -> None:
     """Raises OSError when nothing listens at host:port. Ray itself would go on trying there for minutes."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,14 @@
 """The Ray Data graph, top to bottom: units in, receipts out."""
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
 
 from mapjob.config.run import Config
@@ -19,6 +23,8 @@ from mapjob.pipeline.watchdog import Watchdog
 from mapjob.scoring.costs import token_cost
 from mapjob.scoring.reader_families import DerivedColumns
 from mapjob.scoring.spec import ScorerSpec
+
+LONGEST_END_S = 15.0  # of a pass that ends early; Ray Data waits seconds for what runs
 
 
 def score(
@@ -64,21 +70,58 @@ def receive(
     """Run the graph: a receipt as each unit of `todo` comes back. size: (CPUs, GPUs) that its pools were made for.
 
     Raises the MapjobError of a worker, and IncompleteError when the cluster fails or stalls: ClusterShrunk if smaller
-    pools could go on.
+    pools could go on. In any thread: another one waits inside Ray, where neither a signal nor a stall would reach it.
     """
-    watchdog = Watchdog(todo, stall_after_s, size)
+    watchdog, arrived, ended = Watchdog(todo, stall_after_s, size), SimpleQueue(), threading.Event()
+    puller = threading.Thread(target=_pull, args=(receipts, arrived, ended), daemon=True)
+    puller.start()
     try:
-        with watchdog:
-            for row in receipts.iter_rows():
-                receipt = Receipt.of(row)
-                watchdog.mark_done(receipt.unit_id)
-                yield receipt
+        while True:
+            try:
+                row = arrived.get(timeout=watchdog.look_every_s)
+            except Empty:
+                watchdog.look()
+                continue
+            if row is None:
+                return
+            if isinstance(row, BaseException):
+                raise row
+            receipt = Receipt.of(row)
+            watchdog.mark_done(receipt.unit_id)
+            yield receipt
     except RayError as error:
         if (meant := explain(error)) is None:
             raise
         raise meant from error
-    except IncompleteError as error:  # after Ray's errors, which take on the class of what a worker raised
-        raise watchdog.ended or error from None
+    finally:
+        ended.set()
+        puller.join(LONGEST_END_S)
+
+
+def _pull(receipts: ray.data.Dataset, arrived: SimpleQueue, ended: threading.Event) -> None:
+    """Put the rows of the receipts, and last None or what was raised."""
+    _ended.set(ended)
+    receipts.context.custom_execution_callback_classes.append(_EndOfPass)
+    try:
+        for row in receipts.iter_rows():
+            arrived.put(row)
+        arrived.put(None)
+    except BaseException as error:  # noqa: BLE001 - the other thread raises it
+        arrived.put(error)
+
+
+_ended: ContextVar[threading.Event] = ContextVar("ended")
+
+
+class _EndOfPass(ExecutionCallback):
+    """Ends the loop of Ray Data, and with it the actors of its graph, when a pass ends early."""
+
+    def __init__(self) -> None:
+        self._ended = _ended.get()
+
+    def on_execution_step(self, executor: object) -> None:
+        if self._ended.is_set():
+            raise IncompleteError("this pass has ended", "Ray Data", "see why it ended")
 
 
 def begin(rows: Sequence[dict[str, Any]]) -> ray.data.Dataset:

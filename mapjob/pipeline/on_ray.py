@@ -1,13 +1,15 @@
 """Programs on the pieces of a corpus as Ray tasks: with the results that `collective.Local` has in one process."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray import ObjectRefGenerator
+from ray.exceptions import GetTimeoutError, RayError
 
 from mapjob.collective import Piece, Unanswered, pick_slices, run_until_asked
-from mapjob.pipeline.cluster import explain
+from mapjob.pipeline.cluster import LOOK_S, Heartbeat, explain
 
 
 class OnRay:
@@ -15,6 +17,9 @@ class OnRay:
 
     Values that pieces send each other go from worker to worker; the driver sees references and small values.
     """
+
+    def __init__(self) -> None:
+        self._heartbeat = Heartbeat()
 
     def run(self, program: Callable[..., Any], columns: Sequence[Sequence[Any]], *shared: Any) -> list[Any]:
         pieces = [*zip(*columns, strict=True)]
@@ -27,30 +32,40 @@ class OnRay:
                 for i, piece in enumerate(pieces)
                 for refs in [[ref for slices in received[i] for ref in slices]]
             ]
-            heads = [_get(next(stream)) for stream in streams]
+            heads = [self.get(self._next(stream)) for stream in streams]
             kind, _, by = heads[0]
             if kind == "done":
-                return [next(stream) for stream in streams]
+                return [self._next(stream) for stream in streams]
             if kind == "fold":
                 known = [*known, (by([value for _, value, _ in heads]),)]
                 continue
-            slices = [list(stream) for stream in streams]
+            slices = [list(self._rest(stream)) for stream in streams]
             known = [*known, None]
             for i, of_piece in enumerate(received):
                 of_piece.append(pick_slices(slices, kind, i))
 
     def get(self, handle: Any) -> Any:
-        return _get(handle)
+        """Raises the MapjobError of a task, and IncompleteError if the cluster fails."""
+        while True:
+            try:
+                return ray.get(handle, timeout=LOOK_S)
+            except GetTimeoutError:
+                self._heartbeat.check()
+            except RayError as error:
+                if (meant := explain(error)) is None:
+                    raise
+                raise meant from None
 
+    def _next(self, stream: ObjectRefGenerator) -> ray.ObjectRef:
+        """Raises StopIteration at its end, and IncompleteError if the cluster fails."""
+        while not ray.wait([stream], timeout=LOOK_S, fetch_local=False)[0]:
+            self._heartbeat.check()
+        return next(stream)
 
-def _get(ref: ray.ObjectRef) -> Any:
-    """Raises the MapjobError of a task, and IncompleteError if the cluster fails."""
-    try:
-        return ray.get(ref)
-    except RayError as error:
-        if (meant := explain(error)) is None:
-            raise
-        raise meant from None
+    def _rest(self, stream: ObjectRefGenerator) -> Iterator[ray.ObjectRef]:
+        with suppress(StopIteration):
+            while True:
+                yield self._next(stream)
 
 
 @ray.remote(num_returns="streaming", max_retries=3)

@@ -76,8 +76,9 @@ def write_files(
     run: RunFolder,
     name: Callable[[int, int], str],
     written: Sequence[WrittenFile] = (),
-) -> None:
-    """Write rows in their order, without those of `written`, files of an unfinished run.
+) -> int:
+    """Write rows in their order, without those of `written`, files of an unfinished run. Returns how many files the
+    rows of all pieces make.
 
     parts: of this piece, in any order; num_rows: of all pieces. name: of a file, by its number and how many there are.
     Memory holds a few times BYTES_PER_FILE, whatever the number and the size of the rows.
@@ -113,6 +114,7 @@ def write_files(
             metadata = {**(part.table.schema.metadata or {}), MARK: f"{start} {stop} {mark}"}
             table = part.table.combine_chunks().replace_schema_metadata(metadata)
             run.put_table(name(number_of[start], len(starts)), table)
+    return len(starts)
 
 
 def _join(parts: list[list[int]]) -> list[int]:

@@ -46,8 +46,9 @@ class Texts:
 
 def publish_rows(
     units: ScoredUnits, rows: Rows, texts: Texts, run: RunFolder, name: str, written: Sequence[WrittenFile] = ()
-) -> None:
+) -> int:
     """Write the rows of all pieces in their order as `<name>-00000-of-0000N.parquet`, …; each piece reads its own.
+    Returns N.
 
     written: files of an unfinished run, whose rows are not read if they are these.
     """
@@ -57,7 +58,7 @@ def publish_rows(
     is_empty = not num_rows and not written and collective.index() == 0
     if written:
         rows, marks = rows.take(np.flatnonzero(lacking)), marks[lacking]
-    write_files(
+    return write_files(
         lambda: _read_rows(units, rows, marks, texts, is_empty),
         num_rows,
         run,
@@ -224,8 +225,9 @@ def _features(plan: Plan, names: dict[str, str]) -> dict[str, str]:
 
 def publish_errors(
     units: ScoredUnits, refused: dict[Reason, I64], run: RunFolder, written: Sequence[WrittenFile] = ()
-) -> None:
+) -> int:
     """Write `errors/part-*.parquet`: one row per row of all pieces that is not ranked, in corpus order; no text.
+    Returns how many files there are.
 
     refused: positions by reason, refused by scoring or dropped by a rule of the ranking. There is always at least
     one file; an empty one means no errors. written: as in `publish_rows`.
@@ -258,7 +260,7 @@ def publish_errors(
             yield Part(output_rows[here], marks[here], pa.table(columns, schema=ERRORS))
 
     num_rows = collective.total(len(positions))
-    write_files(parts, num_rows, run, lambda number, _: f"errors/part-{number:05}.parquet", written)
+    return write_files(parts, num_rows, run, lambda number, _: f"errors/part-{number:05}.parquet", written)
 
 
 def check_complete(plan: Plan, ranked: I64, refused: list[I64]) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, NotRequired, TypedDict
@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, NotRequired, TypedDict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mapjob.errors import ConfigError, MapjobError
+from mapjob.errors import ConfigError, IncompleteError, MapjobError
+from mapjob.store.remote import as_mapjob_error, is_of_content, retry
 from mapjob.store.storage import Storage
 from mapjob.store.tables import from_parquet, to_parquet
 
@@ -112,6 +113,13 @@ class RunFolder:
         self.put_table(UNITS, pa.table({"unit": ids}))
         return _name_units(ids)
 
+    def check_holds(self, num_files: Mapping[str, int]) -> None:
+        """Raises IncompleteError if tables that were written, so many per folder, are gone since."""
+        for folder, number in num_files.items():
+            if len(self.tables(folder)) < number:
+                do = "see who removes them, then run the same command again: it resumes from what is left"
+                raise IncompleteError("files of this run were removed while it ran", f"{self.url}/{folder}", do)
+
     def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, once. Returns the manifest that is stored."""
         text = json.dumps({**manifest, "finished_at": datetime.now(UTC).isoformat(timespec="microseconds")}, indent=2)
@@ -147,10 +155,16 @@ class RunFolder:
 
     def read_metadata(self, name: str) -> dict[bytes, bytes]:
         """The schema's metadata of a table, from its footer."""
-        try:
+
+        def read() -> dict[bytes, bytes]:
             with self.open(name) as file:
                 return pq.read_schema(file).metadata or {}
+
+        try:
+            return retry(read)
         except (pa.ArrowException, OSError) as error:
+            if not is_of_content(error):
+                raise as_mapjob_error(error, f"{self.url}/{name}", "read") from error
             raise MapjobError(f"a file of the run is damaged: {error}", f"{self.url}/{name}", RESTORE) from None
 
     def read_column(self, name: str, column: str) -> pa.ChunkedArray:

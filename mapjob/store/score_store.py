@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.errors import MapjobError
+from mapjob.errors import IncompleteError, MapjobError
 from mapjob.store.forgotten import Forgotten, Rows, blank
 from mapjob.store.packs import FEWEST_UNITS, FOLDER, Packs, one_by_one, pack, unpack
 from mapjob.store.storage import Storage
@@ -106,7 +106,9 @@ class ScoreStore:
     def _decode(self, data: bytes | None, fingerprint: str, unit_id: str, without: Collection[str] = ()) -> pa.Table:
         where = f"{self._storage.url}/{_file(fingerprint, unit_id)}"
         if data is None:
-            raise MapjobError("a column file is missing", where, "`mapjob run` with the same run file scores it again")
+            raise IncompleteError(
+                "a column file is missing", where, "`mapjob run` with the same run file scores it again"
+            )
         try:
             table = from_parquet(data, without=without)
         except (pa.ArrowException, OSError) as error:

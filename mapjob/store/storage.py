@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from mapjob.errors import ConfigError
-from mapjob.store.remote import STORAGE_ERRORS, answer, as_mapjob_error, filesystem, retry
+from mapjob.store.remote import answer, as_mapjob_error, filesystem, retry
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Storage:
             return retry(work)
         except missing:
             return None
-        except STORAGE_ERRORS as error:
+        except OSError as error:
             raise as_mapjob_error(error, f"{self.url}/{name}", verb) from error
 
     def create(self, name: str, data: bytes) -> bool:
@@ -74,6 +74,8 @@ class Storage:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        except FileNotFoundError as error:
+            raise ConnectionError("the folder was removed in the meantime") from error
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise self._cannot_create(f"this disk has no hard links ({error.strerror})") from error

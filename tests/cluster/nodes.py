@@ -85,8 +85,13 @@ def end(nodes: list[subprocess.Popen]) -> None:
 
 
 @contextmanager
-def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterator[RunningCluster]:
-    """A head that does no work of its own, and nodes; all of it is gone afterwards. home: where Ray finds no token."""
+def running_cluster(
+    ray_folder: Path, home: Path, num_nodes: int = 2, one_folder: bool = False
+) -> Iterator[RunningCluster]:
+    """A head that does no work of its own, and nodes; all of it is gone afterwards. home: where Ray finds no token.
+
+    one_folder: they share the head's, as nodes on one machine do; else they have one each, as machines have.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     kept |= {"HOME": str(home), "PATH": f"{BIN}{os.pathsep}{kept['PATH']}"}
     stranger = kept | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
@@ -95,8 +100,8 @@ def running_cluster(ray_folder: Path, home: Path, num_nodes: int = 2) -> Iterato
     nodes = [node]
     try:
         for number in range(num_nodes):
-            # A folder each, as machines have: Ray unpacks what is shipped anew for every node, over what is there.
-            options = ["--num-cpus", str(NUM_CPUS), "--temp-dir", str(ray_folder / str(number))]
+            options = ["--num-cpus", str(NUM_CPUS)]
+            options += [] if one_folder else ["--temp-dir", str(ray_folder / str(number))]
             nodes.append(start_node(environment, "--address", f"127.0.0.1:{port}", *options))
             wait_until_up(nodes[-1])
         yield RunningCluster(f"http://127.0.0.1:{dashboard}", environment, stranger)

@@ -42,6 +42,9 @@ def test_what_is_shipped_means_the_same_elsewhere(config: Config, tmp_path: Path
     }
     assert shipped.execution.address is None
     assert (tmp_path / "shipped" / "mapjob" / "__main__.py").exists()
+    assert (
+        tmp_path / "shipped" / RUN_FILE
+    ).parent == tmp_path / "shipped" / "mapjob"  # a module is all that is shipped
 
 
 def test_the_id_is_that_of_the_run_file(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

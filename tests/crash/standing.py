@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from pathlib import Path
 
 from mapjob.config.run import Config
 from mapjob.store.storage import SCRATCH, Storage
@@ -27,9 +26,6 @@ def standing(config: Config) -> dict[str, str]:
         elif name.endswith("report.html"):
             digests[name] = COST.sub("", (storage.read(name) or b"").decode())
         elif not name.startswith(f"{SCRATCH}/"):
-            digests[name] = info["ETag"].strip('"') if "ETag" in info else _md5(Path(path))
+            md5 = info.get("ETag") or hashlib.md5(storage.read(name) or b"").hexdigest()
+            digests[name] = md5.strip('"')
     return digests
-
-
-def _md5(file: Path) -> str:
-    return hashlib.md5(file.read_bytes()).hexdigest()

@@ -42,7 +42,8 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any], monkeypatch: p
         monkeypatch.setattr(module, "FEWEST_UNITS", 2)
     monkeypatch.setattr(run_folder, "MOST_UNITS", 1)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        root = folder if request.param == "disk" else request.getfixturevalue("swift_bucket")
+        root = {"disk": folder, "memory": f"memory:/{folder}"}.get(request.param)
+        root = root or request.getfixturevalue("swift_bucket")
         paths = (f"{root}/{number}" for number in range(10_000))
         yield lambda: parse_config({**tree, "output": {"path": next(paths)}})
 
@@ -52,6 +53,7 @@ def outputs(request: pytest.FixtureRequest, tree: dict[str, Any], monkeypatch: p
     [
         *product(["disk"], ["kill", "lost", "broken"], [3]),
         ("swift", "lost", 3),
+        ("memory", "away", 3),
         *(
             pytest.param(*case, 1, marks=pytest.mark.slow)
             for case in product(["disk", "swift"], ["kill", "lost", "broken"])
@@ -72,7 +74,7 @@ def test_every_call(outputs: Outputs, mode: Mode, every: int, capsys: pytest.Cap
         config, where = outputs(), f"{mode} at call {at}, {calls.names[at - 1]}"
         finished = disturbed(config, at, mode)
         check_whole(standing(config), expected, where)
-        assert finished or mode in ("kill", "broken"), where
+        assert finished or mode in ("kill", "broken", "away"), where
         run(config)
         assert standing(config) == expected, where
     root, num_calls = config.output.path.rpartition("/")[0], len(calls.names)
@@ -92,6 +94,7 @@ def disturbed(config: Config, at: int, mode: Mode) -> bool:
     else:
         return True
     assert all([error.where, error.do, error.exit_code > 1]), error
+    assert mode != "away" or error.exit_code == 4, error
     return False
 
 

@@ -171,7 +171,7 @@ def test_a_file_that_is_replaced_on_s3_by_one_of_the_same_size_is_noticed(bucket
     models = make_policy(tmp_path / "policy"), make_reward(tmp_path / "reward")
     tree = config_tree(f"{bucket}/corpus", tmp_path / "out", *models)
     first = run(parse_config(tree))
-    rows = pq.read_table(f"{root}/night-00.parquet", filesystem=fs).to_pylist()
+    rows = pq.read_table(fs.open(f"{root}/night-00.parquet")).to_pylist()
     rows[4]["chosen"], rows[4]["rejected"] = rows[4]["rejected"], rows[4]["chosen"]
     size = fs.size(f"{root}/night-00.parquet")
     with fs.open(f"{root}/night-00.parquet", "wb") as file:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import mapjob
+from mapjob.__main__ import NEEDED
 
 HOUSE = Path(mapjob.__file__).parent
 PROJECT = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]
 # Files that may import what an extra installs.
 EXTRAS = {
     "train": ("lab/training/*.py",),
-    "s3": ("store/remote.py",),
     "dedup": ("ranking/near_duplicates.py",),
     "where": ("selection/where.py",),
 }
@@ -74,3 +74,15 @@ def test_what_few_need_is_an_extra_that_the_message_names(extra):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.rstrip().endswith(f"to do: pip install 'mapjob[{extra}]'"), done.stderr
     assert "ConfigError" in done.stderr
+
+
+def test_a_python_that_lacks_what_is_declared_says_what():
+    """As on a cluster whose `python` is not the one that Ray was started by."""
+    assert {PACKAGES.get(name, name).replace("_", "-") for name in NEEDED} == names_of(PROJECT["dependencies"])
+    command = [sys.executable, "-S", "-m", "mapjob", "run", "run.yaml"]  # without site-packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HOUSE.parent, env={})
+    assert done.returncode == 2
+    what, where, do = done.stderr.splitlines()
+    assert what.startswith("error: this Python lacks accelerate, ")
+    assert where.startswith(f"  where: {sys.executable} on ")
+    assert "before `ray start`" in do

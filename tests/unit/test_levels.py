@@ -15,6 +15,7 @@ HOUSE = Path(mapjob.__file__).parent
 LIGHT_ROOMS = (
     "escaping",
     "errors",
+    "interrupts",
     "arrays",
     "collective",
     "store",

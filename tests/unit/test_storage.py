@@ -1,21 +1,27 @@
 """Create-only puts, on a local disk and on an S3 server: whole, once, also when many write at the same moment."""
 
+import io
 import multiprocessing
 import os
+import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from threading import Barrier
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from mapjob.config.input import Input
 from mapjob.corpus.files import find_files
+from mapjob.corpus.footers import read_file
 from mapjob.corpus.plan import make_plan
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import ConfigError, MapjobError
+from mapjob.store import remote
 from mapjob.store.remote import filesystem
 from mapjob.store.storage import Storage
 
@@ -223,3 +229,95 @@ def test_a_corpus_on_s3_is_found_identified_and_read(bucket, tmp_path):
     Storage(bucket).replace("corpus/a.parquet", data + data)
     filesystem(bucket)[0].invalidate_cache()  # a new run is a new process
     assert find_files(Input(path=f"{bucket}/corpus/a.parquet"), None).files[0].identity != one.identity
+
+
+# Drivers whose errors are no OSErrors
+
+
+class AwayFile(io.BytesIO):
+    def __init__(self, error: Exception):
+        super().__init__()
+        self.error = error
+
+    def read(self, size=-1):
+        raise self.error
+
+
+class AwayFileSystem(MemoryFileSystem):
+    """A storage whose next call raises what `error` is."""
+
+    protocol = "away"
+    root_marker = ""
+    cachable = False
+    error: Exception = RuntimeError()
+
+    def cat_file(self, path, start=None, end=None, **options):
+        raise self.error
+
+    def _open(self, path, mode="rb", **options):
+        return AwayFile(self.error)
+
+
+fsspec.register_implementation("away", AwayFileSystem)
+
+
+class HttpError(Exception):
+    """As gcsfs has it: the status in `code`."""
+
+    def __init__(self, code: int):
+        super().__init__(f"answered {code}")
+        self.code = code
+
+
+class AuthenticationFailed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "says"),
+    [
+        (HttpError(503), 4, "did not answer in 6 attempts"),
+        (HttpError(429), 4, "did not answer in 6 attempts"),
+        (HttpError(403), 2, "not allowed"),
+        (HttpError(400), 2, "HttpError: answered 400"),
+        (AuthenticationFailed("no identity"), 2, "not allowed"),
+        (ValueError("no such account"), 2, "ValueError: no such account"),
+        (EOFError("the connection ended"), 4, "did not answer in 6 attempts"),
+    ],
+)
+def test_what_a_driver_raises_is_its_storages(monkeypatch, error, exit_code, says):
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(AwayFileSystem, "error", error)
+    for read in (
+        lambda: Storage("away://here").read("name"),
+        lambda: read_file("away://here/name", lambda file: file.read(), "unreadable", "name"),
+    ):
+        with pytest.raises(MapjobError, match=says) as caught:
+            read()
+        assert caught.value.exit_code == exit_code
+        assert "away://here/name" in caught.value.where
+
+
+def test_a_fault_of_the_call_is_ours(monkeypatch):
+    monkeypatch.setattr(AwayFileSystem, "error", TypeError("no such option"))
+    with pytest.raises(TypeError):
+        Storage("away://here").read("name")
+
+
+def test_a_driver_that_cannot_begin_says_why():
+    class Refusing(MemoryFileSystem):
+        protocol = "refusing"
+        cachable = False
+
+        def __init__(self, **options):
+            raise ValueError("no account is named")
+
+    fsspec.register_implementation("refusing", Refusing)
+    with pytest.raises(ConfigError, match="ValueError: no account is named"):
+        Storage("refusing://here")
+
+
+def test_a_storage_of_a_driver_can_be_sent():
+    storage = pickle.loads(pickle.dumps(Storage("memory://sent")))
+    storage.create("name", b"1")
+    assert Storage("memory://sent").read("name") == b"1"

@@ -93,20 +93,17 @@ def _work(spec: TaskSpec, kind: Kind, folder: GeneratedFolder, todo: Units, conf
     from mapjob.lab.selfplay.graph import work_through
     from mapjob.pipeline.cluster import connect
     from mapjob.pipeline.progress import ScoringProgress
-    from mapjob.pipeline.watchdog import raise_on_signals
     from mapjob.scoring.tokenizers import check_vocabulary
 
     if spec.files is not None:
         check_vocabulary("policy", spec.files)
-    with raise_on_signals() as listen:
-        cpus, gpus = connect(config.execution.address)
-        listen()
-        num_prompts = sum(len(prompts) for _, prompts in todo)
-        with ScoringProgress(kind, len(todo), num_prompts, Events(), "prompts") as progress:
-            for receipt in work_through(spec, folder, todo, config.execution, cpus, gpus):
-                for name in receipt.costs.keys() - progress.total.costs.keys():
-                    log.info(receipt.costs[name].engine)
-                progress.add(receipt)
+    cpus, gpus = connect(config.execution.address)
+    num_prompts = sum(len(prompts) for _, prompts in todo)
+    with ScoringProgress(kind, len(todo), num_prompts, Events(), "prompts") as progress:
+        for receipt in work_through(spec, folder, todo, config.execution, cpus, gpus):
+            for name in receipt.costs.keys() - progress.total.costs.keys():
+                log.info(receipt.costs[name].engine)
+            progress.add(receipt)
     return sum(cost.tokens for cost in progress.total.costs.values())
 
 
