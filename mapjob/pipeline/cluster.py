@@ -12,11 +12,14 @@ from collections.abc import Iterator
 import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
 from ray._private import auto_init_hook
+from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.escaping import first_line
 from mapjob.interrupts import hold_signals
+
+log = logging.getLogger(__name__)
 
 KNOCK_S = 10.0
 LOOK_S = 2.0  # between two looks at the cluster while nothing comes of it
@@ -36,8 +39,7 @@ def connect(address: str | None) -> tuple[float, float]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     log_to_driver = logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
     if not ray.is_initialized():
-        # "local" if no cluster is named: by itself Ray would join any cluster started on this machine.
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        address = find_address(address)
         local = {"include_dashboard": False} if address == "local" else {}
         try:
             _knock(address)
@@ -52,19 +54,41 @@ def connect(address: str | None) -> tuple[float, float]:
                     "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
                 ) from error
             if "Version mismatch" in str(error):
-                versions = ", ".join(line.strip() for line in str(error).splitlines() if ": " in line)
+                theirs, ours = re.findall(r"(Ray: \S+)\s+(Python: \S+)", str(error))
                 raise ConfigError(
-                    f"this Python's Ray is not the cluster's: {versions}",
+                    f"the cluster has {', '.join(theirs)}, and this process has {', '.join(ours)}",
                     f"{sys.executable}, execution.address: {address}",
-                    "use the same versions of Ray and of Python (3.11, 3.12) here and on every machine of the cluster",
+                    "use the same versions of Ray and of Python here and on every machine of the cluster",
                 ) from error
             raise ConfigError(
                 f"no Ray cluster answers: {first_line(error)}",
                 f"execution.address: {address}",
                 "start one (`RAY_AUTH_MODE=token ray start --head`), or leave execution.address empty for a local Ray",
             ) from error
+        if address != "local":
+            log.info(f"joined the Ray cluster at {address}")
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+def find_address(address: str | None) -> str:
+    """host:port, a URL, or `local` if neither the run file nor RAY_ADDRESS names a cluster.
+
+    `auto` is the cluster of the last `ray start` on this machine. Ray itself would take any Ray there, also one that a
+    process has started for itself and ends with itself. Raises ConfigError if there is none.
+    """
+    named = os.environ.get("RAY_ADDRESS")
+    address = address or named or "local"
+    if address != "auto":
+        return address
+    started = named if named and named != "auto" else read_ray_address()
+    if started is None:
+        raise ConfigError(
+            "no cluster was started by `ray start` on this machine",
+            "the Ray address: auto",
+            "start one (`RAY_AUTH_MODE=token ray start --head`), or name it as execution.address: <head>:6379",
+        )
+    return started
 
 
 def explain(error: RayError) -> MapjobError | None:
