@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapjob import collective
@@ -148,13 +149,13 @@ def drop(gathered: Gathered, selection: Selection) -> RankedPairs:
     dropped, num_beside = _account(fields["position"], rule)
     for name in {"content_key", "decision"} & set(fields):
         del fields[name]
-    if "group" in fields and groups != gathered.groups:
-        index = {name: number for number, name in enumerate(groups)}
-        fields["group"] = np.array([index[name] for name in gathered.groups], np.int32)[fields["group"]]
     if rule.any():
         for arrays in (columns, fields):
             for name in arrays:  # one after the other, so that memory holds only one of them twice
                 arrays[name] = arrays[name][rule == 0]
+    if "group" in fields and groups != gathered.groups:
+        index = {name: number for number, name in enumerate(groups)}
+        fields["group"] = np.array([index[name] for name in gathered.groups], np.int32)[fields["group"]]
     return RankedPairs(
         columns=columns, dropped=dropped, num_beside=num_beside, groups=groups, rewards=gathered.rewards, **fields
     )
@@ -183,9 +184,14 @@ def _fields_of(
         fields["prompt_key"] = pairs.prompt_key[:, :1]  # enough to count by
     if selection.quotas is not None or "group" in extra_columns:
         assert pairs.group is not None, "quotas go by a column of the corpus"
-        encoded = pairs.group.dictionary_encode(null_encoding="encode")
+        kept, left = pairs.group, slice(None)
+        if pairs.decision is not None:  # a group that is left out is none
+            left = pairs.decision <= 0
+            kept = kept.filter(pa.array(left))
+        encoded = kept.dictionary_encode(null_encoding="encode")
         index = [groups.setdefault(name, len(groups)) for name in encoded.dictionary.to_pylist()]
-        fields["group"] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
+        fields["group"] = np.zeros(len(pairs), np.int32)
+        fields["group"][left] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
     if pairs.decision is not None:
         fields["decision"] = pairs.decision
     if selection.near_duplicates is not None:

@@ -90,7 +90,7 @@ class Where:
                 start, stop = np.searchsorted(pairs.position, [row, row + part.num_rows])
                 here = pairs.take(np.arange(start, stop))
                 rows = part.take(pa.array(here.position - row))
-                columns = {name: self._column(rows, name) for name in self.of_corpus}
+                columns = {name: self._column(rows, name, len(here)) for name in self.of_corpus}
                 where = f"{KEY}, at {plan.units[index].where}"
                 fails[start:stop] = ~self._evaluate(self._connection, self._table(here, columns), where)
                 row += part.num_rows
@@ -100,9 +100,10 @@ class Where:
     def _connection(self) -> "duckdb.DuckDBPyConnection":
         return connect()
 
-    def _column(self, rows: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
+    def _column(self, rows: pa.Table, name: str, num: int) -> pa.Array | pa.ChunkedArray:
+        """num: of the rows; their file may lack the column."""
         kind, column = self.types.field(name).type, self.of_corpus[name]
-        return rows[column].cast(kind) if column in rows.column_names else pa.nulls(rows.num_rows, kind)
+        return rows[column].cast(kind) if column in rows.column_names else pa.nulls(num, kind)
 
     def _table(self, pairs: Pairs, of_corpus: Mapping[str, Any]) -> pa.Table:
         """The columns that the condition names. pairs: as they are ranked, sides exchanged."""
@@ -150,6 +151,7 @@ def connect() -> "duckdb.DuckDBPyConnection":
 
     safe = {"enable_external_access": False, "autoload_known_extensions": False, "autoinstall_known_extensions": False}
     connection = duckdb.connect(":memory:", config={**safe, "threads": 1, "python_enable_replacements": False})
+    connection.execute("SET TimeZone = 'UTC'")  # not that of the machine
     connection.execute("SET lock_configuration = true")
     return connection
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mapjob import collective
 from mapjob.collective import Local
 from mapjob.config.run import Selection
-from mapjob.errors import ConfigError
-from mapjob.ranking.gather import collect, drop, gather
+from mapjob.errors import ConfigError, Reason
+from mapjob.ranking.gather import RULE_OF, SETTLED, collect, drop, gather
 from mapjob.ranking.order import PairIds
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking, rank_pairs
@@ -28,6 +28,7 @@ rows = st.lists(
             "content": st.integers(0, 6),
             "prompt": st.integers(0, 3),
             "group": st.sampled_from(["web", "books", None]),
+            "decision": st.sampled_from([0, 0, 0, SETTLED, RULE_OF[Reason.EXCLUDED_ID]]),
             "chosen_reward": few | st.floats(-2, 2),
             "rejected_reward": few,
             "chosen_logps": few | st.floats(-9, 0),
@@ -44,6 +45,7 @@ selections = st.fixed_dictionaries(
         "metric": st.sampled_from(["map", "map_signed", "explicit", "implicit_small", "implicit_large"]),
         "scale": st.sampled_from(["zscore", "raw"]),
         "alpha": st.sampled_from([0.0, 1.0, 2.5]),
+        "decided": st.booleans(),
         "on_disagreement": st.sampled_from(["keep", "drop", "relabel"]),
         "per_prompt": st.sampled_from([None, 1, 2]),
         "quotas": st.sampled_from([None, {"web": 0.5}, {"web": 0.3, "books": 0.7}, {"web": 0}, {"web": 0, "books": 0}]),
@@ -63,14 +65,16 @@ def rank_by_force(rows: list[dict[str, Any]], s: Selection) -> tuple[list[int], 
     """(numbers of the ranked pairs, best first; those of the kept ones; by how much both margins spread)."""
     ranked, seen = {}, set()
     for number, row in enumerate(rows):
-        sides = ["chosen", "rejected"]
-        if s.on_disagreement == "relabel" and row["chosen_reward"] < row["rejected_reward"]:
+        if row["decision"] > 0:
+            continue
+        sides, is_open = ["chosen", "rejected"], row["decision"] == 0
+        if is_open and s.on_disagreement == "relabel" and row["chosen_reward"] < row["rejected_reward"]:
             sides.reverse()
         reward, logps, tokens = (
             [row[f"{side}_{name}"] for side in sides] for name in ("reward", "logps", "num_tokens")
         )
         h, d = reward[0] - reward[1], logps[0] / tokens[0] - logps[1] / tokens[1]
-        if row["content"] not in seen and not (s.on_disagreement == "drop" and h < 0):
+        if row["content"] not in seen and not (is_open and s.on_disagreement == "drop" and h < 0):
             ranked[number] = (h, d, int(sum(tokens)))
         seen.add(row["content"])
     by_reward, by_policy = ([abs(pair[side]) for pair in ranked.values()] for side in (0, 1))
@@ -127,7 +131,7 @@ def largest_remainder(shares: list[float], whole: int) -> list[int]:
     return parts
 
 
-def pairs_of(rows: list[dict[str, Any]], first: int) -> Pairs:
+def pairs_of(rows: list[dict[str, Any]], first: int, decided: bool) -> Pairs:
     num = len(rows)
     columns = {
         f"{side}_{name}": np.array([row[f"{side}_{name}"] for row in rows], float)
@@ -146,6 +150,7 @@ def pairs_of(rows: list[dict[str, Any]], first: int) -> Pairs:
         rejected=np.ones(num, np.int64),
         columns=columns,
         group=pa.array([row["group"] for row in rows], pa.string()),
+        decision=np.array([row["decision"] for row in rows], np.int8) if decided else None,
     )
 
 
@@ -153,9 +158,11 @@ def pairs_of(rows: list[dict[str, Any]], first: int) -> Pairs:
 @given(rows, selections, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([1, 8, 10**6]))
 def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut(rows, tree, cuts, least_bytes):
     assume(not (tree["quotas"] and "threshold" in tree["keep"]))
+    if not (decided := tree.pop("decided")):
+        rows = [{**row, "decision": 0} for row in rows]
     selection = Selection(**tree)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    units = [pairs_of(rows[a:b], a) for a, b in pairwise(edges)]
+    units = [pairs_of(rows[a:b], a, decided) for a, b in pairwise(edges)]
     if selection.on_disagreement == "relabel":
         units = [unit.relabel() for unit in units]
     ids = pa.array([row["id"] for row in rows], pa.string())

@@ -24,6 +24,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
             "meta": {"score": i, "tag": "x" if i % 2 else None},
             "words": "12" if i < 59 else "many",
         }
+        row |= {"of_one_file": i} if i < 30 else {}
     texts = ("prompt", "chosen", "rejected")
     rows[50] |= {name: rows[20][name] for name in texts}
     rows[51] |= {"prompt": rows[21]["prompt"], "chosen": rows[21]["rejected"], "rejected": rows[21]["chosen"]}

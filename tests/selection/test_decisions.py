@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from mapjob.errors import ConfigError, MapjobError
 from mapjob.job.prepare import prepare
 from mapjob.job.run import rank_job
 from mapjob.selection.decisions import FILE, load_decisions, read_verdicts
-from mapjob.selection.where import check_where
+from mapjob.selection.where import check_where, connect
 from mapjob.store.run_folder import open_run, path_of
 from tests.selection.conftest import Tree, scores
 
@@ -137,6 +138,7 @@ CONDITIONS = [
     ),
     ("len(prompt) % 2 = 0", None),
     ("abs(implicit_margin) < 0.5", lambda row, i: abs(row["implicit_margin"]) < 0.5),
+    ("of_one_file IS NULL OR of_one_file = 4", lambda row, i: i >= 30 or i == 4),
     ("try_cast(words AS INT) > 3", lambda row, i: i < 59),
     ("len(list_filter([1, meta.score], lambda x: x > 20)) = 1", lambda row, i: i > 20),
     ("\"meta\".score IN (3, 4, 5) AND nullif(meta.tag, 'y') = 'x'", lambda row, i: i in (3, 5)),
@@ -203,6 +205,14 @@ def test_what_is_no_condition_on_one_row_is_refused_before_a_model_is_loaded(tre
             check_where(Selection(where=condition), job.plan, job.families)
         assert what in str(raised.value), condition
         assert "selection.where" in raised.value.where
+
+
+def test_a_condition_is_evaluated_in_utc_and_reaches_no_setting():
+    connection = connect()
+    assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    for statement in ("SET TimeZone = 'Asia/Tokyo'", "SELECT * FROM read_text('/etc/hostname')", "INSTALL httpfs"):
+        with pytest.raises(duckdb.Error):
+            connection.execute(statement)
 
 
 def test_a_value_that_a_condition_fails_on_is_named_with_its_file(tree):
