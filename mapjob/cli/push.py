@@ -1,6 +1,5 @@
 """`mapjob push`: a finished run as a dataset on the hub."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from mapjob.cli.options import Run
 from mapjob.errors import ConfigError
 from mapjob.escaping import first_line, one_line
 from mapjob.store.run_folder import open_run
+from mapjob.store.scratch import temporary_folder
 
 
 def push(
@@ -32,7 +32,7 @@ def push(
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
         if not public and not api.repo_info(name, repo_type="dataset").private:
             raise ConfigError("this dataset already exists and is public", name, "give --public, or another name")
-        with tempfile.TemporaryDirectory(prefix="mapjob-push-") as copy:
+        with temporary_folder() as copy:
             for file in folder.files():
                 target = Path(copy) / file
                 target.parent.mkdir(parents=True, exist_ok=True)

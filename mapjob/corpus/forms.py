@@ -3,9 +3,8 @@
 import gzip
 import hashlib
 import io
-import tempfile
 import zlib
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from mapjob.corpus.marks import mark_now
 from mapjob.corpus.row_types import to_table
 from mapjob.corpus.text_forms import csv_rows, json_rows, with_numbers
 from mapjob.errors import IncompleteError, InputError
+from mapjob.store.scratch import process_folder
 from mapjob.store.storage import Storage
 from mapjob.store.tables import chunks_to_parquet
 
@@ -40,7 +40,7 @@ class Conversions:
 
     @cached_property
     def _storage(self) -> Storage:
-        return Storage(self._output if self._output is not None else _scratch().name)
+        return Storage(self._output if self._output is not None else process_folder())
 
     @cached_property
     def _names(self) -> set[str]:
@@ -69,11 +69,6 @@ class Conversions:
 
 
 UNREADABLE = "this file cannot be read"
-
-
-@lru_cache(maxsize=1)
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="mapjob-inputs-")
 
 
 def _convert(source: BinaryIO, file: Listed) -> tuple[str, bytes]:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from mapjob.config.run import Config
 from mapjob.corpus.listing import url_of
 from mapjob.errors import ConfigError, IncompleteError
 from mapjob.escaping import first_line, redact
+from mapjob.store.scratch import temporary_folder
 
 # What is shipped is a Python module with the run file in it, since Ray unpacks a module once in a folder. A working
 # folder it removes and unpacks again for each node that shares the folder, as nodes on one machine do: under the
@@ -136,7 +136,7 @@ def submit(
         number += 1
     arguments = [*options, *([] if limit is None else ["--limit", str(limit)])]
     notify = "" if webhook is None else f'--notify "@{HERE}/{WEBHOOK}" '
-    with tempfile.TemporaryDirectory(prefix="mapjob-") as folder:
+    with temporary_folder() as folder:
         pack(config, Path(folder), webhook)
         try:
             return client.submit_job(

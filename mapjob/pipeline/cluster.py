@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 import ray.data  # sets up its loggers as it is imported, which `connect` quiets
@@ -18,6 +19,7 @@ from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.escaping import first_line
 from mapjob.interrupts import hold_signals
+from mapjob.store.scratch import process_folder
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,13 @@ def connect(address: str | None) -> tuple[float, float]:
     log_to_driver = logging.getLogger("mapjob").isEnabledFor(logging.DEBUG)
     if not ray.is_initialized():
         address = find_address(address)
-        local = {"include_dashboard": False} if address == "local" else {}
+        options: dict[str, Any] = {}
+        if address == "local":  # objects that memory has no room for, texts among them, are gone with this process
+            options = {"include_dashboard": False, "object_spilling_directory": process_folder()}
         try:
             _knock(address)
             with hold_signals(), contextlib.nullcontext() if log_to_driver else _quiet_terminal():
-                ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **local)
+                ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **options)
         except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
             if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
                 raise ConfigError(

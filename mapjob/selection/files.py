@@ -1,8 +1,6 @@
 """Rows of all pieces to numbered files, each written once: cut by rows and by bytes, and adopted if they exist."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -87,33 +85,32 @@ def write_files(
     num = min(collective.num_pieces(), num_shelves)
     rows_each = -(-num_shelves // num) * spool.ROWS_PER_FILE
     first = collective.index() * rows_each
-    with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
-        if collective.num_pieces() == 1:
-            here = Spool(Path(folder), 0, num_rows)
-            received = [parts()]
-        else:
-            here = Spool(None, first, min(first + rows_each, num_rows))
-            received = collective.exchange(lambda: _by_receiver(parts(), num, rows_each, num_rows))
-        for piece in received:
-            for part in piece:
-                here.add(part)
-        here.flush()
-        files = here.cut([(file.first, file.stop) for file in written]) if first < num_rows or first == 0 else []
-        starts = [file.first for file in written] + collective.fold([start for start, _ in files], _join)
-        number_of = {start: number for number, start in enumerate(sorted(starts))}
-        for file in written:
-            if file.name != name(number_of[file.first], len(starts)):
-                raise MapjobError(
-                    "an unfinished run left files here that are cut in another way",
-                    f"{run.url}/{file.name}",
-                    "remove this run folder (it has no manifest) and run again",
-                )
-        for start, stop in files:
-            part = here.read(start, stop)
-            mark = int(part.marks.sum(dtype=np.uint64))
-            metadata = {**(part.table.schema.metadata or {}), MARK: f"{start} {stop} {mark}"}
-            table = part.table.combine_chunks().replace_schema_metadata(metadata)
-            run.put_table(name(number_of[start], len(starts)), table)
+    if collective.num_pieces() == 1:
+        here = Spool(True, 0, num_rows)
+        received = [parts()]
+    else:
+        here = Spool(False, first, min(first + rows_each, num_rows))
+        received = collective.exchange(lambda: _by_receiver(parts(), num, rows_each, num_rows))
+    for piece in received:
+        for part in piece:
+            here.add(part)
+    here.flush()
+    files = here.cut([(file.first, file.stop) for file in written]) if first < num_rows or first == 0 else []
+    starts = [file.first for file in written] + collective.fold([start for start, _ in files], _join)
+    number_of = {start: number for number, start in enumerate(sorted(starts))}
+    for file in written:
+        if file.name != name(number_of[file.first], len(starts)):
+            raise MapjobError(
+                "an unfinished run left files here that are cut in another way",
+                f"{run.url}/{file.name}",
+                "remove this run folder (it has no manifest) and run again",
+            )
+    for start, stop in files:
+        part = here.read(start, stop)
+        mark = int(part.marks.sum(dtype=np.uint64))
+        metadata = {**(part.table.schema.metadata or {}), MARK: f"{start} {stop} {mark}"}
+        table = part.table.combine_chunks().replace_schema_metadata(metadata)
+        run.put_table(name(number_of[start], len(starts)), table)
     return len(starts)
 
 
@@ -123,11 +120,10 @@ def _join(parts: list[list[int]]) -> list[int]:
 
 def _by_receiver(parts: Iterator[Part], num: int, rows_each: int, num_rows: int) -> Iterator[list[Part]]:
     """What each of `num` pieces is sent: the rows of its files."""
-    with tempfile.TemporaryDirectory(prefix="mapjob-publish-") as folder:
-        waiting = Spool(Path(folder), 0, num_rows, rows_each)
-        for part in parts:
-            waiting.add(part)
-        waiting.flush()
-        for receiver in range(num):
-            part = waiting.read_shelf(receiver, 0, num_rows)
-            yield [] if part is None else [part]
+    waiting = Spool(True, 0, num_rows, rows_each)
+    for part in parts:
+        waiting.add(part)
+    waiting.flush()
+    for receiver in range(num):
+        part = waiting.read_shelf(receiver, 0, num_rows)
+        yield [] if part is None else [part]

@@ -1,8 +1,9 @@
 """Rows that wait for the rows of their output file, on the local disk or in memory, and how these files are cut."""
 
+import mmap
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,12 @@ import pyarrow as pa
 
 from mapjob.arrays import I64, Bools
 from mapjob.store.remote import as_mapjob_error
+from mapjob.store.scratch import temporary_file
 from mapjob.store.tables import from_ipc, row_bytes, write_ipc
 
 ROWS_PER_FILE, BYTES_PER_FILE = 50_000, 64 << 20  # in memory, of an output file of more than one row
 HELD_BYTES = 32 << 20  # of rows before they go to the local disk
+ALIGNED_BYTES = 64  # as Arrow likes its buffers
 MAX_TABLES = 200  # even a table of a few rows takes kilobytes
 
 
@@ -31,16 +34,17 @@ class Part:
 
 
 class Spool:
-    """The rows [first, stop) of an output, on shelves of so many rows. folder: None leaves them where they are."""
+    """The rows [first, stop) of an output, on shelves of so many rows: in a file without a name, or where they are."""
 
-    def __init__(self, folder: Path | None, first: int, stop: int, rows_per_shelf: int | None = None):
-        self._folder, self._first, self._stop = folder, first, max(first, stop)
+    def __init__(self, on_disk: bool, first: int, stop: int, rows_per_shelf: int | None = None):
+        self._file, self._mapped = temporary_file() if on_disk else None, None
+        self._first, self._stop = first, max(first, stop)
         self._per_shelf = rows_per_shelf or ROWS_PER_FILE
-        self._shelves: dict[int, list[tuple[Path | pa.Table, I64]]] = {}
+        self._shelves: dict[int, list[tuple[slice | pa.Table, I64]]] = {}
         self._sizes = np.zeros(self._stop - first, np.int64)
         self._marks = np.zeros(self._stop - first, np.uint64)
         self._waiting: list[Part] = []
-        self._held = self._num_flushed = 0
+        self._held = 0
 
     def add(self, part: Part) -> None:
         """Rows of this output, none of which was added before."""
@@ -49,7 +53,7 @@ class Spool:
         self._marks[inside] = part.marks
         self._waiting.append(part)
         self._held += int(sizes.sum())
-        if self._folder is None or self._held >= HELD_BYTES or len(self._waiting) >= MAX_TABLES:
+        if self._file is None or self._held >= HELD_BYTES or len(self._waiting) >= MAX_TABLES:
             self.flush()
 
     def flush(self) -> None:
@@ -57,7 +61,7 @@ class Spool:
         if not self._waiting:
             return
         table = pa.concat_tables([part.table for part in self._waiting])
-        if self._folder is not None:
+        if self._file is not None:
             table = table.combine_chunks()
         output_rows = np.concatenate([part.output_rows for part in self._waiting])
         self._waiting, self._held = [], 0
@@ -65,17 +69,27 @@ class Spool:
         for shelf in np.unique(shelf_of).tolist() if len(output_rows) else [0]:
             inside = shelf_of == shelf
             rows = _filter(table, inside)
-            stored = rows if self._folder is None else self._write(f"{shelf}-{self._num_flushed}", rows)
+            stored = rows if self._file is None else self._write(rows)
             self._shelves.setdefault(shelf, []).append((stored, output_rows[inside]))
-        self._num_flushed += 1
 
-    def _write(self, name: str, rows: pa.Table) -> Path:
-        path = self._folder / name
+    def _write(self, rows: pa.Table) -> slice:
+        """Returns which bytes of the file they are."""
+        self._mapped = None
         try:
-            write_ipc(rows, str(path))
+            start = self._file.tell()
+            write_ipc(rows, self._file)
+            stop = self._file.tell()
+            self._file.write(bytes(-stop % ALIGNED_BYTES))
+            self._file.flush()
         except OSError as error:
-            raise as_mapjob_error(error, str(path), "written") from error
-        return path
+            raise as_mapjob_error(error, f"a temporary file in {tempfile.gettempdir()}", "written") from error
+        return slice(start, stop)
+
+    def _map(self) -> pa.Buffer:
+        """The whole file."""
+        if self._mapped is None:
+            self._mapped = pa.py_buffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+        return self._mapped
 
     def cut(self, written: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """(first row, row after the last) of each output file: at most ROWS_PER_FILE rows, and BYTES_PER_FILE if it has
@@ -120,8 +134,7 @@ class Spool:
             if isinstance(stored, pa.Table):
                 tables.append(_filter(stored, inside))
             else:
-                with pa.memory_map(str(stored)) as file:
-                    tables.append(_filter(from_ipc(file.read_buffer()), inside))
+                tables.append(_filter(from_ipc(self._map()[stored]), inside))
             rows.append(output_rows[inside])
         if not tables:
             return None

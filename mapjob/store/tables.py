@@ -6,6 +6,7 @@ the footer, where no other reader looks, so that a flipped bit never becomes a n
 
 import hashlib
 from collections.abc import Collection
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -77,9 +78,9 @@ def to_ipc(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def write_ipc(table: pa.Table, path: str) -> None:
-    """As `to_ipc`, to a local file, without a copy in memory."""
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+def write_ipc(table: pa.Table, file: BinaryIO) -> None:
+    """As `to_ipc`, to an open file, without a copy in memory."""
+    with pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
 
 
