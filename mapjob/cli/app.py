@@ -38,6 +38,7 @@ from mapjob.cli.verdicts import verdicts
 from mapjob.errors import IncompleteError, MapjobError
 from mapjob.escaping import for_terminal, redact
 from mapjob.interrupts import raise_on_signals
+from mapjob.store.scratch import explain_unwritable
 
 app = typer.Typer(
     help="Score preference pairs, rank them globally by alignment potential (MAP), and publish what to train on.",
@@ -92,15 +93,23 @@ def _exit_code() -> int | str | None:
     except SystemExit as ended:
         code = ended.code
     except MapjobError as error:
-        if is_verbose():
-            _print_exception(type(error), error, error.__traceback__)
-        print(for_terminal(redact(f"error: {error}")), file=sys.stderr)
-        code = error.exit_code
+        code = _report(error)
+    except OSError as error:  # of a library that keeps files somewhere
+        if (unwritable := explain_unwritable(error)) is None:
+            raise
+        code = _report(unwritable)
     finally:
         sys.excepthook = _print_exception  # only now: typer sets a hook of its own
     if code:
         gc.collect()  # frames of errors hold each other
     return code
+
+
+def _report(error: MapjobError) -> int:
+    if is_verbose():
+        _print_exception(type(error), error, error.__traceback__)
+    print(for_terminal(redact(f"error: {error}")), file=sys.stderr)
+    return error.exit_code
 
 
 def _leave_ray() -> None:

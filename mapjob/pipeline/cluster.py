@@ -19,7 +19,7 @@ from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from mapjob.errors import ConfigError, IncompleteError, MapjobError
 from mapjob.escaping import first_line
 from mapjob.interrupts import hold_signals
-from mapjob.store.scratch import process_folder
+from mapjob.store.scratch import explain_unwritable, process_folder
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ def connect(address: str | None) -> tuple[float, float]:
                     "set RAY_AUTH_MODE=token, and give the cluster's token as Ray takes it: RAY_AUTH_TOKEN, "
                     "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
                 ) from error
+            if isinstance(error, OSError) and (unwritable := explain_unwritable(error)):
+                raise unwritable from error
             if "Version mismatch" in str(error):
                 theirs, ours = re.findall(r"(Ray: \S+)\s+(Python: \S+)", str(error))
                 raise ConfigError(

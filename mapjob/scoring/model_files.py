@@ -14,6 +14,7 @@ from mapjob.errors import IncompleteError, ModelError
 from mapjob.escaping import first_line
 from mapjob.scoring.contents import Known, content_hash, known_digests, remember
 from mapjob.scoring.own_code import classes_of, code_hash, make_importable
+from mapjob.store.scratch import explain_unwritable
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
@@ -247,6 +248,8 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and (unwritable := explain_unwritable(error)):
+            raise unwritable from None
         raise ModelError(
             f"neither a folder here nor to be had from the hub: {first_line(error)}",
             f"model {name}, revision {revision or 'newest'}",

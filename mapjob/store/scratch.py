@@ -1,6 +1,7 @@
 """Local files and folders that outlive no process: a file without a name, and folders that the next process removes."""
 
 import atexit
+import errno
 import fcntl
 import os
 import shutil
@@ -63,6 +64,22 @@ def _remove_left() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(held)
+
+
+# Variables that say where a library keeps files, the narrowest first.
+FOLDERS = ("HF_MODULES_CACHE", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "TMPDIR", "HOME")
+
+
+def explain_unwritable(error: OSError) -> ConfigError | None:
+    """Which variable's folder a library could not write to; None if the error is another one."""
+    for name in FOLDERS:
+        folder = os.environ.get(name, "")
+        if not folder or not str(error.filename or "").startswith(folder):
+            continue
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or not os.path.isdir(folder):
+            what = f"{error.filename} could not be written ({error.strerror})"
+            return ConfigError(what, f"{name}={folder}", f"set {name} to a folder that can be written to")
+    return None
 
 
 def _try(make: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """What ends a run from outside, in each stage: exit code 4 with its message; the same command then finishes the run."""
 
+import errno
 import os
 import shutil
 import signal
@@ -101,3 +102,15 @@ def test_an_output_that_is_deleted_in_mid_run(
     assert ended.returncode == 4, ended.stderr
     assert str(tmp_path / "out") in ended.stderr
     assert here("run", path).returncode == 0
+
+
+def test_the_program_names_an_unwritable_home(here: Mapjob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray, which keeps a token there, raises it."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{os.environ['HOME']}/.ray")
+
+    monkeypatch.setattr("mapjob.store.storage.Storage.names", refuse)
+    ended = here("status", "/tmp")
+    assert ended.returncode == 2
+    assert f"where: HOME={os.environ['HOME']}" in ended.stderr

@@ -1,5 +1,6 @@
 """Of what is temporary nothing stays: not after a kill, or no longer than until the next process makes a folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -62,3 +63,27 @@ def test_no_temporary_folder_is_named(folder, monkeypatch):
         temporary_file()
     assert str(folder) in caught.value.where
     assert "set TMPDIR" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("number", "below", "variable"),
+    [
+        (errno.EACCES, ".cache/hub", "HOME"),
+        (errno.EROFS, "hf/modules/x", "HF_HOME"),
+        (errno.ENOENT, "none/x", "HF_HOME"),
+    ],
+)
+def test_what_cannot_be_written_names_its_variable(folder, monkeypatch, number, below, variable):
+    for name in scratch.FOLDERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("HF_HOME", str(folder / below.partition("/")[0]) if variable == "HF_HOME" else "/elsewhere")
+    explained = scratch.explain_unwritable(OSError(number, os.strerror(number), str(folder / below)))
+    assert explained.where.startswith(f"{variable}=")
+    assert explained.do == f"set {variable} to a folder that can be written to"
+
+
+def test_other_errors_are_not_explained_so(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert scratch.explain_unwritable(FileNotFoundError(errno.ENOENT, "no such file", str(folder / "x"))) is None
+    assert scratch.explain_unwritable(ConnectionError("reset")) is None
