@@ -266,7 +266,9 @@ class Checks(Section):
     """
 
     contradicted: AtMost = Field(None, description="at most: share of pairs whose label the reward model contradicts")
-    dropped: AtMost = Field(None, description="at most: share of rows that rules drop (errors/ with a rule's reason)")
+    dropped: AtMost = Field(
+        None, description="at most: share of rows that rules drop (errors/ with a rule's reason), without `excluded_*`"
+    )
     group_share: AtMost = Field(None, description="at most: the largest group's share of the selection")
     prompt_share: AtMost = Field(None, description="at most: share of the selection that has one and the same prompt")
     length_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(

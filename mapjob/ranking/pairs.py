@@ -53,11 +53,15 @@ class Pairs:
         key = np.where(where[:, None], self.content_key[:, ::-1], self.content_key)
         return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
-    def relabel(self) -> "Pairs":
-        """The pairs with chosen and rejected exchanged if the reward model prefers the rejected side, and people said
-        nothing."""
+    @property
+    def is_contradicted(self) -> npt.NDArray[np.bool_]:
+        """Of which pairs the reward model prefers the rejected side, and people said nothing."""
         contradicted = self.columns["chosen_reward"] < self.columns["rejected_reward"]
-        return self.swap(contradicted if self.decision is None else contradicted & (self.decision == 0))
+        return contradicted if self.decision is None else contradicted & (self.decision == 0)
+
+    def relabel(self) -> "Pairs":
+        """The pairs with chosen and rejected exchanged if they are contradicted."""
+        return self.swap(self.is_contradicted)
 
 
 def other_side(name: str) -> str:

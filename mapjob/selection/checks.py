@@ -32,10 +32,11 @@ def measure(ranking: Ranking, counts: dict[str, Any], flags: dict[str, int], sel
     pairs, kept, num = ranking.pairs, ranking.kept, counts["selected"]
     tokens = [int(pairs.columns[name][kept].sum(dtype=np.float64)) for name in NUM_TOKENS]
     chosen, rejected = (total / num if num else None for total in collective.total(np.array(tokens)).tolist())
-    groups = share_groups(ranking)
+    groups, by_reason = share_groups(ranking), counts["by_reason"]
+    excluded = sum(number for reason, number in by_reason.items() if reason.startswith("excluded_"))
     largest = next(iter(groups.items()), (None, None))
     return {
-        "dropped": counts["dropped"] / counts["rows"],
+        "dropped": (counts["dropped"] - excluded) / counts["rows"],  # people meant what they left out
         "broken": counts["broken"] / counts["rows"],
         "contradicted": share_contradicted(counts, flags, selection),
         "largest_group": largest[0],

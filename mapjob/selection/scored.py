@@ -261,7 +261,7 @@ class ScoredUnits:
         if self.settled is not None:
             pairs = self.settled.apply(pairs)
         if self._selection.on_disagreement == "relabel":
-            flags["relabelled"] = int((pairs.columns["chosen_reward"] < pairs.columns["rejected_reward"]).sum())
+            flags["relabelled"] = int(pairs.is_contradicted.sum())
             pairs = pairs.relabel()
         return ScoredUnit(index, first_row, rows, pairs, flags)
 

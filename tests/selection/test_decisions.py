@@ -50,6 +50,14 @@ def test_groups_and_ids_are_left_out_before_repeats_are_judged(tree, tmp_path, c
     assert any("grup 1 (did you mean group 1?)" in text for text in manifest["warnings"])
 
 
+def test_checks_do_not_count_what_people_left_out(tree, plain):
+    manifest, _, _ = decide(tree, exclude={"groups": ["group 2"]}, on_disagreement="relabel")
+    here = [row for row in plain.values() if row["group"] != "group 2"]
+    assert manifest["flags"]["relabelled"] == sum(row["reward_margin"] < 0 for row in here)
+    assert manifest["counts"]["by_reason"] == {"excluded_group": 20, "duplicate": 1}
+    assert manifest["measures"]["dropped"] == 1 / 60
+
+
 def mirrored(row: dict[str, Any]) -> dict[str, Any]:
     other = {"chosen": "rejected", "rejected": "chosen"}
     sides = {name: row[f"{other[name.partition('_')[0]]}_{name.partition('_')[2]}"] for name in row if "_" in name
