@@ -1,4 +1,5 @@
 """Logs a finished run's numbers and report to an experiment tracker: Weights & Biases, or trackio, which has its API.
+An output is one run there, and each of our runs a further step of it, so that nights become lines.
 
 The tracker is called in a process of its own (`python -m mapjob.report.tracked wandb RUN`), so that one that fails,
 hangs or exits harms nothing. Server and key come from the tracker's own environment variables.
@@ -6,12 +7,14 @@ hangs or exits harms nothing. Server and key come from the tracker's own environ
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
+from mapjob.config.load import fingerprint
 from mapjob.escaping import redact
 from mapjob.store.run_folder import FinishedRun, Manifest, open_run
 
@@ -37,8 +40,14 @@ def log_run(run_path: str, tracker: Tracker, timeout_s: float = 300.0) -> None:
 
 
 def numbers(manifest: Manifest) -> dict[str, float]:
-    """Every number of a manifest, `counts/ranked` and so on: counts, statistics, seconds and tokens."""
-    return dict(_flat("", {name: manifest[name] for name in ("counts", "flags", "statistics", "spent")}))
+    """Every number of a manifest, `counts/ranked` and so on: counts, measures, statistics, seconds and tokens."""
+    return dict(_flat("", {name: manifest[name] for name in ("counts", "measures", "flags", "statistics", "spent")}))
+
+
+def line_of(output_url: str) -> str:
+    """What an output is called at a tracker: the end of its path, and a hash of the whole."""
+    tail = re.sub(r"[^\w-]+", "-", output_url.rstrip("/").rpartition("/")[2])
+    return f"{tail}-{fingerprint({'output': output_url})}"
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -52,7 +61,11 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
 def _send(tracker: str, run: FinishedRun) -> None:
     client = import_module(tracker)
     project = os.environ.get(f"{tracker.upper()}_PROJECT", "mapjob")
-    logged = client.init(project=project, name=run.folder.run_id, config=run.manifest["config"])
+    config = {"run_id": run.folder.run_id, **run.manifest["config"]}
+    line = line_of(config["output"]["path"])
+    # A step follows the last one that the tracker has; trackio knows a run by its name.
+    more = {"id": line, "allow_val_change": True} if tracker == "wandb" else {}
+    logged = client.init(project=project, name=line, resume="allow", config=config, **more)
     report = client.Html(run.folder.read("report.html").decode(), inject=False)
     logged.log({**numbers(run.manifest), "report": report})
     logged.finish()

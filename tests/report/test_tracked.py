@@ -1,5 +1,7 @@
 """`mapjob run --log-to`: the real trackers without a server where they are installed, and trackers that fail."""
 
+import re
+import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from typer.testing import CliRunner
 
 from mapjob.cli.app import app
 from mapjob.errors import ConfigError
-from mapjob.report.tracked import log_run, numbers
+from mapjob.report.tracked import line_of, log_run, numbers
 from mapjob.store.run_folder import path_of
 
 
@@ -32,11 +34,31 @@ def test_the_numbers_and_the_report_are_there(caplog, manifest, page, tmp_path, 
         assert part.encode() in stored, part
 
 
+def test_the_nights_of_an_output_are_steps_of_one_run(caplog, manifest, tmp_path, monkeypatch):
+    if find_spec("trackio") is None:
+        pytest.skip("trackio is not installed (pip install '.[trackio]'): logging to it is not tested")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    for _ in range(2):
+        assert logged(caplog, manifest, "trackio") == "INFO: logged to trackio"
+        caplog.clear()
+    (database,) = tmp_path.rglob("mapjob.db")
+    with sqlite3.connect(database) as connection:
+        steps = connection.execute("SELECT run_name, step FROM metrics ORDER BY step").fetchall()
+    assert steps == [(line_of(manifest["config"]["output"]["path"]), step) for step in range(2)]
+
+
+def test_outputs_have_names_of_their_own():
+    names = {line_of(path) for path in ("s3://a/out", "s3://b/out", "/data/out run:1")}
+    assert len(names) == 3
+    assert all(re.fullmatch(r"out[\w-]*-[0-9a-f]{16}", name) for name in names)
+
+
 def test_every_count_is_a_number(manifest):
     found = numbers(manifest)
     assert found["counts/ranked"] == manifest["counts"]["ranked"]
     assert found["counts/by_reason/duplicate"] == 1
     assert found["statistics/scale/reward"] == manifest["statistics"]["scale"]["reward"]
+    assert found["measures/contradicted"] == manifest["measures"]["contradicted"]
     assert found["spent/seconds/rank"] == manifest["spent"]["seconds"]["rank"]
     assert all(isinstance(value, int | float) for value in found.values())
 
