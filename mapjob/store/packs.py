@@ -19,7 +19,7 @@ from mapjob.store.tables import chunks_to_parquet, from_parquet
 
 FOLDER = "packs"
 UNITS_PER_PACK, ROWS_PER_PACK = 250, 500_000  # at most, unless one unit has more rows
-FEWEST_UNITS = 8  # fewer wait for further ones
+FEWEST_UNITS = FEWEST_PACKS = 8  # fewer wait for further ones
 SCHEMA = pa.schema({"pack": pa.string(), "units": pa.list_(pa.string()), "families": pa.list_(pa.string())})
 
 
@@ -76,7 +76,8 @@ class Packs:
         """The packs that these units should have.
 
         units: rows by id, in the order of packs to come. stored: names of the packs that the store has, by family. A
-        pack stays unless few of its units are left, or a family lacks it and some of its units are gone.
+        pack stays unless few of its units are left, or a family lacks it and some of its units are gone, or it is one
+        of many small ones, as nights leave them: those become one.
         """
         used: dict[str | None, list[str]] = {}
         for unit in units:
@@ -89,6 +90,11 @@ class Packs:
                 packs[name or ""] = pack._replace(families=pack.families.union(stored))
             else:
                 loose.update(left)
+        small = [name for name, pack in packs.items() if _is_small([units.get(unit, 0) for unit in pack.units])]
+        if len(small) >= FEWEST_PACKS:
+            for name in small:
+                del packs[name]
+                loose.update(used[name])
         if len(loose) >= FEWEST_UNITS:
             for ids in _cut({unit: num for unit, num in units.items() if unit in loose}):
                 packs[_name(ids)] = Pack(ids, frozenset(stored))
@@ -112,6 +118,11 @@ def one_by_one(unit_ids: Iterable[str]) -> Iterator[tuple[None, list[str]]]:
 
 def _pack_of(known: Mapping[str, Pack]) -> dict[str, str]:
     return {unit: name for name, pack in known.items() for unit in pack.units}
+
+
+def _is_small(num_rows: Sequence[int]) -> bool:
+    """Whether FEWEST_PACKS such packs are one. num_rows: of each of its units."""
+    return FEWEST_PACKS * len(num_rows) <= UNITS_PER_PACK and FEWEST_PACKS * sum(num_rows) <= ROWS_PER_PACK
 
 
 def _cut(units: Mapping[str, int]) -> Iterator[list[str]]:

@@ -111,6 +111,21 @@ def test_without_packs_one_listing_is_all_that_is_added(tmp_path: Path) -> None:
     assert requests == {"names": 1, "read": 2 * 40}
 
 
+def test_nights_of_few_units_leave_few_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One unit per night: what a ranking reads does not grow by a file for every few nights."""
+    monkeypatch.setattr(packs, "UNITS_PER_PACK", 250)
+    url, read_at = str(tmp_path), []
+    for night in range(1, 150):
+        score(url, night - 1, night)
+        ScoreStore(url).write_packs(FAMILIES, rows_of(ids_of(night)))
+        if night in (7, 64, 128, 149):
+            with count_requests() as requests:
+                assert read(url, ids_of(night)) == expected(ids_of(night))
+            read_at.append(requests["read"])
+    # What packs there are; packs of 65 units, packs of 8, and units that wait for further ones.
+    assert read_at == [7, 1 + 8, 1 + 1 + 7 + 7, 1 + 2 + 2 + 3]
+
+
 def test_few_units_are_neither_packed_nor_looked_up(tmp_path: Path) -> None:
     ids = score(str(tmp_path), packs.FEWEST_UNITS - 1)
     with count_requests() as requests:
