@@ -163,7 +163,7 @@ def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Pa
     )
     committed: set[str] = set()
     for number, exit_code in ((signal.SIGTERM, 4), (signal.SIGINT, 130)):
-        command = [sys.executable, "-m", "mapjob", "run", str(path)]
+        command = [sys.executable, "-m", "mapjob", "run", str(path), "--notify", url]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
         deadline = time.monotonic() + 240

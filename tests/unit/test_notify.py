@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from mapjob.cli.run import run as run_command
+from mapjob.config.load import parse_config
 from mapjob.errors import NOT_PROMOTED, ConfigError, IncompleteError, InputError
 from mapjob.job import notify
 from mapjob.job.notify import Notifier
+from mapjob.job.submit import submit
 from tests.json_server import JsonHandler, serve
 
 MANIFEST: dict[str, Any] = {
@@ -149,3 +151,22 @@ def test_a_url_may_lie_in_a_file(tmp_path: Path) -> None:
             run_command("no such run.yaml", notify=f"@{tmp_path / 'hook'}")
     assert received[0]["event"] == "failed"
     assert "no such run.yaml" in received[0]["error"]
+
+
+def test_submit_ships_the_webhook_as_a_file(tmp_path: Path) -> None:
+    """The dashboard shows a job's arguments to whoever may look at it."""
+    shipped: dict[str, Any] = {}
+
+    class Client:
+        def list_jobs(self) -> list[Any]:
+            return []
+
+        def submit_job(self, entrypoint: str, runtime_env: dict[str, str], submission_id: str, **_: float) -> str:
+            shipped.update(entrypoint=entrypoint, webhook=(Path(runtime_env["working_dir"]) / "webhook").read_text())
+            return submission_id
+
+    models = {name: {"path": name} for name in ("policy", "reward")}
+    config = parse_config({"input": {"path": "in"}, "output": {"path": "out"}, "models": models})
+    submit(Client(), config, None, ("--note", "two words"), 0.0, "https://hooks.example/secret")
+    assert shipped["entrypoint"] == "python -m mapjob run run.yaml --note 'two words' --notify @webhook"
+    assert shipped["webhook"] == "https://hooks.example/secret"
