@@ -25,6 +25,7 @@ from mapjob.store.run_folder import path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.fakes import make_pairs, make_policy, write_corpus
+from tests.unit.test_notify import webhook
 from tests.without_ray import run
 
 RunFile = Callable[..., Path]
@@ -162,20 +163,24 @@ def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Pa
         input={"path": str(corpus)}, models={"policy": {"path": str(slow)}}, execution={**EXECUTION, "rows_per_unit": 5}
     )
     committed: set[str] = set()
-    for number, exit_code in ((signal.SIGTERM, 4), (signal.SIGINT, 130)):
-        command = [sys.executable, "-m", "mapjob", "run", str(path), "--notify", url]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-        deadline = time.monotonic() + 240
-        while not units_below(tmp_path) - committed and time.monotonic() < deadline:
-            time.sleep(0.05)
-        running.send_signal(number)
-        _, stderr = running.communicate(timeout=60)
-        assert running.returncode == exit_code, stderr
-        assert ("interrupted by SIGTERM" in stderr) == (number == signal.SIGTERM)
-        assert "Traceback" not in stderr
-        assert units_below(tmp_path) > committed
-        committed = units_below(tmp_path)
+    with webhook() as (url, told):
+        for number, exit_code in ((signal.SIGTERM, 4), (signal.SIGINT, 130)):
+            command = [sys.executable, "-m", "mapjob", "run", str(path), "--notify", url]
+            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+            running = subprocess.Popen(
+                command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+            )
+            deadline = time.monotonic() + 240
+            while not units_below(tmp_path) - committed and time.monotonic() < deadline:
+                time.sleep(0.05)
+            running.send_signal(number)
+            _, stderr = running.communicate(timeout=60)
+            assert running.returncode == exit_code, stderr
+            assert ("interrupted by SIGTERM" in stderr) == (number == signal.SIGTERM)
+            assert "Traceback" not in stderr
+            assert units_below(tmp_path) > committed
+            committed = units_below(tmp_path)
+    assert [(body["event"], body["exit_code"]) for body in told] == [("failed", 4)], "whoever presses Ctrl-C knows"
     standing = {file: file.stat().st_mtime_ns for file in columns_below(tmp_path) if file.name in committed}
     assert run(load_config(path))["counts"]["ranked"] == 160
     assert {file: file.stat().st_mtime_ns for file in standing} == standing

@@ -161,12 +161,15 @@ def test_submit_ships_the_webhook_as_a_file(tmp_path: Path) -> None:
         def list_jobs(self) -> list[Any]:
             return []
 
-        def submit_job(self, entrypoint: str, runtime_env: dict[str, str], submission_id: str, **_: float) -> str:
-            shipped.update(entrypoint=entrypoint, webhook=(Path(runtime_env["working_dir"]) / "webhook").read_text())
+        def submit_job(self, entrypoint: str, runtime_env: dict[str, Any], submission_id: str, **_: float) -> str:
+            (sources,) = runtime_env["py_modules"]
+            shipped.update(entrypoint=entrypoint, webhook=(Path(sources) / "webhook").read_text())
             return submission_id
 
     models = {name: {"path": name} for name in ("policy", "reward")}
     config = parse_config({"input": {"path": "in"}, "output": {"path": "out"}, "models": models})
     submit(Client(), config, None, ("--note", "two words"), 0.0, "https://hooks.example/secret")
-    assert shipped["entrypoint"] == "python -m mapjob run run.yaml --note 'two words' --notify @webhook"
+    assert "/webhook" in shipped["entrypoint"]
+    assert shipped["entrypoint"].endswith("--note 'two words'")
+    assert "secret" not in shipped["entrypoint"]
     assert shipped["webhook"] == "https://hooks.example/secret"
