@@ -10,7 +10,7 @@ from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.report.history import Night, history_page, history_text
 from mapjob.store.output import Output
-from mapjob.store.run_folder import promoted_id
+from mapjob.store.run_folder import find_promoted
 
 
 def history(
@@ -25,7 +25,7 @@ def history(
 
     Example: mapjob history runs/demo --last 30 --html history.html
     """
-    promoted = promoted_id(output)
+    promoted = find_promoted(output)
     runs = [run.manifest for run in Output(output).list_runs()[0]]
     shown = [run for run in runs if every or run.get("for_use", True) or run["run_id"] == promoted][-last:]
     if not shown:

@@ -1,14 +1,16 @@
 """`mapjob promote`: which run of an output folder is the one to be used."""
 
+import logging
 from typing import Annotated
 
 from typer import Argument
 
 from mapjob.cli.options import Result
-from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.store.output import Output
-from mapjob.store.run_folder import describe_run, promoted_id
+from mapjob.store.run_folder import describe_run, find_promoted
+
+log = logging.getLogger(__name__)
 
 
 def promote(
@@ -22,10 +24,9 @@ def promote(
     Example: mapjob promote runs/demo map-0123
     """
     run = Output(output).find_run(which)
-    try:
-        before = promoted_id(output)
-    except ConfigError:  # damaged, which this mends
-        before = None
+    before = find_promoted(output)
     run.folder.promote()
+    for check in run.manifest.get("checks", ()):
+        log.warning(f"promoted although a check failed when it finished: {check['why']}")
     print(one_line(f"promoted: {describe_run(run.manifest)}, before: {before or 'none'}"))
     return {"run_id": run.folder.run_id, "run_path": run.folder.url, "promoted": True, "before": before}

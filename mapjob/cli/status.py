@@ -1,20 +1,17 @@
 """`mapjob status`: the runs of an output folder, and what is new or missing since the promoted one."""
 
-import logging
 from typing import Annotated
 
 from typer import Argument
 
 from mapjob.cli.options import Result
 from mapjob.config.load import parse_config
-from mapjob.errors import ConfigError, MapjobError
+from mapjob.errors import MapjobError
 from mapjob.escaping import one_line
 from mapjob.job.prepare import prepare
 from mapjob.report.status import age, describe, status_lines
 from mapjob.store.output import Output
-from mapjob.store.run_folder import Manifest, has_units, promoted_id, read_units
-
-log = logging.getLogger(__name__)
+from mapjob.store.run_folder import Manifest, find_promoted, has_units, read_units
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
@@ -23,11 +20,7 @@ def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.pa
 
     Example: mapjob status runs/demo
     """
-    folder, promoted = Output(output), None
-    try:
-        promoted = promoted_id(output)
-    except ConfigError as error:  # which says that one is to be promoted, and for that the runs are listed here
-        log.warning(error.what)
+    folder, promoted = Output(output), find_promoted(output)
     finished, unfinished = folder.list_runs()
     runs = [describe(run.manifest, promoted) for run in finished]
     for run in runs:

@@ -32,7 +32,7 @@ from mapjob.selection.manifest import count_reasons, count_rows, describe_margin
 from mapjob.selection.publish import Texts, check_complete, publish_errors, publish_rows
 from mapjob.selection.rows import held_out_rows, selected_rows
 from mapjob.selection.scored import RowIds
-from mapjob.store.run_folder import Manifest, RunFolder, promoted_id
+from mapjob.store.run_folder import Manifest, RunFolder, find_promoted
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def rank_and_publish(job: Job, spent: Spent, note: str | None, for_use: bool) ->
 def _compare_with_promoted(job: Job, run: Pieces, num: int) -> Measures:
     """What share of the promoted run's pairs this one, which is written, selects again; None without such a run."""
     folder, path = job.run_folder, job.config.output.path
-    promoted = RunFolder(path, run_id) if (run_id := promoted_id(path)) not in (None, folder.run_id) else None
+    promoted = RunFolder(path, run_id) if (run_id := find_promoted(path)) not in (None, folder.run_id) else None
     before = promoted.tables("selected") if promoted is not None else []
     if not before:
         return {"overlap": None, "overlap_with": None}

@@ -31,7 +31,7 @@ from mapjob.report.pair import examples_of
 from mapjob.scoring.reader_families import RECORDS
 from mapjob.selection.checks import judge
 from mapjob.selection.rows import ranked_rows
-from mapjob.store.run_folder import FinishedRun, Manifest, open_run, path_of, promoted_id, where_it_is
+from mapjob.store.run_folder import FinishedRun, Manifest, find_promoted, open_run, path_of, where_it_is
 from mapjob.store.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def conclude(job: Job, manifest: Manifest, promote: bool) -> Manifest:
         log.warning(f"check failed: {check['why']}")
     if promote and not failed:
         job.run_folder.promote()
-    is_promoted = promoted_id(job.config.output.path) == job.run_id
+    is_promoted = find_promoted(job.config.output.path) == job.run_id
     return {**manifest, "checks": failed, "promoted": is_promoted}
 
 

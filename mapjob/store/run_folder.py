@@ -217,6 +217,15 @@ def promoted_id(output_url: str) -> str | None:
         raise ConfigError(f"{LATEST} is damaged", f"{output_url}/{LATEST}", PROMOTE) from None
 
 
+def find_promoted(output_url: str) -> str | None:
+    """As `promoted_id`, for whoever can do without: None, with a warning, if latest.json is damaged."""
+    try:
+        return promoted_id(output_url)
+    except ConfigError as error:
+        log.warning(f"{error.what}: {error.where}")
+        return None
+
+
 def open_run(path: str) -> FinishedRun:
     """The finished run in a run folder; of an output folder the promoted one. Raises ConfigError if there is none."""
     path = path.rstrip("/") if "://" in path else os.path.abspath(path)
