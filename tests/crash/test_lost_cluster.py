@@ -103,7 +103,10 @@ def test_a_caller_in_a_thread_outlives_its_ray(run_file, undisturbed, tmp_path):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **options) as process, none_left(process) as alive:
         alive += wait_for(output, process, 8)
-        kill("gcs_server", alive)
+        kill("raylet", alive)
         said, errors = process.communicate(timeout=400)
-    assert said.splitlines() == ["raised: the head of the Ray cluster is lost", "the caller goes on"], errors
+    assert said.splitlines() == [
+        "raised: the Ray node that this process is attached to is lost",
+        "the caller goes on",
+    ], errors
     assert published(output) == undisturbed
