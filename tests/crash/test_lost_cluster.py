@@ -105,7 +105,8 @@ def test_a_caller_in_a_thread_outlives_its_ray(run_file, undisturbed, tmp_path):
         alive += wait_for(output, process, 8)
         kill("raylet", alive)
         said, errors = process.communicate(timeout=400)
-    assert said.splitlines() == [
+    ours = [line for line in said.splitlines() if line.startswith(("raised", "the caller"))]  # Ray prints there too
+    assert ours == [
         "raised: the Ray node that this process is attached to is lost",
         "the caller goes on",
     ], errors
