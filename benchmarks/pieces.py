@@ -28,7 +28,7 @@ from benchmarks.rank import made_up, pair_ids
 from benchmarks.scale import MIB, Peaks
 from mapjob import collective
 from mapjob.collective import Local, Piece, Pieces, Unanswered, run_until_asked
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.job.rank import MAX_PIECES, ROWS_PER_PIECE
 from mapjob.ranking.compare import overlap, peers
 from mapjob.ranking.gather import Gathered, collect, drop

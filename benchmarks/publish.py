@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.scale import MIB, Peaks
 from mapjob.config.input import Input
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.ranking.rank import rank_pairs
 from mapjob.scoring.reader_families import identify

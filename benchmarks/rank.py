@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.config.input import Columns
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Corpus, Plan
 from mapjob.corpus.reading import Reading
 from mapjob.corpus.units import Unit

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.corpus.records import Record

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 from typer import Option
 
 from mapjob.cli.options import Limit, Overrides, Ranked, Result
-from mapjob.config.run import Metric
+from mapjob.config.selection import Metric
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line
 from mapjob.job.rank import sweep_job

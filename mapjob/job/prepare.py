@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mapjob.config.load import apply_overrides, load_config, parse_config
-from mapjob.config.run import WITH_ALPHA, Config
+from mapjob.config.run import Config
+from mapjob.config.selection import WITH_ALPHA
 from mapjob.corpus.listing import url_of
 from mapjob.corpus.plan import Plan, describe_plan, make_plan
 from mapjob.corpus.reader import RowReader

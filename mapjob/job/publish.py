@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from mapjob import collective
 from mapjob.collective import Pieces
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import IncompleteError, MapjobError, Reason
 from mapjob.job.prepare import Job
 from mapjob.job.rank import ScoredPieces

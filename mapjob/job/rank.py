@@ -13,7 +13,7 @@ import mapjob
 from mapjob.arrays import I64
 from mapjob.collective import Local, Pieces
 from mapjob.config.load import fingerprint, parse_config
-from mapjob.config.run import Signals
+from mapjob.config.selection import Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import ConfigError, IncompleteError, InputError, Reason
 from mapjob.job.prepare import Job, Source, prepare_for_ranking, read_source

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.columns import NUM_TOKENS
 from mapjob.metrics.quantiles import order_keys
 from mapjob.ranking.order import Cut, PairIds, cut, rank_order

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mapjob import collective
 from mapjob.arrays import F64, I64
 from mapjob.collective import Pieces
-from mapjob.config.run import WITH_ALPHA, Keep, Metric, Selection
+from mapjob.config.selection import WITH_ALPHA, Keep, Metric, Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import NUM_TOKENS
 from mapjob.metrics.quantiles import quantiles

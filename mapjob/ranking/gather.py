@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mapjob import collective
 from mapjob.arrays import I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.statistics import Moments
 from mapjob.ranking.pairs import Pairs, RankedPairs, ranking_columns

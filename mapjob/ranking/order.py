@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mapjob import collective
 from mapjob.arrays import F64, I64, Bools
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.quantiles import order_keys
 from mapjob.ranking.pairs import RankedPairs
 

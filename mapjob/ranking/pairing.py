@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mapjob.arrays import F64, I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.columns import check_finite
 from mapjob.metrics.dcrm import dcrm
 from mapjob.metrics.map import Scale, map_score

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.arrays import F64, I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.columns import EACH_MODEL, MARGINS
 from mapjob.metrics.map import dpo_margin, reward_margin, simpo_margin

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mapjob import collective
 from mapjob.arrays import F64, I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import Scale, log_odds_slope, map_score

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import Manifest, describe_loss
 

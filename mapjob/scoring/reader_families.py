@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mapjob.config.input import Columns
 from mapjob.config.load import fingerprint
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Corpus, read_unit
 from mapjob.corpus.reader import RowReader, python_rows, read_records, reason_columns
 from mapjob.corpus.records import Record, plain_text

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mapjob import collective
-from mapjob.config.run import Checks, Selection
+from mapjob.config.run import Checks
+from mapjob.config.selection import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.columns import NUM_TOKENS
 from mapjob.metrics.quantiles import quantiles

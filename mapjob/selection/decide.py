@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mapjob import collective
 from mapjob.arrays import Bools
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import Reason, suggest
 from mapjob.escaping import one_line
 from mapjob.ranking.gather import RULE_OF, SETTLED

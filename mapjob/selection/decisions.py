@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.ids import COLUMN, read_ids, read_listed
 from mapjob.errors import ConfigError
 from mapjob.store.run_folder import FinishedRun

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mapjob.arrays import I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Plan
 from mapjob.errors import Reason
 from mapjob.ranking.gather import RULE_OF, Gathered, collect, drop

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mapjob import collective
 from mapjob.arrays import F64, I64
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.columns import REWARD
 from mapjob.metrics.map import map_score
 from mapjob.ranking.pairs import Pairs, RankedPairs

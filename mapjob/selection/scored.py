@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapjob.arrays import F64, I64
-from mapjob.config.run import Selection, Signals
+from mapjob.config.selection import Selection, Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError
 from mapjob.metrics.map import Scale

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mapjob.arrays import Bools
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Plan, read_parts
 from mapjob.corpus.reader import RowReader
 from mapjob.errors import ConfigError, check_extra, suggest

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.ranking import rank
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.errors import Reason
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking

@@ -6,7 +6,7 @@ The log-likelihood sum log sigma(S * margin) has the derivative sum margin * sig
 import numpy as np
 import pytest
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.map import log_odds_slope
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 

@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import pytest
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.ranking.pairs import Pairs
 from mapjob.ranking.rank import Ranking
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns

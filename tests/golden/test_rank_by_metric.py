@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.statistics import Moments
 from mapjob.metrics.table import METRICS

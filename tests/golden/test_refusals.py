@@ -8,7 +8,8 @@ import pytest
 
 from mapjob.config.input import Columns
 from mapjob.config.load import parse_config
-from mapjob.config.run import Model, Selection
+from mapjob.config.run import Model
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Corpus
 from mapjob.errors import ConfigError, ModelError
 from mapjob.scoring.architecture import check_architecture

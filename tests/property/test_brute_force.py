@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mapjob import collective
 from mapjob.collective import Local
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError, Reason
 from mapjob.ranking.gather import RULE_OF, SETTLED, collect, drop, gather
 from mapjob.ranking.order import PairIds

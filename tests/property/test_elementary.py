@@ -76,7 +76,7 @@ def test_ends():
 EVERY_COLUMN = """
 import hashlib
 import numpy as np
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.metrics.table import METRICS
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 pairs = pairs_of(synthetic_columns(20_000))

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.errors import Reason
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairs import Pairs

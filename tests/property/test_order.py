@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.ranking.gather import gather, is_repeat
 from mapjob.ranking.order import num_kept_by_threshold, num_kept_by_tokens, rank_order, within_cap
 from mapjob.ranking.pairing import Completions, best_worst

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from mapjob.config.input import Input
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.corpus.plan import make_plan, read_unit
 from mapjob.corpus.reader import read_records
 from mapjob.errors import ConfigError, IncompleteError, InputError, MapjobError, RowError

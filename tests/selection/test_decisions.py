@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mapjob.config.load import parse_config
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError, MapjobError, Reason
 from mapjob.job.prepare import prepare
 from mapjob.job.run import rank_job

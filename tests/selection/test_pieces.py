@@ -12,7 +12,7 @@ import pytest
 from mapjob import collective
 from mapjob.collective import Local
 from mapjob.config.load import parse_config
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError
 from mapjob.job import prepare, rank
 from mapjob.job.rank import sweep_job

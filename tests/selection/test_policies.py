@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapjob.config.load import parse_config
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.errors import ConfigError
 from mapjob.ranking.gather import gather, is_held_out
 from mapjob.ranking.near_duplicates import NUM_HASHES, signature, unlike_better

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config.input import Input, Section
 from mapjob.config.load import load_config, parse_config
-from mapjob.config.run import Config, Selection
+from mapjob.config.run import Config
+from mapjob.config.selection import Selection
 from mapjob.config.template import section_of, write_run_file
 from mapjob.corpus.plan import make_plan
 from mapjob.errors import ConfigError

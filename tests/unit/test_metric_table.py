@@ -53,7 +53,7 @@ METRICS["twice"] = Metric(
 USES_OF_IT = """
 import numpy as np
 from mapjob.cli.app import app
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 columns = synthetic_columns(100)
@@ -77,7 +77,7 @@ SIGNALS["times"] = Signal((H,), times, ("times", "times_agrees"))
 USES_OF_THE_SIGNAL = """
 import pytest
 from mapjob.cli.app import app
-from mapjob.config.run import Selection
+from mapjob.config.selection import Selection
 from tests.golden.columns import pairs_of, rank_pairs, synthetic_columns
 
 columns = synthetic_columns(100)

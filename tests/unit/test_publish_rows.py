@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mapjob.config.input import Input
-from mapjob.config.run import Keep, Selection
+from mapjob.config.selection import Keep, Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.corpus.reader import read_records, read_rows
 from mapjob.corpus.records import Record, control_pattern

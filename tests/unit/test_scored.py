@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mapjob.config.run import Input, Selection
+from mapjob.config.run import Input
+from mapjob.config.selection import Selection
 from mapjob.corpus.plan import Plan, make_plan
 from mapjob.errors import MapjobError, Reason
 from mapjob.selection.load import load_scored

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mapjob.config.run import Execution, Keep, Model, Models, Output, Scoring, Section, Selection
+from mapjob.config.run import Execution, Model, Models, Output, Scoring, Section
+from mapjob.config.selection import Keep, Selection
 from mapjob.lab.training.config import Training
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]

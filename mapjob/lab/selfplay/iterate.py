@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from mapjob.config.load import fingerprint, parse_config
-from mapjob.config.run import Config, Keep, Model
+from mapjob.config.run import Config, Model
+from mapjob.config.selection import Keep
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.selfplay.generate import make_corpus, read_from

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mapjob.config.load import parse_config, read_tree
-from mapjob.config.run import WITH_ALPHA, Config, Metric, Section, Share, Signals
+from mapjob.config.run import Config, Section
+from mapjob.config.selection import WITH_ALPHA, Metric, Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.world.build import KnownWorld

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mapjob.arrays import I64
-from mapjob.config.run import Config, Selection
+from mapjob.config.run import Config
+from mapjob.config.selection import Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare_for_ranking
