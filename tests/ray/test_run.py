@@ -68,9 +68,8 @@ def test_ranked_by_ray_tasks_it_is_the_same(world, finished, monkeypatch) -> Non
     whole = read_run(tree, selection)
     monkeypatch.setattr("mapjob.job.rank.count_pieces", lambda job: 4)
     assert read_run(tree, selection) == whole
-    refused = {"scale": "calibrated", "on_disagreement": "relabel"}
-    with pytest.raises(ConfigError, match="no label contradicts the reward margin"):
-        rank_job(parse_config(tree | {"selection": refused}))
+    with pytest.raises(ConfigError, match="ensemble_worst compares several reward models, and there is one"):
+        rank_job(parse_config(tree | {"selection": {"metric": "ensemble_worst"}}))
 
 
 def test_a_task_that_kills_its_process_leaves_the_ranking_to_the_next_command() -> None:
