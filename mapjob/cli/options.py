@@ -132,6 +132,7 @@ def print_run(manifest: Manifest, promote: bool) -> Result:
         print(f"of the pairs of {manifest['measures']['overlap_with']}, selected again: {overlap:.1%}")
     print("promoted: latest.json names this run" if manifest["promoted"] else "not promoted: `mapjob promote` does it")
     names = ("run_id", "name", "note", "counts", "measures", "promoted", "checks")
-    exit_code = NOT_PROMOTED if promote and manifest["checks"] else 0
+    refused = promote and manifest["checks"] and not manifest["promoted"]  # else somebody promoted it, whatever failed
+    exit_code = NOT_PROMOTED if refused else 0
     result = {name: manifest[name] for name in names} | {"run_path": run_path, "exit_code": exit_code}
     return result | manifest["spent"]

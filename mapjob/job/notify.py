@@ -55,7 +55,8 @@ class Notifier:
     def _post(self, event: str, words: str, **values: Any) -> None:
         if self._url is None:
             return
-        text = one_line(self._hide(f"mapjob {self.name or 'run'} {words}"))[:LONGEST].translate(SLACK)
+        lines = "; ".join(line.strip() for line in f"mapjob {self.name or 'run'} {words}".splitlines())
+        text = one_line(self._hide(lines))[:LONGEST].translate(SLACK)
         keys = ("run_id", "run_path", "note", "counts", "measures", "promoted", "checks", "error")
         body = {"text": text, "event": event, "name": self.name, **dict.fromkeys(keys), **values}
         body = {key: self._hide(value) if isinstance(value, str) else value for key, value in body.items()}

@@ -118,7 +118,8 @@ class Tally:
         rows, num_errors = self.total.rows, self.total.errors.total()
         status = f"{self.total.units}/{self.num_units} units, {rows:,}/{self.num_rows:,} {self._noun}"
         if not rows:
-            return f"{status}, loading models and scoring the first unit ({self.elapsed_s:.0f} s)"
+            begun = "loading models and scoring" if self._noun == "pairs" else "reading"
+            return f"{status}, {begun} the first unit ({self.elapsed_s:.0f} s)"
         errors = f", {num_errors:,} rows not scored" if num_errors else ""
         rows_per_s = rows / self.elapsed_s
         speed = f"{rows_per_s:,.{0 if rows_per_s >= 10 else 2}f} {self._noun}/s"

@@ -39,7 +39,7 @@ class Night:
     promoted: bool
     failed: list[str]
     values: dict[str, float | None]
-    groups: dict[str, float]
+    groups: dict[str, float]  # empty: the run went by no groups
 
     @classmethod
     def of(cls, manifest: Manifest, promoted: str | None) -> "Night":
@@ -76,7 +76,11 @@ def series(nights: Sequence[Night]) -> dict[str, list[float | None]]:
         for name, share in night.groups.items():
             largest[name] = max(share, largest.get(name, 0.0))
     drawn = sorted(largest, key=lambda name: (-largest[name], name))[:MAX_GROUPS]
-    return lines | {f"group {name}": [night.groups.get(name, 0.0) for night in nights] for name in drawn}
+    return lines | {f"group {name}": [_share(night, name) for night in nights] for name in drawn}
+
+
+def _share(night: Night, group: str) -> float | None:
+    return night.groups.get(group, 0.0) if night.groups else None
 
 
 def show(name: str, value: float | None) -> str:
@@ -86,6 +90,12 @@ def show(name: str, value: float | None) -> str:
     if name in COUNTS:
         return f"{value:,.0f}" if value < 10_000 else f"{value / 1e3:.4g}k" if value < 1e6 else f"{value / 1e6:.4g}M"
     return f"{value:.4g}" if name in NUMBERS else f"{value:.1%}"
+
+
+def show_ends(name: str, values: Values) -> str:
+    """The first and the last value that were measured: those that has_moved compares."""
+    known: Values = [value for value in values if value is not None] or [None]
+    return f"{show(name, known[0])} → {show(name, known[-1])}"
 
 
 def reach(name: str, values: Values) -> tuple[float, float]:
@@ -120,7 +130,7 @@ def history_text(nights: Sequence[Night]) -> str:
         low, high = reach(name, values)
         steps = [round((v - low) / (high - low) * (len(LEVELS) - 1)) if v is not None else None for v in values]
         blocks = "".join(" " if step is None else LEVELS[step] for step in steps)
-        ends = f"{show(name, values[0])} → {show(name, values[-1])}" + "  moved" * has_moved(name, values)
+        ends = show_ends(name, values) + "  moved" * has_moved(name, values)
         lines.append(f"{one_line(name)[:21]:<22} {blocks}  {ends}")
     return "\n".join(lines)
 
@@ -178,7 +188,7 @@ def figure(name: str, values: Values) -> str:
     for index in [index for index, value in enumerate(values) if value is not None][-1:]:
         x, y = axes.at(index, values[index])
         parts.append(area(f"M{x - 3:.1f} {y:.1f}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z", "most"))
-    ends = f"{show(name, values[0])} → {show(name, values[-1])}"
+    ends = show_ends(name, values)
     shown = f"<b>{ends}</b>" if has_moved(name, values) else ends
     about = f'<span class="about">{text(ABOUT[name])}</span>' if name in ABOUT else ""
     drawing = svg(240, 64, f"{name}: {ends}", parts)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.nights import simulate
-from mapjob.report.history import Night, has_moved, history_page, history_text, reach, series
+from mapjob.report.history import Night, has_moved, history_page, history_text, reach, series, show_ends
 from mapjob.report.status import WIDTH, age, describe, status_lines
 from mapjob.store.run_folder import RunFolder
 from tests.cli.conftest import Mapjob, here  # noqa: F401
@@ -108,6 +108,21 @@ def test_a_run_of_an_older_version_has_no_measures(nights) -> None:
     assert night.values["overlap"] is None
     assert "–" in history_text([night, night])
     assert next(status_lines(describe(old, old["run_id"]))).endswith("promoted")
+
+
+def test_a_run_that_went_by_no_groups_has_no_share_of_them(nights) -> None:
+    grouped = manifest_of(nights)
+    plain = {**grouped, "measures": {**grouped["measures"], "groups": {}}}
+    lines = series([Night.of(plain, None), Night.of(grouped, None)])
+    shares = {name: values for name, values in lines.items() if name.startswith("group ")}
+    assert shares
+    assert all(values[0] is None and values[1] is not None for values in shares.values())
+    assert not any(has_moved(name, values) for name, values in shares.items())
+
+
+def test_a_line_names_the_first_and_the_last_measured_value() -> None:
+    assert show_ends("overlap", [None, 0.9, 0.8, None]) == "90.0% → 80.0%"
+    assert show_ends("overlap", [None, None]) == "– → –"
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ def test_a_check_that_fails_ends_with_5_and_leaves_latest(here: Mapjob, tree: di
     assert (stored["checks"], stored["name"], stored["note"]) == ([check], "nightly", "a try")
     assert promoted_id(str(out)) == first["run_id"]
 
+    assert here("promote", out, refused["run_id"]).returncode == 0
+    overruled = here("run", file, *other, "--set", "checks={length_ratio: 0.01}", "--json")
+    assert overruled.returncode == 0, "somebody promoted it: a scheduler goes on"
+    assert check["why"] in overruled.stderr
+    assert json.loads(overruled.stdout.splitlines()[-1])["exit_code"] == 0
+    assert here("promote", out, first["run_id"]).returncode == 0
+
     again = here("run", file, *other, "--set", "checks={length_ratio: 100}", "--name", "renamed", "--json")
     assert again.returncode == 0, again.stderr
     assert "a finished run keeps its first name: nightly, not renamed" in again.stderr

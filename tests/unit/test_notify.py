@@ -85,6 +85,7 @@ def test_what_ends_a_job_is_told_and_raised(error: Exception, event: str, exit_c
     assert str(error).splitlines()[0].replace("me:secret@", "…") in told["error"]
     assert told["text"].startswith(f"mapjob nightly {event}: ")
     assert "\n" not in told["text"]
+    assert "\\n" not in told["text"], "the lines of an error are joined, not spelled out"
 
 
 def test_ctrl_c_is_told_to_nobody() -> None:

@@ -22,6 +22,7 @@ def test_rates_and_time_left():
     now = [0.0]
     tally = Tally(4, 400, clock=lambda: now[0])
     assert "loading models" in tally.line()
+    assert "loading models" not in Tally(4, 400, noun="rows").line(), "reading loads none"
     now[0] = 60.0
     tally.add(receipt())
     now[0] = 70.0
