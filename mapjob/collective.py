@@ -40,8 +40,8 @@ class Alone:
     def exchange(self, slices: Slices) -> list[Any]:
         return list(slices())
 
-    def share(self, value: T) -> list[T]:
-        return [value]
+    def share(self, value: T | None) -> list[T]:
+        return [] if value is None else [value]
 
 
 class Unanswered(BaseException):
@@ -72,7 +72,7 @@ class Piece:
     def exchange(self, slices: Slices) -> list[Any]:
         return self._answer(Unanswered("exchange", slices=slices))
 
-    def share(self, value: T) -> list[T]:
+    def share(self, value: T | None) -> list[T]:
         return self._answer(Unanswered("share", slices=lambda: [] if value is None else [value]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
 
+import yaml
 from typer import Argument, Exit, Option
 
 from mapjob.errors import NOT_PROMOTED
@@ -100,7 +101,7 @@ def add_flags(command: Callable[..., Result | None]) -> Callable[..., None]:
 
 def with_name(overrides: list[str] | None, name: str | None) -> list[str]:
     """--set, and --name as one of them."""
-    return [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+    return [*(overrides or ()), *([] if name is None else [f"name={yaml.safe_dump(name)}"])]
 
 
 def print_run(manifest: Manifest, promote: bool) -> Result:

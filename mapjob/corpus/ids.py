@@ -14,7 +14,7 @@ from mapjob.corpus.arrow_files import read_arrow
 from mapjob.corpus.footers import read_footer
 from mapjob.corpus.listing import ENDINGS
 from mapjob.corpus.text_forms import csv_rows, json_rows
-from mapjob.errors import ConfigError
+from mapjob.errors import ConfigError, InputError
 from mapjob.escaping import first_line
 from mapjob.store.storage import Storage
 
@@ -42,6 +42,8 @@ def read_listed(path: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
         return _rows(gzip.decompress(data) if path.lower().endswith(".gz") else data, form, path, columns)
     except (pa.ArrowException, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise ConfigError(f"this file of ids cannot be read: {first_line(error)}", path, do) from None
+    except InputError as error:
+        raise InputError(error.what, error.where, do) from None
     except KeyError as error:
         name = next((name for name in columns if name in str(error)), COLUMN)
         raise ConfigError(f"this file of ids has no column {name}", path, do) from None
@@ -74,6 +76,9 @@ def _rows(data: bytes, form: str | None, path: str, columns: Sequence[str]) -> l
     header = data.partition(b"\n")[0]
     delimiter = "\t" if form == "tsv" else ";" if b";" in header and b"," not in header else ","
     rows = list(csv_rows(file, delimiter, path))
-    # Files that are meant for spreadsheets have an apostrophe before every id, so that it is left as it is.
-    start = int(bool(rows) and all(row[COLUMN].startswith("'") for row in rows))
-    return [tuple(row[name][start:] if name == COLUMN else row[name] for name in columns) for row in rows]
+    # Files that are meant for spreadsheets have an apostrophe before every id, so that it is left as it is. People add
+    # rows to them, which have none, and spreadsheets leave empty rows.
+    ids = [row[COLUMN] for row in rows]
+    if 2 * sum(one.startswith("'") for one in ids) > sum(map(bool, ids)):
+        ids = [one.removeprefix("'") for one in ids]
+    return [tuple(one if name == COLUMN else row[name] for name in columns) for one, row in zip(ids, rows)]

@@ -66,9 +66,17 @@ def share_groups(ranking: Ranking) -> dict[str, float]:
     """Shares of the selection by group, the largest first; pairs without a group are in none."""
     pairs = ranking.pairs
     counts = collective.total(np.bincount(pairs.group[ranking.kept], minlength=len(pairs.groups))).tolist()
-    named = [(n, str(name)[:LONGEST_NAME]) for n, name in zip(counts, pairs.groups) if name is not None and n]
+    named = [(n, _shorten(str(name))) for n, name in zip(counts, pairs.groups) if name is not None and n]
     largest = sorted(named, key=lambda group: (-group[0], group[1]))[:MAX_GROUPS]
     return {name: n / sum(counts) for n, name in largest}
+
+
+def _shorten(name: str) -> str:
+    """A name of at most LONGEST_NAME characters; two that begin alike, such as URLs, stay two."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    mark = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{name[: LONGEST_NAME - len(mark) - 1]}…{mark}"
 
 
 def share_outliers(ranking: Ranking) -> float:

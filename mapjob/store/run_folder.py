@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
 UNITS = "units.parquet"
+RUN_ID = re.compile(r"[\w-]+")
 MOST_UNITS = 100_000  # that a manifest lists itself: whoever wants one number of it parses all of it
 PROMOTE = "`mapjob status OUTPUT` lists its runs, `mapjob promote OUTPUT RUN` promotes one"
 RESTORE = "restore it, or remove the run folder and run again"
@@ -212,9 +214,12 @@ def promoted_id(output_url: str) -> str | None:
     if data is None:
         return None
     try:
-        return str(json.loads(data)["run_id"])
+        run_id = json.loads(data)["run_id"]
+        if not RUN_ID.fullmatch(run_id):
+            raise ValueError(run_id)
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{LATEST} is damaged", f"{output_url}/{LATEST}", PROMOTE) from None
+    return run_id
 
 
 def find_promoted(output_url: str) -> str | None:

@@ -77,6 +77,19 @@ def test_measures_are_what_a_plain_count_finds(tree: dict[str, Any]) -> None:
     assert stored["measures"] == measures
 
 
+def test_groups_whose_long_names_begin_alike_are_several(tree: dict[str, Any]) -> None:
+    file = Path(tree["input"]["path"]) / "part-000.parquet"
+    table = pq.read_table(file)
+    names = [f"https://example.org/{'x' * 100}/{'b' if i % 4 else 'a'}" for i in range(len(table))]
+    at = table.column_names.index("source")
+    pq.write_table(table.set_column(at, "source", [names]), file)
+    measures = run(parse_config({**tree, "selection": {"keep": {"ratio": 1.0}}}))["measures"]
+    shares = [share for name, share in measures["groups"].items() if name.startswith("https:")]
+    assert len(shares) == 2
+    assert measures["group_share"] == max(shares)
+    assert max(map(len, measures["groups"])) == 100
+
+
 @pytest.mark.parametrize("policy", ["keep", "drop", "relabel"])
 def test_contradicted_labels_are_counted_whatever_is_done_with_them(tree: dict[str, Any], policy: str) -> None:
     scores = api.load_scores(path_of(run(parse_config(tree)))).to_pylist()

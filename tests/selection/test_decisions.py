@@ -93,6 +93,14 @@ def test_a_verdict_of_a_person_beats_the_reward_model(tree, plain, tmp_path, on_
         assert corpus[one][sides[1]] in str(texts[one]["rejected"])
 
 
+@pytest.mark.parametrize("said", [{}, {"nobody": "swap"}])
+def test_verdicts_that_match_no_pair_change_none(tree, plain, tmp_path, said):
+    manifest, rows, _ = decide(tree, verdicts=answers(tmp_path, said))
+    assert rows == plain
+    assert manifest["counts"]["verdicts"] == {"swapped": 0, "dropped": 0, "kept": 0, "unmatched": len(said)}
+    assert any("1 of 1 ids match no pair" in warning for warning in manifest["warnings"]) == bool(said)
+
+
 def test_a_verdict_holds_for_its_texts_in_whatever_row(tree, plain, tmp_path):
     """Row 50, of the same texts as row 20, is dropped as a repeat; row 51 is row 21 with its sides exchanged."""
     said = {"row50": "swap", "row51": "keep"}

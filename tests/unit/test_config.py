@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mapjob.cli.options import with_name
 from mapjob.config.input import Reading
 from mapjob.config.load import fingerprint, load_config, parse_config
 from mapjob.config.run import Config
@@ -216,6 +217,11 @@ def test_dpo_asks_for_a_reference():
     assert "models.reference" in refusal(tree)
     tree["models"]["reference"] = {"path": "r"}
     assert parse_config(tree).models.reference.path == "r"
+
+
+@pytest.mark.parametrize("name", ["🙂 of the night", "007", "null", "a: b", "\x1b[31m", "line\nbreak", "'\""])
+def test_a_name_of_the_command_line_is_taken_to_the_letter(run_file, name):
+    assert load_config(run_file, with_name(["selection.alpha=2"], name)).name == name
 
 
 def test_every_fault_is_listed_at_once():

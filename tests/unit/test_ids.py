@@ -68,3 +68,17 @@ def test_a_file_that_lists_no_ids_is_named(tmp_path, name, data, error, what):
     with pytest.raises(error, match=what) as raised:
         read_ids(str(tmp_path / name))
     assert name in raised.value.where
+
+
+def test_rows_that_people_add_to_a_file_of_apostrophes_and_empty_ones_change_no_id(tmp_path):
+    (tmp_path / "i.csv").write_text("pair_id,verdict\n'007,swap\n'MAR1,keep\n''a,drop\n,\nb,drop\n")
+    assert read_ids(f"{tmp_path}/i.csv") == {"007", "MAR1", "'a", "b"}
+    (tmp_path / "i.csv").write_text("pair_id\n'a\nb\nc\n")
+    assert read_ids(f"{tmp_path}/i.csv") == {"'a", "b", "c"}, "its own apostrophe, in a file that mapjob did not write"
+
+
+def test_a_malformed_file_of_ids_is_not_taken_for_one_of_the_corpus(tmp_path):
+    (tmp_path / "i.csv").write_text("pair_id,why\na\n")
+    with pytest.raises(InputError, match="1 cells in a row, 2 in the header") as raised:
+        read_ids(f"{tmp_path}/i.csv")
+    assert "input.path" not in raised.value.do

@@ -167,7 +167,9 @@ def test_a_run_is_found_by_id_start_name_or_folder(tmp_path):
             Output(out).find_run(which)
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"{"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[1]", b"{", *(b'{"run_id": %s}' % one for one in (b"null", b'""', b'"../x"', b'"\\u0000"'))]
+)
 def test_a_latest_json_that_says_nothing_asks_for_a_promotion(tmp_path, text):
     finish(str(tmp_path), "one", "2026-01-01T00:00:00+00:00")
     Storage(str(tmp_path)).replace("latest.json", text)
