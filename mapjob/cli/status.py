@@ -15,8 +15,8 @@ from mapjob.store.run_folder import Manifest, find_promoted, has_units, read_uni
 
 
 def status(output: Annotated[str, Argument(metavar="OUTPUT", help="The output.path of a run file.")]) -> Result:
-    """List the finished and unfinished runs of an output folder, and what has changed since the
-    promoted one (if none is, the one that finished last).
+    """List the finished and unfinished runs of an output folder, and what has changed since the promoted one (if none
+    is, the one that finished last).
 
     Example: mapjob status runs/demo
     """
@@ -52,11 +52,11 @@ def _compare(run: Manifest, name: str) -> Result:
     lacking = {name: number for name, number in job.lacking().items() if number}
     gone, rows, unread = len(then - now), sum(unit.num_rows for unit in new), len(job.plan.unnamed)
     most = "up to " if unread else ""  # what was not read may be what it was, in another file
-    changed = (
-        f"{len(new)} new or changed units ({rows:,} rows), {most if gone else ''}{gone} units no longer in the corpus"
-    )
+    changed = f"{len(new)} new or changed units ({rows:,} rows)"
     lines = [f"since {name}: {changed if new or gone or lacking else 'nothing new'}"]
+    if gone:
+        lines.append(f"  {most}{gone} units are no longer in the corpus")
     if unread:
-        lines.append(f"  {unread} units are in files that are new or changed: a run reads them, and scores what is new")
+        lines.append(f"  {unread} units are in new or changed files: a run reads them, scores what is new")
     lines += [f"  {name}: {most}{number} units are not scored" for name, number in lacking.items()]
     return {"lines": lines, "new_units": len(new), "new_rows": rows, "gone_units": gone, "lacking": lacking}

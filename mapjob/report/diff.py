@@ -20,7 +20,7 @@ class Diff:
     entered: list[str]
     left: list[str]
     moved: list[tuple[str, int, int]]  # in both, the largest change of rank first
-    groups: dict[str, tuple[int, int]]  # pairs of each group in the old and in the new selection
+    groups: dict[str, tuple[int, int]]  # pairs of each group in the old and in the new selection, if both have groups
 
     @property
     def num_shared(self) -> int:
@@ -40,7 +40,9 @@ def compare(old: FinishedRun, new: FinishedRun) -> Diff:
     left = [pair for pair in old_ranks if pair not in new_ranks]
     moved = [(pair, old_ranks[pair], rank) for pair, rank in new_ranks.items() if old_ranks.get(pair, rank) != rank]
     moved.sort(key=lambda move: (-abs(move[1] - move[2]), move[2]))
-    groups = {name: (old_groups[name], new_groups[name]) for name in sorted(old_groups.keys() | new_groups.keys())}
+    by_groups = all(run.manifest["config"]["input"]["columns"]["group"] for run in (old, new))
+    names = sorted(old_groups.keys() | new_groups.keys()) if by_groups else []
+    groups = {name: (old_groups[name], new_groups[name]) for name in names}
     return Diff(len(old_ranks), len(new_ranks), entered, left, moved, groups)
 
 

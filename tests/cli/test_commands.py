@@ -88,7 +88,7 @@ def test_commands_read_a_manifest_once_and_its_units_only_if_they_need_them(
 
     write_corpus(corpus, make_pairs(30))
     reads.clear()
-    assert "units no longer in the corpus" in here("status", out).stdout
+    assert "units are no longer in the corpus" in here("status", out).stdout
     assert [name for name in reads if name.endswith("units.parquet")] == [f"{new}/units.parquet"]
 
 

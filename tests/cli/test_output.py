@@ -21,7 +21,8 @@ from mapjob.cli import app as program
 from mapjob.config.load import load_config
 from mapjob.errors import IncompleteError
 from mapjob.job.run import rank_job
-from mapjob.store.run_folder import path_of
+from mapjob.report.diff import compare
+from mapjob.store.run_folder import open_run, path_of
 from tests.cli.conftest import Mapjob
 from tests.cli.test_commands import last_json
 from tests.fakes import make_pairs, make_policy, write_corpus
@@ -46,7 +47,9 @@ def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> Non
 
     pq.write_table(pa.Table.from_pylist(make_pairs(90, seed=1)[60:]), corpus / "part-002.parquet")
     status = here("status", out, "--json")
-    assert "since the promoted run: 2 new or changed units (30 rows), 0 units no longer in the corpus" in status.stdout
+    assert "since the promoted run: 2 new or changed units (30 rows)\n" in status.stdout
+    assert "no longer in the corpus" not in status.stdout
+    assert max(map(len, status.stdout.splitlines()[:-1])) <= 80
     assert last_json(status)["lacking"] == {"records": 2, "policy": 2, "reward": 2}
 
     ran = here("run", nightly, "--json")
@@ -67,6 +70,10 @@ def test_a_corpus_that_grows(here: Mapjob, nightly: Path, tmp_path: Path) -> Non
     assert difference["jaccard"] == len(old.keys() & new.keys()) / len(old.keys() | new.keys())
     assert {name: sum(pair) for name, pair in difference["groups"].items()}.keys() == {"group 0", "group 1", "group 2"}
 
+    new_run, ungrouped = open_run(second["run_path"]), open_run(path_of(first))
+    ungrouped.manifest["config"]["input"]["columns"]["group"] = None
+    assert compare(ungrouped, new_run).groups == {}, "no pair of a run without groups is counted as of none"
+
     (corpus / "part-002.parquet").unlink()
     assert last_json(here("run", nightly, "--json"))["run_id"] == first["run_id"], "removed files leave the ranking"
     assert json.loads((out / "latest.json").read_text())["run_id"] == first["run_id"], "a finished run is promoted too"
@@ -86,8 +93,9 @@ def test_status_of_an_output_that_was_moved_and_of_files_that_were_touched(
     for file in (tmp_path / "corpus").iterdir():
         file.touch()
     said = here("status", tmp_path / "moved").stdout
-    assert "4 new or changed units (60 rows), up to 4 units no longer in the corpus" in said
-    assert "4 units are in files that are new or changed" in said
+    assert "4 new or changed units (60 rows)\n  up to 4 units are no longer in the corpus\n" in said
+    assert "4 units are in new or changed files: a run reads them, scores what is new" in said
+    assert max(map(len, said.splitlines())) <= 80
     assert "policy: up to 4 units are not scored" in said
 
 
