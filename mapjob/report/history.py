@@ -25,6 +25,7 @@ ABOUT = {
 }
 SPAN, SPAN_OF_NUMBERS = 0.1, 0.2  # what a line shows at least: of shares as they are, else of the largest value
 LEVELS = "▁▂▃▄▅▆▇█"
+MOST_BLOCKS = 45  # of a line of blocks: of more runs some are left out, never the first or the last
 
 Values = Sequence[float | None]
 
@@ -128,11 +129,18 @@ def history_text(nights: Sequence[Night]) -> str:
     lines += ["* promoted, ! a check failed", ""]
     for name, values in series(nights).items():
         low, high = reach(name, values)
-        steps = [round((v - low) / (high - low) * (len(LEVELS) - 1)) if v is not None else None for v in values]
+        steps = [
+            round((v - low) / (high - low) * (len(LEVELS) - 1)) if v is not None else None for v in _thin_out(values)
+        ]
         blocks = "".join(" " if step is None else LEVELS[step] for step in steps)
         ends = show_ends(name, values) + "  moved" * has_moved(name, values)
         lines.append(f"{one_line(name)[:21]:<22} {blocks}  {ends}")
     return "\n".join(lines)
+
+
+def _thin_out(values: Values) -> Values:
+    num = len(values)
+    return values if num <= MOST_BLOCKS else [values[i * (num - 1) // (MOST_BLOCKS - 1)] for i in range(MOST_BLOCKS)]
 
 
 def history_page(nights: Sequence[Night], output: str) -> str:

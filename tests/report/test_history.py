@@ -96,6 +96,9 @@ def test_long_and_hostile_names_stay_text_within_their_line(nights) -> None:
     assert "<script" not in page
     assert "overlap is 10%" in page
     assert all(len(line) <= 100 for line in history_text([Night.of(hostile, None)]).splitlines())
+    year = history_text([Night.of(hostile, None)] * 365).splitlines()
+    assert max(map(len, year)) <= 100
+    assert len(year) > 365
 
 
 def test_a_run_of_an_older_version_has_no_measures(nights) -> None:
