@@ -6,8 +6,10 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -48,7 +50,7 @@ def connect(address: str | None) -> tuple[float, float]:
         try:
             _knock(address)
             with hold_signals(), contextlib.nullcontext() if log_to_driver else _quiet_terminal():
-                ray.init(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **options)
+                _init_ray(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **options)
         except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
             if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
                 raise ConfigError(
@@ -75,6 +77,28 @@ def connect(address: str | None) -> tuple[float, float]:
             log.info(f"joined the Ray cluster at {address}")
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+
+
+def _init_ray(address: str, **options: Any) -> None:
+    """Linux ends the processes that Ray starts with the thread that started them, and then Ray ends this process; so a
+    thread that stays starts them, if the caller's may end before.
+    """
+    if threading.current_thread() is threading.main_thread():
+        ray.init(address, **options)
+        return
+    outcome: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            ray.init(address, **options)
+        except BaseException as error:  # noqa: BLE001, which the caller's thread raises
+            outcome.set_exception(error)
+            return
+        outcome.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=start, name="mapjob-ray", daemon=True).start()
+    outcome.result()
 
 
 def find_address(address: str | None) -> str:

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,3 +128,18 @@ def test_a_stall_raises_wherever_it_was_called_from(call: Callable[[], str]):
             return
         time.sleep(1)
     raise AssertionError(ray.available_resources())
+
+
+def test_a_ray_that_a_thread_has_started_outlives_the_thread():
+    """Linux ends what a thread has started with it, and Ray then ends the process of a second run."""
+    code = """
+import threading, time, ray
+from mapjob.pipeline.cluster import connect
+thread = threading.Thread(target=connect, args=(None,))
+thread.start(); thread.join(); time.sleep(3)
+connect(None)
+print(ray.get(ray.remote(lambda: 42).remote()))
+"""
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=alone)
+    assert done.stdout.split()[-1:] == ["42"], done.stderr
