@@ -25,22 +25,29 @@ Signals = create_model(
 Metric = Literal[*METRICS]
 WITH_ALPHA = ("map", "map_signed")
 Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class Keep(Section):
-    """How much of the ranking is kept: exactly one of the four."""
+    """How much of the ranking is kept: exactly one of the five."""
 
     ratio: float | None = Field(None, ge=0, le=1, description="int(ratio * N) of the N ranked pairs")
     count: int | None = Field(None, ge=0, description="so many pairs")
     threshold: float | None = Field(None, allow_inf_nan=False, description="pairs whose score is at least this")
     tokens: int | None = Field(None, ge=0, description="the best pairs whose completion tokens together fit")
 
+    between: tuple[Ratio, Ratio] | None = Field(
+        None, description="[a, b]: ranks above int(a * N) up to int(b * N), such as the middle, or the end"
+    )
+
     @model_validator(mode="after")
     def _one(self) -> "Keep":
+        if self.between is not None and not self.between[0] < self.between[1]:
+            raise ValueError("between is a share of the ranking and a larger one, such as [0.2, 0.6]")
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of ratio, count, threshold, tokens (given: {', '.join(given) or 'none'})"
+                f"give exactly one of ratio, count, threshold, tokens, between (given: {', '.join(given) or 'none'})"
             )
         return self
 
@@ -69,7 +76,7 @@ class Selection(Section):
     )
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="scales the implicit margin when scale is raw")
     seed: int = Field(0, ge=0, description="of the metric random and of the held-out prompts")
-    keep: Keep = Field(Keep(ratio=0.4), description="how much of the ranking is kept: exactly one of the four")
+    keep: Keep = Field(Keep(ratio=0.4), description="how much of the ranking is kept: exactly one of the five")
     on_disagreement: Literal["keep", "relabel", "drop"] = Field(
         "keep", description="pairs whose label the reward model contradicts"
     )
@@ -100,8 +107,8 @@ class Selection(Section):
     def _consistent(self) -> "Selection":
         if self.quotas is not None and sum(self.quotas.values()) > 1 + 1e-9:
             raise ValueError(f"selection.quotas add up to {sum(self.quotas.values()):g}, more than the whole")
-        if self.quotas is not None and self.keep.threshold is not None:
-            raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens, not a threshold")
+        if self.quotas is not None and (self.keep.threshold is not None or self.keep.between is not None):
+            raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens")
         if self.pairing in ("best_worst", "best_sigma") and self.pairs_per_record > 1:
             raise ValueError(
                 f"selection.pairing {self.pairing} gives one pair per record: take ranked, dcrm or map for more"

@@ -78,8 +78,12 @@ def cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_mar
     """
     num_ranked = collective.total(len(order))
     candidates, skipped = np.arange(len(order)), {}
+    if selection.keep.between is not None:
+        first, last = (int(share * num_ranked) - collective.before(len(order)) for share in selection.keep.between)
+        candidates, skipped["between"] = candidates[max(0, first) : max(0, last)], candidates[: max(0, first)]
     if selection.per_prompt is not None:
-        within = collective.judge_by_key(pairs.prompt_key[order], partial(_within_cap_of_keys, selection.per_prompt))
+        keys = pairs.prompt_key[order[candidates]]
+        within = collective.judge_by_key(keys, partial(_within_cap_of_keys, selection.per_prompt))
         candidates, skipped["per_prompt"] = candidates[within], candidates[~within]
     if selection.near_duplicates is not None:
         # Imported here, since only this rule needs datasketch and scipy.
@@ -104,15 +108,19 @@ def cut(pairs: RankedPairs, selection: Selection, order: I64, score: F64, no_mar
 
 
 def _size(selection: Selection, num_ranked: int) -> int | None:
-    """How many pairs, or tokens of pairs, are kept; None if a threshold decides."""
+    """How many pairs, or tokens of pairs, are kept; None if a threshold or a range of the order decides."""
     keep = selection.keep
     if keep.tokens is not None:
         return keep.tokens
     return int(keep.ratio * num_ranked) if keep.ratio is not None else keep.count
 
 
-def _first(pairs: RankedPairs, selection: Selection, order: I64, candidates: I64, size: int) -> I64:
-    """The first so many of these indices in the order, over all pieces, or the first that have so many tokens."""
+def _first(pairs: RankedPairs, selection: Selection, order: I64, candidates: I64, size: int | None) -> I64:
+    """The first so many of these indices in the order, over all pieces, or the first that have so many tokens; None:
+    all.
+    """
+    if size is None:
+        return candidates
     if selection.keep.tokens is None:
         return candidates[: max(0, size - collective.before(len(candidates)))]
     columns = pairs.columns

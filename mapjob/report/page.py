@@ -106,6 +106,9 @@ def _kept(config: Config) -> str:
         return f"the best {keep.count:,} (keep.count)"
     if keep.tokens is not None:
         return f"the best pairs of {keep.tokens:,} completion tokens (keep.tokens)"
+    if keep.between is not None:
+        first, last = keep.between
+        return f"from {100 * first:.6g}% to {100 * last:.6g}% of the ranking (keep.between)"
     return f"scores of {keep.threshold:.6g} and more (keep.threshold)"
 
 

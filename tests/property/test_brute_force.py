@@ -49,7 +49,8 @@ selections = st.fixed_dictionaries(
         "on_disagreement": st.sampled_from(["keep", "drop", "relabel"]),
         "per_prompt": st.sampled_from([None, 1, 2]),
         "quotas": st.sampled_from([None, {"web": 0.5}, {"web": 0.3, "books": 0.7}, {"web": 0}, {"web": 0, "books": 0}]),
-        "keep": st.sampled_from([{"ratio": 0.4}, {"ratio": 1.0}, {"count": 3}, {"tokens": 12}, {"threshold": 0.1}]),
+        "keep": st.sampled_from([{"ratio": 0.4}, {"ratio": 1.0}, {"count": 3}, {"tokens": 12}, {"threshold": 0.1}])
+        | st.sampled_from([{"between": (0, 0.5)}, {"between": (0.2, 0.6)}, {"between": (0.6, 1)}]),
     }
 )
 
@@ -90,13 +91,15 @@ def rank_by_force(rows: list[dict[str, Any]], s: Selection) -> tuple[list[int], 
     score = {number: values[s.metric](h, d) for number, (h, d, _) in ranked.items()}
     order = sorted(ranked, key=lambda n: (ranked[n][0] == 0, -score[n], rows[n]["id"], n))
 
-    capped, of_prompt = [], {}
-    for number in order:
+    keep, capped, of_prompt = s.keep, [], {}
+    first, last = keep.between or (0, 1)
+    for number in order[int(first * len(order)) : int(last * len(order))]:
         prompt = rows[number]["prompt"]
         of_prompt[prompt] = of_prompt.get(prompt, 0) + 1
         if s.per_prompt is None or of_prompt[prompt] <= s.per_prompt:
             capped.append(number)
-    keep = s.keep
+    if keep.between is not None:
+        return order, capped, spread
     if keep.threshold is not None:
         return order, [n for n in capped if ranked[n][0] != 0 and score[n] >= keep.threshold], spread
     whole = keep.count if keep.count is not None else keep.tokens
@@ -157,7 +160,7 @@ def pairs_of(rows: list[dict[str, Any]], first: int, decided: bool) -> Pairs:
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.filter_too_much])
 @given(rows, selections, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([1, 8, 10**6]))
 def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut(rows, tree, cuts, least_bytes):
-    assume(not (tree["quotas"] and "threshold" in tree["keep"]))
+    assume(not (tree["quotas"] and {"threshold", "between"} & tree["keep"].keys()))
     if not (decided := tree.pop("decided")):
         rows = [{**row, "decision": 0} for row in rows]
     selection = Selection(**tree)

@@ -45,6 +45,7 @@ SELECTIONS = {
         "keep": {"tokens": 700},
     },
     "goals": {"signals": {"reward_goals": {}}, "per_prompt": 1, "keep": {"ratio": 0.6}},
+    "middle": {"keep": {"between": [0.3, 0.7]}, "per_prompt": 1},
     "threshold": {"on_disagreement": "drop", "keep": {"threshold": 0.5}, "metric": "explicit"},
     "nothing": {"keep": {"count": 0}},
     "decisions": {
