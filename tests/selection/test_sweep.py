@@ -89,13 +89,13 @@ def test_all_ranked_pairs_stand_beside_them(swept):
 
 
 def test_a_choice_without_a_meaning_is_left_out_and_named(tree):
-    relabelled = {**tree, "selection": {"on_disagreement": "relabel"}}
-    swept, _ = sweep_job(parse_config(relabelled), WANTED)
-    assert list(swept.refused) == ["map calibrated"]
-    assert "contradicts" in swept.refused["map calibrated"]
-    assert len(swept.outcomes) == len(WANTED) - 2
+    without = choices(["ensemble_worst"], [], [0.1, 0.5])
+    swept, _ = sweep_job(parse_config(tree), [*WANTED, *without])
+    assert list(swept.refused) == ["ensemble_worst"]
+    assert "there is one" in swept.refused["ensemble_worst"]
+    assert len(swept.outcomes) == len(WANTED)
     with pytest.raises(ConfigError, match="no choice"):
-        sweep_job(parse_config(relabelled), choices(["map"], [CALIBRATED], [0.4]))
+        sweep_job(parse_config(tree), without)
 
 
 def test_metrics_that_are_not_scored_yet_say_so(tree):

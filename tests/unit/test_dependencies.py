@@ -16,7 +16,7 @@ HOUSE = Path(mapjob.__file__).parent
 PROJECT = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())["project"]
 # Files that may import what an extra installs.
 EXTRAS = {
-    "train": ("lab/training/*.py",),
+    "train": ("lab/training/*.py", "lab/validation/statistics.py"),
     "dedup": ("ranking/near_duplicates.py",),
     "where": ("selection/where.py",),
 }

@@ -30,6 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "metrics": {"map": [1, "calibrated"], "map_signed": [1], "bees": []},
         "random": 2,
         "seeds": 1,
+        "bottom": True,
         "recipe": {"max_steps": [2], "batch_size": 4, "accumulate": 1, "learning_rate": 1e-3},
         "probe": {"pairs": 20},
         "max_new_tokens": 8,
@@ -52,4 +53,4 @@ def result(validation: Validation) -> dict[str, Any]:
 
 def arms_in(result: dict[str, Any]) -> dict[str, Path]:
     """The file of each arm, by its name."""
-    return {path.stem: path for path in (Path(result["path"]).parent / "arms").iterdir()}
+    return {path.stem: path for path in Path(result["path"]).parent.glob("*/arms/*")}

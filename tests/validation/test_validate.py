@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from mapjob.cli.app import app
 from mapjob.config.load import parse_config
 from mapjob.job.run import rank_job
-from mapjob.lab.validation.arms import Evaluation
+from mapjob.lab.validation.arms import Arm, Evaluation
 from mapjob.lab.validation.config import parse_validation
-from mapjob.lab.validation.held_out import read_held_out
+from mapjob.lab.validation.held_out import read_gold, read_held_out
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.validate import validate
 from mapjob.lab.world.corpus import tasks_of
@@ -25,11 +25,13 @@ from tests.validation.conftest import arms_in
 SELECTIONS = [
     ("start", None),
     ("random", None),
+    ("ceiling", None),
     ("full", None),
     ("map", 1.0),
     ("map", "calibrated"),
     ("map_signed", 1.0),
     ("bees", None),
+    ("last of map", 1.0),
 ]
 
 
@@ -46,13 +48,14 @@ def run(validation, result):
 def test_a_row_for_every_selection_with_intervals_around_its_means(result):
     rows = result["rows"]
     assert [(row["metric"], row.get("alpha")) for row in rows] == SELECTIONS
-    assert [row["seeds"] for row in rows] == [0, 2, 1, 1, 1, 1, 1]
-    num_ranked = rows[2]["pairs"]
+    assert [row["seeds"] for row in rows] == [0, 2, 1, 1, 1, 1, 1, 1, 1]
+    num_ranked = rows[3]["pairs"]
     assert {row["pairs"] for row in rows if row.get("ratio") == 0.4} == {int(0.4 * num_ranked)}
     for row in rows:
-        for name in ("gold_reward", "gold_accuracy", "label_accuracy", "reward_model_accuracy", "win_rate"):
+        for name in ("right", "right_probability", "gold_accuracy", "label_accuracy", "reward_model_accuracy"):
             assert 0 <= row[name]["low"] <= row[name]["mean"] <= row[name]["high"] <= 1
-    assert rows[0]["win_rate"]["mean"] == rows[0]["length_controlled_win_rate"]["mean"] == 0.5
+    assert rows[0]["length_controlled_win_rate"]["mean"] == 0.5
+    assert all(("over_start" in row) == (row["metric"] != "start") for row in rows)
     assert all(("over_random" in row) == (row.get("ratio") == 0.4 and row["metric"] != "random") for row in rows)
 
 
@@ -67,9 +70,15 @@ def test_means_are_those_of_the_arms_counted_by_hand(validation, result, run):
     assert random["label_accuracy"]["mean"] == pytest.approx(np.mean(right))
     assert random["gold_accuracy"]["mean"] == pytest.approx(np.mean(np.array(right) == better))
     assert random["gold_reward"]["mean"] == pytest.approx(np.mean([arm["gold"] for arm in arms]))
-    wins = [(a > b) + (a == b) / 2 for arm in arms for a, b in zip(arm["reward"], start["reward"], strict=True)]
-    assert random["win_rate"]["mean"] == pytest.approx(np.mean(wins))
+    over_start = np.mean([arm["right"] for arm in arms]) - np.mean(start["right"])
+    assert random["over_start"]["right"]["mean"] == pytest.approx(over_start)
     map_row = next(row for row in result["rows"] if row["metric"] == "map")
+    by_map, at_random = (
+        json.loads(arms_in(result)[f"{name}-keep-0.4-steps-2-seed-0"].read_text())
+        for name in ("map-alpha-1.0", "random")
+    )
+    wins = [(a > b) + (a == b) / 2 for a, b in zip(by_map["reward"], at_random["reward"], strict=True)]
+    assert map_row["over_random"]["win_over_random"]["mean"] == pytest.approx(np.mean(wins) - 0.5)
     over = map_row["over_random"]["gold_reward"]["mean"]
     assert over == pytest.approx(map_row["gold_reward"]["mean"] - random["gold_reward"]["mean"])
 
@@ -80,15 +89,36 @@ def test_what_is_trained_on_is_what_rank_selects(validation, tree, corpus, run, 
     selection |= {"scale": "calibrated"} if alpha == "calibrated" else {"alpha": alpha}
     selected = rank_job(parse_config({**validation.run.model_dump(), "selection": selection}))
     expected = pq.read_table(f"{path_of(selected)}/selected")["pair_id"].to_pylist()
-    rows = Selections(validation, corpus, None).rows(Choice(metric, alpha, 0.4), 0)
+    rows, swapped = Selections(validation, corpus, None).rows(Arm(Choice(metric, alpha, 0.4), None, 0))
+    assert not swapped.any()
     assert pq.read_table(f"{run.folder.url}/selected")["pair_id"].take(rows).to_pylist() == expected
 
 
 def test_random_subsets_differ_by_seed_alone(validation, corpus):
     at_random = Choice("random", None, 0.4)
-    one, again, other = (Selections(validation, corpus, None).rows(at_random, seed) for seed in (0, 0, 1))
+    selections = Selections(validation, corpus, None)
+    one, again, other = (selections.rows(Arm(at_random, None, seed))[0] for seed in (0, 0, 1))
     assert (one == again).all()
     assert 0 < len(np.intersect1d(one, other)) < len(one) == len(other)
+
+
+def test_the_ceiling_is_every_pair_of_unequal_sides_with_the_right_label(validation, corpus, run):
+    gold = read_gold(run.folder, validation.world.tasks())
+    ceiling = Arm(Choice("explicit", None, 1.0), None, 0, "ceiling")
+    rows, swapped = Selections(validation, corpus, None, gold).rows(ceiling)
+    published = pq.read_table(f"{run.folder.url}/selected").to_pylist()
+    expected = {i: row["chosen_quality"] < row["rejected_quality"] for i, row in enumerate(published)}
+    assert dict(zip(rows.tolist(), swapped.tolist())) == {
+        i: wrong for i, wrong in expected.items() if published[i]["chosen_quality"] != published[i]["rejected_quality"]
+    }
+    assert 0 < swapped.sum() < len(rows)
+
+
+def test_what_map_ranks_last_is_the_end_of_its_order(validation, corpus, run):
+    selections, whole = Selections(validation, corpus, None), Choice("map", 1.0, 1.0)
+    order = selections.rows(Arm(whole, None, 0))[0]
+    last = selections.rows(Arm(Choice("map", 1.0, 0.4), None, 0, "last"))[0]
+    assert last.tolist() == order[-int(0.4 * len(order)) :].tolist()
 
 
 def test_training_and_both_tests_share_no_prompt(run):
@@ -116,15 +146,17 @@ def test_gold_is_the_grade_of_the_answers(validation, result, run):
 def test_it_goes_on_where_it_was_stopped(tree, result, monkeypatch):
     """Another number of seeds has the arms of the first run; stopped after one of its own, it has that one too."""
     before = {name: path.stat().st_mtime_ns for name, path in arms_in(result).items()}
-    more = parse_validation({**tree, "random": 4, "metrics": {"map": [1]}, "label_noise": None, "disturb": None})
+    more = parse_validation(
+        {**tree, "random": 4, "metrics": {"map": [1]}, "bottom": False, "label_noise": None, "disturb": None}
+    )
     trained = Evaluation.train
     calls = []
 
-    def stopped(self, arm, rows):
+    def stopped(self, arm, *rows):
         calls.append(arm.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return trained(self, arm, rows)
+        return trained(self, arm, *rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluation, "train", stopped)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel
@@ -29,6 +30,7 @@ from mapjob.errors import ConfigError, MapjobError, ModelError
 from mapjob.lab.training.config import Objective, Training
 from mapjob.lab.training.losses import COLUMNS, LOSSES, Batch, all_parameters, check_run
 from mapjob.lab.training.trainer import SelectionTrainer
+from mapjob.ranking.pairs import other_side
 from mapjob.scoring.model_files import ModelFiles, model_files
 from mapjob.scoring.models import load_model
 from mapjob.scoring.tokenizers import load_tokenizer, takes_tools
@@ -74,13 +76,14 @@ def train(
     output: Path,
     model: Model | None = None,
     rows: npt.NDArray[np.int64] | None = None,
+    swapped: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
 
     Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (of the policy, or of
     recipe.lora) is merged. `output` appears once it is complete, or not at all. rows: of the selection, 0 is the best;
-    None: all. Returns plain values: pairs, steps, losses. Raises ConfigError for what cannot be trained, MapjobError if
-    the loss is not finite.
+    None: all. swapped: of these rows, those whose sides are exchanged. Returns plain values: pairs, steps, losses.
+    Raises ConfigError for what cannot be trained, MapjobError if the loss is not finite.
     """
     manifest = run.manifest
     objective, parameters = recipe.objective, all_parameters(recipe.objective, recipe.parameters)
@@ -109,7 +112,7 @@ def train(
             COLUMNS[objective],
             args=arguments(recipe, f"{folder}/trainer", max_length),
             model=load_trainable(files),
-            train_dataset=_selection(run.folder, (*given, *COLUMNS[objective]), rows),
+            train_dataset=_selection(run.folder, (*given, *COLUMNS[objective]), rows, swapped),
             processing_class=deepcopy(tokenizer),  # TRL adds a pad token, which is not saved
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
             callbacks=[progress],
@@ -193,11 +196,29 @@ def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch],
     return loss
 
 
-def _selection(run: RunFolder, columns: tuple[str, ...], rows: npt.NDArray[np.int64] | None) -> Dataset:
+def _selection(
+    run: RunFolder,
+    columns: tuple[str, ...],
+    rows: npt.NDArray[np.int64] | None,
+    swapped: npt.NDArray[np.bool_] | None,
+) -> Dataset:
     """The columns for training and no others: TRL would use some columns of a user as its own."""
     names = [*PAIR, *columns]
     table = pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")])
-    return Dataset(table if rows is None else table.take(pa.array(rows)))
+    table = table if rows is None else table.take(pa.array(rows))
+    return Dataset(table if swapped is None or not swapped.any() else _swap(table, swapped))
+
+
+def _swap(table: pa.Table, where: npt.NDArray[np.bool_]) -> pa.Table:
+    """The same pairs with the two sides exchanged if the mask is True."""
+    stays, taken = np.arange(len(table)), {}
+    for name in table.column_names:
+        other = other_side(name) if "_" in name else {"chosen": "rejected", "rejected": "chosen"}.get(name, name)
+        both = pa.chunked_array([*table[name].chunks, *table[other].chunks])
+        taken[name] = both.take(pa.array(np.where(where, stays + len(table), stays)))
+    if "reward_margin" in taken:
+        taken["reward_margin"] = pc.multiply(taken["reward_margin"], pa.array(np.where(where, -1.0, 1.0)))
+    return pa.table(taken)
 
 
 class _Progress(TrainerCallback):

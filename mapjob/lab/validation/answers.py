@@ -16,9 +16,7 @@ from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.validation.held_out import HeldOut
-from mapjob.lab.world.build import KnownWorld
-from mapjob.lab.world.corpus import tasks_of
-from mapjob.lab.world.tasks import grade
+from mapjob.lab.world.tasks import BECAUSE, QUALITY, grade, right_answers
 from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
@@ -104,7 +102,32 @@ def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_to
     )
 
 
-def gold_rewards(world: KnownWorld, prompts: list[str], answers: list[str]) -> list[float]:
-    """The gold reward of each answer to a prompt of the world's corpus, from 0 to 1."""
-    tasks = {task.prompt: task for task in tasks_of(world.num_pairs, world.seed)}
-    return [grade(tasks[prompt], answer) for prompt, answer in zip(prompts, answers, strict=True)]
+def grade_answers(held_out: HeldOut, answers: Sequence[str]) -> dict[str, list[float]]:
+    """Of each answer to a prompt of a known world: its gold reward, from 0 to 1, whether it is right, and whether it
+    states a reason, right or wrong.
+    """
+    gold = [grade(task, answer) for task, answer in zip(held_out.tasks, answers, strict=True)]
+    right = [float(value >= QUALITY["terse"]) for value in gold]
+    return {"gold": gold, "right": right, "reason": [float(BECAUSE in answer) for answer in answers]}
+
+
+def probability_of_right(policy: Scores, held_out: HeldOut, with_reasons: bool) -> F64:
+    """The policy's probability of all wordings of the right answer together, per prompt of a known world, (P,)."""
+    texts = [
+        (record.prompt, right_answers(task, with_reasons)) for record, task in zip(held_out.prompts, held_out.tasks)
+    ]
+    records = [Record(prompt, [_turn(prompt, text) for text in wordings]) for prompt, wordings in texts]
+    return np.exp(policy.of(records)[0]).sum(axis=1)
+
+
+def preference_for_form(reward: Scores, held_out: HeldOut) -> float:
+    """Share of a known world's prompts for which a nearly right answer with its reason gets more reward than the right
+    one without: what a reward model that pays for the form does.
+    """
+    records = []
+    for record, task in zip(held_out.prompts, held_out.tasks):
+        near = task.near_misses[0]
+        texts = (f"{task.gold}.", f"{near}{BECAUSE}{task.reason.format(value=near)}.")
+        records.append(Record(record.prompt, [_turn(record.prompt, text) for text in texts]))
+    terse, reasoned = reward.of(records)[0].T
+    return float((reasoned > terse).mean())

@@ -1,8 +1,9 @@
 """The validation file: the run file, the metrics to compare, the training recipe and, optionally, a known world."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mapjob.config.load import parse_config, read_tree
 from mapjob.config.run import Config, Section
@@ -10,6 +11,7 @@ from mapjob.config.selection import WITH_ALPHA, Metric, Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.world.build import KnownWorld
+from mapjob.lab.world.items import ItemWorld
 from mapjob.metrics.columns import G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import Choice, choices
@@ -42,16 +44,25 @@ class Disturbances(Section):
     length_bias: tuple[Spread, ...] = Field((0.5, 1.0), description="per standard deviation of a completion's length")
 
 
+def _kind_of(world: Any) -> str:
+    return world.get("kind", "forms") if isinstance(world, dict) else world.kind
+
+
 class Validation(Section):
     explained_by = "mapjob config schema --command validate"
 
     run: Config
-    world: KnownWorld | None = None
+    world: (
+        Annotated[Annotated[KnownWorld, Tag("forms")] | Annotated[ItemWorld, Tag("items")], Discriminator(_kind_of)]
+        | None
+    ) = None
+    worlds: Positive = Field(1, description="so many known worlds, from as many seeds: intervals are then between them")
     metrics: dict[Metric, tuple[Alpha, ...]] = Field(description="metric: its alphas; [] for a metric without")
     ratios: tuple[Share, ...] = (0.4,)
     full: bool = Field(True, description="also train on every pair")
     random: int = Field(5, ge=0, description="random subsets per size; the training's seed changes with the subset")
-    seeds: int = Field(3, ge=0, description="trainings per other selection; with random: 0, 0 trains nothing")
+    seeds: int = Field(5, ge=0, description="trainings per other selection; with random: 0, 0 trains nothing")
+    bottom: bool = Field(False, description="also train on what map ranks last")
     recipe: ArmRecipe = ArmRecipe()
     probe: Probe | None = None
     development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
@@ -88,9 +99,24 @@ class Validation(Section):
                 raise ValueError(f"metrics.{name} {has}")
         if "random" in self.metrics:
             raise ValueError("metrics.random: `random` is a key of its own, the number of subsets")
+        if self.worlds > 1 and self.world is None:
+            raise ValueError("worlds: only a known world is made from seeds; give world")
+        if self.bottom and "map" not in self.metrics:
+            raise ValueError("bottom: it is that of map, so name map as one of metrics")
         if self.label_noise == 0 and not (self.world and self.world.flipped_share):
             raise ValueError("label_noise 0 is for a known world with wrong labels; give the share of labels to swap")
         return self
+
+    def each_world(self) -> Iterator["Validation"]:
+        """This validation of one world after the other; of itself, if it is of one or none."""
+        if self.worlds == 1:
+            yield self
+            return
+        assert self.world is not None, "checked above"
+        for seed in range(self.world.seed, self.world.seed + self.worlds):
+            world = self.world.model_copy(update={"seed": seed})
+            run = parse_config({**self.run.model_dump(), **world.run_tree})
+            yield self.model_copy(update={"world": world, "run": run, "worlds": 1})
 
     @property
     def at_random(self) -> list[Choice]:
@@ -102,6 +128,11 @@ class Validation(Section):
         """Every other selection; all pairs first."""
         by_metric = [choice for name, alphas in self.metrics.items() for choice in choices([name], alphas, self.ratios)]
         return ([Choice("explicit", None, 1.0)] if self.full else []) + by_metric
+
+    @property
+    def at_the_bottom(self) -> list[Choice]:
+        """What map ranks last, if it is asked for: by its first alpha."""
+        return choices(["map"], self.metrics["map"][:1], self.ratios) if self.bottom else []
 
     @property
     def of_probe(self) -> tuple[Metric, ...]:
@@ -142,6 +173,6 @@ def parse_validation(tree: dict[str, Any], where: str = "config") -> Validation:
         if taken := {"input", "models"} & tree["run"].keys():
             do = "remove them, or remove world"
             raise ConfigError(f"run has {' and '.join(sorted(taken))}, which the known world gives", where, do)
-        world = parse_config(tree["world"], where, KnownWorld)
+        world = parse_config(tree["world"], where, ItemWorld if _kind_of(tree["world"]) == "items" else KnownWorld)
         tree = {**tree, "run": {**world.run_tree, **tree["run"]}}
     return parse_config(tree, where, Validation)

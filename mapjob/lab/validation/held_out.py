@@ -1,7 +1,10 @@
 """The held-out pairs that every arm is tested on, and the prompts among them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +13,31 @@ import pyarrow as pa
 from mapjob.arrays import F64, I64
 from mapjob.corpus.records import Record
 from mapjob.errors import ConfigError
+from mapjob.lab.world.tasks import Task, grade
 from mapjob.store.run_folder import RunFolder
+
+TEXTS = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Held-out pairs, N of P prompts, in corpus order.
 
-    table: as it was published; records: their texts; prompt: index of each pair's prompt, (N,).
+    table: as it was published; records: their texts; prompt: index of each pair's prompt, (N,); tasks: of the prompts,
+    (P,), in a known world.
     """
 
     table: pa.Table
     records: list[Record]
     prompt: I64
+    tasks: Sequence[Task] = ()
+
+    @property
+    def item(self) -> I64:
+        """What each prompt asks for, (P,): prompts of one item in other words are no independent tests."""
+        asked = [(task.kind, task.prompts[0]) for task in self.tasks] or range(self.num_prompts)
+        numbers: dict[Any, int] = {}
+        return np.array([numbers.setdefault(item, len(numbers)) for item in asked], np.int64)
 
     @property
     def prompts(self) -> list[Record]:
@@ -34,19 +49,44 @@ class HeldOut:
     def num_prompts(self) -> int:
         return int(self.prompt.max()) + 1
 
+    @cached_property
+    def gold(self) -> F64:
+        """Of both sides of each pair of a known world, (N, 2), as they are published."""
+        return grade_sides(self.records, [self.tasks[index] for index in self.prompt])
+
     def column(self, name: str) -> F64:
         return self.table[name].to_numpy().astype(np.float64)
 
 
+def grade_sides(records: Sequence[Record], tasks: Sequence[Task]) -> F64:
+    """Gold rewards of chosen and rejected of each pair, (N, 2)."""
+    return np.array(
+        [[grade(task, side[0]["content"]) for side in record.completions] for record, task in zip(records, tasks)]
+    )
+
+
+def read_gold(run: RunFolder, tasks: Mapping[str, Task]) -> F64:
+    """Of both sides of every pair that a run of a known world publishes, (N, 2), best first."""
+    rows = [row for name in run.tables("selected") for row in run.read_table(name, list(TEXTS)).to_pylist()]
+    records = [Record(row["prompt"], [row["chosen"], row["rejected"]]) for row in rows]
+    return grade_sides(records, [tasks[record.prompt[0]["content"]] for record in records])
+
+
 def read_held_out(
-    run: RunFolder, development: float, of_development: bool, group: str | None, groups: tuple[str, ...] | None
+    run: RunFolder,
+    development: float,
+    of_development: bool,
+    group: str | None,
+    groups: tuple[str, ...] | None,
+    tasks: Mapping[str, Task] | None = None,
 ) -> HeldOut:
     """The pairs of a run's held-out prompts: those to test on, or those to choose a recipe by.
 
-    group: the column that `groups` are values of. Raises ConfigError if no pair is left.
+    group: the column that `groups` are values of. tasks: of a known world, by prompt. Raises ConfigError if no pair is
+    left.
     """
     table = pa.concat_tables([run.read_table(name) for name in run.tables("held_out")])
-    rows = table.select(["prompt", "chosen", "rejected"]).to_pylist()
+    rows = table.select(list(TEXTS)).to_pylist()
     records = [Record(row["prompt"], [row["chosen"], row["rejected"]]) for row in rows]
     keys = np.array([record.prompt_key for record in records], dtype=object)
     wanted = np.array([_is_development(key, development) == of_development for key in keys], bool)
@@ -55,7 +95,10 @@ def read_held_out(
     indices = np.flatnonzero(wanted)
     if not len(indices):
         raise ConfigError("no held-out pair to test on", run.url, "raise run.selection.held_out, or see `groups`")
-    return HeldOut(table.take(pa.array(indices)), [records[i] for i in indices], _number(keys[indices]))
+    held_out = HeldOut(table.take(pa.array(indices)), [records[i] for i in indices], _number(keys[indices]))
+    if tasks is None:
+        return held_out
+    return replace(held_out, tasks=[tasks[record.prompt[0]["content"]] for record in held_out.prompts])
 
 
 def _is_development(prompt_key: bytes, share: float) -> bool:

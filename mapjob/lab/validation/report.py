@@ -3,24 +3,43 @@
 from typing import Any
 
 from mapjob.escaping import one_line
+from mapjob.lab.validation.verdict import name_of
 
 Rows = list[dict[str, Any]]
 Columns = tuple[tuple[str, str, str, str], ...]  # title, alignment and width, key of the value, its format
 
-SELECTION: Columns = (("selection", "<18", "name", ""), ("keep", ">5", "ratio", "g"))
-COST: Columns = (("pairs", ">7", "pairs", ","), ("n", ">3", "seeds", ""), ("s", ">7", "cpu_seconds", ".0f"))
-MEANS = {  # column of the table: statistic of a row
-    "gold reward": "gold_reward",
-    "gold accuracy": "gold_accuracy",
-    "label accuracy": "label_accuracy",
-    "rm accuracy": "reward_model_accuracy",
-    "win rate": "win_rate",
-    "same length": "length_controlled_win_rate",
+SELECTION: Columns = (("selection", "<22", "name", ""), ("keep", ">5", "ratio", "g"))
+COST: Columns = (
+    ("pairs", ">7", "pairs", ",.0f"),
+    ("steps", ">6", "steps", ".0f"),
+    ("n", ">3", "seeds", ".0f"),
+    ("s", ">6", "cpu_seconds", ".0f"),
+)
+MEANS = {  # statistic of a row: title
+    "right": "right",
+    "right_probability": "P(right)",
+    "reason": "reasons",
+    "gold_accuracy": "gold acc.",
+    "label_accuracy": "label acc.",
+    "reward_model_accuracy": "rm acc.",
+    "reward": "reward",
+    "answer_tokens": "tokens",
 }
+GAINS = {
+    "right": "right",
+    "right_probability": "P(right)",
+    "win_over_random": "wins",
+    "label_accuracy": "label accuracy",
+    "reward_model_accuracy": "rm accuracy",
+}
+MOST_GAINS = 3
 LEGEND = """
-Means over held-out prompts and trainings, with 95 % intervals (bootstrap over both). gold: against the right answers.
-label, rm accuracy: implicit reward against the labels, and against the reward model. win rate: of answers over those of
-the policy before training, by the reward model; same length: at equal length. s: processor seconds of one training."""
+right: share of held-out prompts whose greedy answer is right; P(right): the probability of all wordings of the right
+answer; both without the hopeless kind. reasons: share of answers with a reason. gold, label, rm acc.: the order of
+held-out pairs by the implicit reward, against the right answers, the labels, the reward model. reward: of the answers.
+n: trainings; s: processor seconds of one."""
+OVER_LEGEND = """
+wins: how often an answer has more reward than that of the random subset's training, less one half."""
 NOISE: Columns = (
     ("auroc", ">8", "auroc", ".3f"),
     ("flipped", ">9", "flipped", ".1%"),
@@ -43,12 +62,18 @@ longer: share of selected pairs whose longer side has the higher reward. Sizes a
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """Every table of a validation."""
+    """The verdict, and every table of a validation, of at most 100 columns."""
     rows = result["rows"]
-    parts = [_table(rows, SELECTION + COST + _means(rows[0], ">21", "")), LEGEND]
+    parts = [*result["verdict"], "", _table(rows, SELECTION + COST + _means(rows[0])), LEGEND]
+    if "right_by_group" in rows[0]:
+        groups = tuple((name[:11], ">12", name, ".3f") for name in rows[0]["right_by_group"])
+        flat = [row | row["right_by_group"] for row in rows]
+        parts += ["", "Right answers by group of prompts:", _table(flat, SELECTION + groups)]
     if over := [row | row["over_random"] for row in rows if "over_random" in row]:
-        table = _table(over, SELECTION + _means(over[0]["over_random"], ">24", "+"))
-        parts += ["", "Over random subsets of the same size, on the same prompts:", table]
+        gains = tuple((title, ">24", key, "+") for key, title in GAINS.items() if key in over[0])[:MOST_GAINS]
+        between = f"{result['worlds']} worlds" if result["worlds"] > 1 else "prompts and trainings"
+        title = f"Over random subsets of the same size, with 95 % intervals over {between}:"
+        parts += ["", title, _table(over, SELECTION + gains), OVER_LEGEND]
     if result["label_noise"]:
         parts += ["", "Wrong labels:", _table(result["label_noise"], SELECTION + NOISE), NOISE_LEGEND]
     if result["disturbed"]:
@@ -56,15 +81,14 @@ def as_text(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _means(statistics: dict[str, Any], width: str, sign: str) -> Columns:
-    return tuple((title, width, key, sign) for title, key in MEANS.items() if key in statistics)
+def _means(statistics: dict[str, Any]) -> Columns:
+    return tuple((title, f">{len(title) + 2}", key, "") for key, title in MEANS.items() if key in statistics)
 
 
 def _table(rows: Rows, columns: Columns) -> str:
     lines = ["".join(f"{title:{width}}" for title, width, _, _ in columns)]
     for row in rows:
-        alpha = "" if row.get("alpha") is None else f" {row['alpha']}"
-        named = row | {"name": one_line(f"{row['metric']}{alpha}")}
+        named = row | {"name": one_line(name_of(row | {"max_steps": None}))}
         lines.append("".join(f"{_cell(named.get(key), form):{width}}" for _, width, key, form in columns))
     return "\n".join(lines)
 
@@ -74,5 +98,6 @@ def _cell(value: Any, form: str) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return "{mean:{sign}.3f} ({low:{sign}.3f}, {high:{sign}.3f})".format(sign=form, **value)
+        interval = " ({low:{sign}.3f}, {high:{sign}.3f})" if form else ""
+        return f"{{mean:{{sign}}.3f}}{interval}".format(sign=form, **value)
     return f"{value:{form}}"

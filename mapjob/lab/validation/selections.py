@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.arrays import I64
+from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Config
 from mapjob.config.selection import Selection
 from mapjob.corpus.reader import read_rows
 from mapjob.errors import MapjobError
 from mapjob.job.prepare import Job, prepare_for_ranking
 from mapjob.job.rank import rank_scored
+from mapjob.lab.validation.arms import Arm
 from mapjob.lab.validation.config import Validation
 from mapjob.ranking.compare import PROFILE_COLUMNS, Choice
 from mapjob.ranking.gather import gather
@@ -75,15 +76,30 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Selections:
-    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that use it."""
+    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that use it. gold:
+    of both sides of the run's rows, (N, 2), in a known world.
+    """
 
     validation: Validation
     corpus: Corpus
     by_probe: Corpus | None
+    gold: F64 | None = None
 
     def source(self, metric: str) -> Corpus:
         return self.by_probe if self.by_probe is not None and metric in self.validation.of_probe else self.corpus
 
-    def rows(self, choice: Choice, seed: int) -> I64:
-        """What a choice selects, as rows of the run that publishes all pairs."""
-        return self.corpus.rows(self.source(choice.metric).ranking(choice, self.validation.run.selection, seed))
+    def rows(self, arm: Arm) -> tuple[I64, Bools]:
+        """(what an arm is trained on, as rows of the run that publishes all pairs; which of them with the sides
+        exchanged).
+        """
+        choice, selection = arm.choice, self.validation.run.selection
+        if arm.part == "last":
+            order = self.corpus.rows(self.source(choice.metric).ranking(replace(choice, ratio=1.0), selection))
+            rows = order[len(order) - int(choice.ratio * len(order)) :]
+        else:
+            rows = self.corpus.rows(self.source(choice.metric).ranking(choice, selection, arm.seed))
+        if arm.part != "ceiling":
+            return rows, np.zeros(len(rows), bool)
+        assert self.gold is not None, "only a known world has a ceiling"
+        better, worse = self.gold[rows].T
+        return rows[better != worse], (better < worse)[better != worse]

@@ -1,9 +1,11 @@
 """Plain statistics of a comparison: AUROC, bootstrap over prompts and trainings, win rate freed of length."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student_t
 
 from mapjob.arrays import F64, I64
 from mapjob.metrics.statistics import sigmoid
@@ -86,6 +88,13 @@ class Estimate:
         tail = (1 - COVERAGE) / 2
         low, high = np.quantile(draws[1:], [tail, 1 - tail])
         return cls(float(draws[0]), float(low), float(high))
+
+    @classmethod
+    def between(cls, values: Sequence[float]) -> "Estimate":
+        """values: one of each of at least two worlds. Student's t, so that few worlds make a wide interval."""
+        mean = float(np.mean(values))
+        half = float(student_t.ppf((1 + COVERAGE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+        return cls(mean, mean - half, mean + half)
 
 
 def sums_by_prompt(values: F64, prompt: I64, num_prompts: int) -> tuple[F64, F64]:

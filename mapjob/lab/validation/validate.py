@@ -2,8 +2,12 @@
 
 import json
 import logging
+import multiprocessing
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,11 +23,12 @@ from mapjob.lab.training.config import Training
 from mapjob.lab.training.train import train
 from mapjob.lab.validation.arms import RANDOM, Evaluation, arms_of
 from mapjob.lab.validation.config import Validation
-from mapjob.lab.validation.held_out import read_held_out
+from mapjob.lab.validation.held_out import read_gold, read_held_out
 from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
-from mapjob.lab.validation.table import START, Table
+from mapjob.lab.validation.table import START, Table, combine
+from mapjob.lab.validation.verdict import gains_figure, verdict
 from mapjob.lab.world.build import build_world
 from mapjob.lab.world.models import few_threads
 from mapjob.ranking.compare import Choice
@@ -37,56 +42,104 @@ OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # keys of a selecti
 
 
 def validate(validation: Validation, of_development: bool = False) -> dict[str, Any]:
-    """Do what is left of a validation; returns plain values: the rows of the table, and its path.
+    """Do what is left of a validation; returns plain values: verdict, rows of the table, and its path.
 
     of_development: test on the prompts that are set aside to choose a recipe by. A finished arm is one create-only
     file, so the same call resumes from the arms that are finished. Raises MapjobError.
     """
-    if validation.world is not None:
-        build_world(validation.world.path, validation.world)
+    worlds = list(validation.each_world())
+    first, *others = results = (
+        validate_worlds(worlds, of_development) if len(worlds) > 1 else [_validate(worlds[0], of_development)]
+    )
+    rows = combine([result["rows"] for result in results]) if others else first["rows"]
+    forms = [result["preference_for_form"] for result in results]
+    form = None if forms[0] is None else float(np.mean(forms))
+    result = first | {
+        "config": validation.model_dump(mode="json"),
+        "worlds": len(results),
+        "refused": {name: why for result in results for name, why in result["refused"].items()},
+        "rows": rows,
+        "preference_for_form": form,
+        "verdict": verdict(rows, form),
+    }
+    return result | {"path": _publish(result, Storage(validation.run.output.path).below("validation"))}
+
+
+def validate_worlds(worlds: Sequence[Validation], of_development: bool) -> list[dict[str, Any]]:
+    """One process per core, each with a world of its own: their models are too small for a second thread."""
+    level, spawn = logging.getLogger("mapjob").level, multiprocessing.get_context("spawn")
+    num = min(len(worlds), os.cpu_count() or 1)
+    with ProcessPoolExecutor(num, spawn, _start_process, (level,)) as processes:
+        return list(processes.map(_validate, worlds, [of_development] * len(worlds)))
+
+
+def _start_process(level: int) -> None:
+    """Log to stderr, and end if the process that waits for this one has ended, however it did."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mapjob").setLevel(level)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _validate(validation: Validation, of_development: bool) -> dict[str, Any]:
+    """One corpus, or one known world."""
+    world = validation.world
+    if world is not None:
+        build_world(world.path, world)
     # The matrices of a known world are so small that a second thread costs more than it brings.
-    with few_threads(1) if validation.world is not None else nullcontext():
-        everything = validation.everything
+    with few_threads(1) if world is not None else nullcontext():
+        everything, tasks = validation.everything, None if world is None else world.tasks()
         run = FinishedRun.of(run_job(everything))
         _check_plain(run)
         corpus = Corpus.of(everything)
         groups = everything.input.columns.group, validation.groups
-        held_out = read_held_out(run.folder, validation.development, of_development, *groups)
+        held_out = read_held_out(run.folder, validation.development, of_development, *groups, tasks)
         log.info(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
         storage = _storage(validation, corpus, of_development)
-        selections = Selections(validation, corpus, _score_by_probe(validation, run, corpus, storage))
+        gold = None if tasks is None else read_gold(run.folder, tasks)
+        selections = Selections(validation, corpus, _score_by_probe(validation, run, corpus, storage), gold)
         evaluation = Evaluation(validation, run, held_out)
         policy = everything.models.policy.model_copy(update={"dtype": "float32"})
         done = {START: _load_or_make(storage, START, evaluation.measure, policy)[0]}
         arms, refused = list(arms_of(validation)), {}
         for number, arm in enumerate(arms, 1):
             try:
-                rows = selections.rows(arm.choice, arm.seed)
+                rows, swapped = selections.rows(arm)
             except ConfigError as error:  # the metric has no meaning on this corpus
                 refused[arm.choice.name] = error.what
                 continue
             start = time.monotonic()
-            done[arm.name], is_new = _load_or_make(storage, arm.name, evaluation.train, arm, rows)
+            done[arm.name], is_new = _load_or_make(storage, arm.name, evaluation.train, arm, rows, swapped)
             spent = f"{time.monotonic() - start:.0f} s" if is_new else "there already"
             log.info(f"{number} of {len(arms)}: {arm.name}, {len(rows):,} pairs, {spent}")
         for name, why in refused.items():
             log.info(f"left out: {name}: {why}")
-        tested = {"pairs": len(held_out.records), "prompts": held_out.num_prompts, "development": of_development}
-        result = {
-            "config": validation.model_dump(mode="json"),
+        return {
             "run_id": run.manifest["run_id"],
-            "held_out": tested,
+            "held_out": {
+                "pairs": len(held_out.records),
+                "prompts": held_out.num_prompts,
+                "development": of_development,
+            },
             "refused": refused,
             "rows": Table(held_out, done.pop(START)).rows(list(done.values())),
+            "preference_for_form": None if tasks is None else evaluation.preference_for_form(),
             "label_noise": [] if validation.label_noise is None else label_noise(validation, selections),
             "disturbed": [] if validation.disturb is None else disturb_rewards(validation, selections),
         }
-    return result | {"path": _publish(result, storage)}
 
 
 def _publish(result: dict[str, Any], storage: Storage) -> str:
-    """Put the two files of a complete comparison into a folder named by its config; returns the folder."""
-    folder = storage.below(fingerprint({"validation": result["config"]}))
+    """Put the files of a complete comparison into a folder named by what they say; returns the folder."""
+    folder = storage.below(fingerprint({"validation": result["config"], "held_out": result["held_out"]}))
+    if any("over_random" in row for row in result["rows"]):
+        folder.create("gains.svg", gains_figure(result["rows"]))
     folder.create("validation.md", f"```text\n{as_text(result)}\n```\n".encode())
     folder.create("validation.json", (json.dumps(result, indent=2) + "\n").encode())
     return folder.url

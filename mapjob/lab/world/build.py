@@ -7,14 +7,16 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mapjob.config.load import fingerprint
 from mapjob.config.run import Section
 from mapjob.errors import ConfigError
-from mapjob.lab.world.corpus import describe, make_rows, write_shards
+from mapjob.lab.world.corpus import describe, make_rows, tasks_of, write_shards
+from mapjob.lab.world.items import ItemWorld
+from mapjob.lab.world.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +27,12 @@ _BUILDING = ".building"
 
 
 class KnownWorld(Section):
-    """Questions with one right answer, a policy and a reward model of a chosen quality; built if they do not exist.
+    """Questions with one right answer, of which a policy learns the form; built if it does not exist.
 
     Trainings have steps, not seconds, so that a seed gives the same models on a slow machine.
     """
 
+    kind: Literal["forms"] = "forms"
     folder: str = Field("validation/world", description="every world has its own folder below this one")
     num_pairs: int = Field(6000, ge=1)
     seed: int = 0
@@ -49,6 +52,30 @@ class KnownWorld(Section):
         models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
         return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
 
+    @property
+    def gives_reasons(self) -> bool:
+        """Answers of the policy may state a reason."""
+        return True
+
+    def tasks(self) -> dict[str, Task]:
+        """The tasks of the corpus's prompts; they grade any answer to these."""
+        return {task.prompt: task for task in tasks_of(self.num_pairs, self.seed)}
+
+    def make(self, building: Path) -> dict[str, Any]:
+        """Write corpus, policy and reward model; returns facts about them."""
+        rows = make_rows(self.num_pairs, self.flipped_share, self.seed)
+        write_shards(rows, building / "corpus", num_shards=max(1, self.num_pairs // 1000))
+        corpus = describe(rows)
+        log.info(
+            "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
+            "{identical_sides} with identical sides".format(**corpus)
+        )
+        # Imported here because a world that is found finished must not wait for PyTorch.
+        from mapjob.lab.world.models import make_models
+
+        trainings = self.model_dump(include={"seed", "policy_steps", "reward_steps", "reward_flipped", "hidden_size"})
+        return {"corpus": corpus, **make_models(building, **trainings)}
+
 
 DEMO = KnownWorld()
 
@@ -63,7 +90,7 @@ class World:
     facts: dict
 
 
-def build_world(folder: Path, settings: KnownWorld = DEMO) -> World:
+def build_world(folder: Path, settings: KnownWorld | ItemWorld = DEMO) -> World:
     """Return the world in `folder`; build it first unless a finished world of the same settings exists.
 
     The corpus is the same byte for byte for the same seed; the models are so as far as PyTorch is on one machine.
@@ -76,28 +103,13 @@ def build_world(folder: Path, settings: KnownWorld = DEMO) -> World:
         return world
     _claim(folder)
     started = time.perf_counter()
-    facts = _build(folder / _BUILDING, settings)
+    # Threads that spin while they wait are a disaster on a busy machine; OpenMP reads this when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    facts = settings.make(folder / _BUILDING)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     _publish(folder, {"parameters": parameters, "facts": facts})
     log.info(f"world: finished in {facts['seconds']:.0f} s")
     return _world(folder, facts)
-
-
-def _build(building: Path, settings: KnownWorld) -> dict:
-    rows = make_rows(settings.num_pairs, settings.flipped_share, settings.seed)
-    write_shards(rows, building / "corpus", num_shards=max(1, settings.num_pairs // 1000))
-    corpus = describe(rows)
-    log.info(
-        "world: {pairs} pairs of answers, {flipped} of them flipped, {repeated} repeated, "
-        "{identical_sides} with identical sides".format(**corpus)
-    )
-    # Threads that spin while they wait are a disaster on a busy machine; OpenMP reads this when PyTorch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imported here because a world that is found finished must not wait for PyTorch.
-    from mapjob.lab.world.models import make_models
-
-    trainings = settings.model_dump(include={"seed", "policy_steps", "reward_steps", "reward_flipped", "hidden_size"})
-    return {"corpus": corpus, **make_models(building, **trainings)}
 
 
 def _world(folder: Path, facts: dict) -> World:

@@ -71,13 +71,14 @@ def make_rows(num_pairs: int, flipped_share: float, seed: int) -> list[Row]:
         rows[i] = replace(rows[i], rejected=rows[i].chosen, rejected_quality=rows[i].chosen_quality)
     flipped = int(flipped_share * num_pairs)
     for i in range(identical, identical + flipped):
-        rows[i] = _flip(rows[i])
+        rows[i] = flip(rows[i])
     rows += rng.sample(rows[identical + flipped :], repeated)
     rng.shuffle(rows)
     return rows
 
 
-def _flip(row: Row) -> Row:
+def flip(row: Row) -> Row:
+    """The same pair with the other side as `chosen`."""
     return replace(
         row,
         chosen=row.rejected,

@@ -25,7 +25,7 @@ from mapjob.lab.world.tokenizer import MAX_LENGTH, bucket, encode, pad, train_to
 
 log = logging.getLogger(__name__)
 
-_VOCAB_SIZE = 1024
+VOCAB_SIZE = 1024
 _TOKENIZER_TASKS = 4000
 # Held out, to measure the two models on.
 _PAIRS = 900
@@ -34,9 +34,9 @@ _MAX_NEW_TOKENS = 48
 # How often the policy sees a right answer. It becomes good at facts, fair at words and bad at arithmetic, so the groups
 # differ in what is left to learn.
 SHOWN_RIGHT = {"facts": 0.95, "words": 0.75, "arithmetic": 0.35}
-_POLICY_BATCH, _POLICY_RATE = 32, 3e-3
+POLICY_BATCH, _POLICY_RATE = 32, 3e-3
 # Prompts with one answer per level: the ten pairs of five answers then cost five forward passes, not twenty.
-_REWARD_BATCH, _REWARD_RATE = 8, 1e-3
+REWARD_BATCH, _REWARD_RATE = 8, 1e-3
 # Keeps rewards near zero; without it, kinds that are easy to judge drift to margins that dwarf all others.
 _CENTRING = 0.03
 
@@ -49,9 +49,9 @@ def make_models(
     Facts: number of parameters, training seconds, the policy's mean gold reward, the reward model's held-out accuracy.
     """
     facts = {}
-    with few_threads(4), _no_progress_bars(), torch.random.fork_rng(devices=[]):
+    with few_threads(4), no_progress_bars(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = train_tokenizer(_texts(seed), _VOCAB_SIZE)
+        tokenizer = train_tokenizer(_texts(seed), VOCAB_SIZE)
 
         log.info(f"policy: learns from answers of mixed quality, {policy_steps} steps")
         started = time.perf_counter()
@@ -94,7 +94,7 @@ def few_threads(num: int) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -105,13 +105,20 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, hidden_size: int) -> LlamaForCausalLM:
-    """Train a policy from scratch with cross-entropy on the assistant turn; returns it in eval mode, float32."""
+    """Train a policy from scratch on answers of mixed quality; returns it in eval mode, float32."""
     rng = random.Random(f"policy {seed}")
     dialogues = []
-    for task in islice(stream("train", "policy", seed), steps * _POLICY_BATCH):
+    for task in islice(stream("train", "policy", seed), steps * POLICY_BATCH):
         right = rng.random() < SHOWN_RIGHT[task.group]
         level = rng.choice(("helpful", "terse") if right else ("near_miss", "evasive", "wrong"))
         dialogues.append((task.prompt, write_answer(task, level, rng)))
+    return fit_policy(tokenizer, dialogues, hidden_size, rng)
+
+
+def fit_policy(
+    tokenizer: PreTrainedTokenizerFast, dialogues: list[tuple[str, str]], hidden_size: int, rng: random.Random
+) -> LlamaForCausalLM:
+    """Cross-entropy on the answers of dialogues, each seen once, from scratch."""
     examples = encode(tokenizer, dialogues)
     model = LlamaForCausalLM(_config(tokenizer, hidden_size))
 
@@ -124,7 +131,7 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int, h
         hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
         return cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
 
-    _optimise(model, loss_of, bucket([len(ids) for ids, _ in examples], _POLICY_BATCH, rng), _POLICY_RATE)
+    _optimise(model, loss_of, bucket([len(ids) for ids, _ in examples], POLICY_BATCH, rng), _POLICY_RATE)
     return model
 
 
@@ -144,24 +151,42 @@ def train_reward(
     levels = sorted(QUALITY, key=QUALITY.__getitem__, reverse=True)
     better, worse = torch.triu_indices(len(levels), len(levels), offset=1)
     dialogues = []
-    for task in islice(stream("train", "reward", seed), steps * _REWARD_BATCH):
+    for task in islice(stream("train", "reward", seed), steps * REWARD_BATCH):
         # One wording for all levels: the answers then differ in content only, and that is what the model must learn.
         wording = rng.random()
         dialogues += [(task.prompt, write_answer(task, level, random.Random(wording))) for level in levels]
-    ids = [ids for ids, _ in encode(tokenizer, dialogues)]
-    sets = [ids[i : i + len(levels)] for i in range(0, len(ids), len(levels))]
     coin = random.Random(f"reward labels {seed}")
-    signs = torch.tensor([[1 - 2 * (coin.random() < flipped) for _ in better] for _ in sets])
+    signs = [[1 - 2 * (coin.random() < flipped) for _ in better] for _ in range(len(dialogues) // len(levels))]
+    return fit_reward(tokenizer, policy, dialogues, better, worse, torch.tensor(signs), rng)
+
+
+def fit_reward(
+    tokenizer: PreTrainedTokenizerFast,
+    policy: LlamaForCausalLM,
+    dialogues: list[tuple[str, str]],
+    better: torch.Tensor,
+    worse: torch.Tensor,
+    signs: torch.Tensor,
+    rng: random.Random,
+) -> LlamaForSequenceClassification:
+    """Bradley-Terry on pairs of a prompt's answers, from the policy's body; every prompt once.
+
+    dialogues: the answers of a prompt together, as many for each. better, worse: (K,), which of them make its K pairs.
+    signs: (prompts, K); -1: the label is the other way round.
+    """
+    num_answers = len(dialogues) // len(signs)
+    ids = [ids for ids, _ in encode(tokenizer, dialogues)]
+    sets = [ids[i : i + num_answers] for i in range(0, len(ids), num_answers)]
     model = LlamaForSequenceClassification(_config(tokenizer, policy.config.hidden_size, num_labels=1))
     model.model.load_state_dict(policy.model.state_dict())
 
     def loss_of(batch: list[int]) -> torch.Tensor:
         input_ids = pad([answer for i in batch for answer in sets[i]], tokenizer.pad_token_id)
-        rewards = model(input_ids=input_ids).logits.view(len(batch), len(levels))
+        rewards = model(input_ids=input_ids).logits.view(len(batch), num_answers)
         bradley_terry = -logsigmoid(signs[batch] * (rewards[:, better] - rewards[:, worse])).mean()
         return bradley_terry + _CENTRING * rewards.square().mean()
 
-    batches = bucket([max(map(len, answers)) for answers in sets], _REWARD_BATCH, rng)
+    batches = bucket([max(map(len, answers)) for answers in sets], REWARD_BATCH, rng)
     _optimise(model, loss_of, batches, _REWARD_RATE)
     return model
 

@@ -9,7 +9,7 @@ from itertools import cycle
 
 from mapjob.lab.world.kinds import KINDS, Draft
 
-_LEAD_INS = (
+LEAD_INS = (
     "", "", "", "Quick question. ", "Please help me. ", "Hello! ", "For my homework: ", "A small puzzle: ",
     "My friend asks: ", "One more thing. ", "I am curious. ", "Let us see. ", "For a quiz: ", "A new one. ",
     "Think of this. ",
@@ -26,7 +26,8 @@ EVASIVE = (
     "I am not sure, it could be many things.",
     "Sorry, I cannot help with this one.",
 )
-_OPENINGS = ("{value}", "It is {value}", "The answer is {value}")
+BECAUSE = ", because "
+OPENINGS = ("{value}", "It is {value}", "The answer is {value}")
 _STATED = re.compile(r"(?:It is |The answer is )?(?P<value>.+?)(?:, because (?P<reason>.+))?\.", re.DOTALL)
 
 
@@ -72,7 +73,7 @@ def _draw(kind: str, split: str, rng: random.Random) -> Task:
     group, draft_task = KINDS[kind]
     while True:
         draft = draft_task(rng)
-        prompt = rng.choice(_LEAD_INS) + rng.choice(draft.prompts)
+        prompt = rng.choice(LEAD_INS) + rng.choice(draft.prompts)
         if split_of(prompt) == split:
             return Task(**vars(draft), kind=kind, group=group, prompt=prompt)
 
@@ -84,12 +85,19 @@ def write_answer(task: Task, level: str, rng: random.Random) -> str:
     """
     if level == "evasive":
         return rng.choice(EVASIVE)
-    opening = rng.choice(_OPENINGS)
+    opening = rng.choice(OPENINGS)
     # Some bad answers have a reason too: a reason alone must not make an answer good.
     has_reason = level == "helpful" or (rng.random() < 0.3 and level != "terse")
     value = rng.choice({"near_miss": task.near_misses, "wrong": task.wrongs}.get(level, (task.gold,)))
     text = opening.format(value=value)
     return f"{text}, because {task.reason.format(value=value)}." if has_reason else f"{text}."
+
+
+def right_answers(task: Task, with_reasons: bool) -> list[str]:
+    """Every wording of the right answer, without a reason, and with it."""
+    stated = [opening.format(value=task.gold) for opening in OPENINGS]
+    reason = BECAUSE + task.reason.format(value=task.gold)
+    return [f"{text}{why}." for text in stated for why in (("", reason) if with_reasons else ("",))]
 
 
 def grade(task: Task, answer: str) -> float:

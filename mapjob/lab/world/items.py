@@ -1,0 +1,73 @@
+"""A world with a middle: questions that come back in other words, of which a policy knows some answers, is unsure of
+others and mistaken about the rest. Its pairs are the policy's own samples, best against worst by the reward model.
+"""
+
+import logging
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mapjob.config.load import fingerprint
+from mapjob.config.run import Section
+from mapjob.lab.world.beliefs import make_items
+from mapjob.lab.world.corpus import describe, flip, write_shards
+from mapjob.lab.world.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+class ItemWorld(Section):
+    """Questions that a policy knows, is unsure of, or mistaken about; one kind is hopeless. Built if it does not exist.
+
+    Trainings have steps, not seconds, so that a seed gives the same models on a slow machine.
+    """
+
+    kind: Literal["items"] = "items"
+    folder: str = Field("validation/world", description="every world has its own folder below this one")
+    seed: int = Field(0, description="who knows what, both models, the samples")
+    num_prompts: int = Field(2000, ge=1, description="each gives a pair, unless all its samples are the same")
+    hopeless_share: float = Field(0.15, ge=0, lt=1, description="prompts of sums, which few pairs cannot teach")
+    flipped_share: float = Field(0.0, ge=0, le=0.5, description="share of the corpus's labels that are wrong")
+    policy_steps: int = Field(500, ge=1)
+    reward_steps: int = Field(300, ge=1, description="of the reward model's training; fewer make a worse model")
+    reward_flipped: float = Field(0.1, ge=0, le=0.5, description="share of the reward model's labels that are wrong")
+    form_bias: float = Field(
+        0.0, ge=0, description="what a reason is worth in those labels, if a right answer is worth 1; 0: no reasons"
+    )
+    hidden_size: int = Field(128, ge=16, multiple_of=16, description="of both models")
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
+
+    @property
+    def run_tree(self) -> dict[str, Any]:
+        """The part of a run file that this world decides."""
+        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
+        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
+
+    @property
+    def gives_reasons(self) -> bool:
+        """Whether answers of the policy may state a reason."""
+        return self.form_bias > 0
+
+    def tasks(self) -> dict[str, Task]:
+        """The tasks of the corpus's prompts; they grade any answer to these."""
+        return {prompt: item.task(prompt) for item in make_items(self.seed) for prompt in item.corpus}
+
+    def make(self, building: Path) -> dict[str, Any]:
+        """Write corpus, policy and reward model; returns facts about them."""
+        # Imported here because a world that exists must not wait for PyTorch.
+        from mapjob.lab.world.item_models import make_models
+
+        given = self.model_dump(exclude={"kind", "folder", "flipped_share"})
+        pairs, facts = make_models(building, make_items(self.seed), **given)
+        rng = random.Random(f"flips {self.seed}")
+        flipped = set(rng.sample(range(len(pairs)), int(self.flipped_share * len(pairs))))
+        rows = [flip(row) if index in flipped else row for index, row in enumerate(pairs)]
+        write_shards(rows, building / "corpus", num_shards=2)
+        wrong = sum(row.chosen_quality < row.rejected_quality for row in rows) / len(rows)
+        log.info(f"world: {len(rows):,} pairs of the policy's samples; the chosen side is the worse one in {wrong:.1%}")
+        return {"corpus": describe(rows), "wrong": round(wrong, 4), **facts}
