@@ -108,7 +108,9 @@ class Selection(Section):
         if self.quotas is not None and sum(self.quotas.values()) > 1 + 1e-9:
             raise ValueError(f"selection.quotas add up to {sum(self.quotas.values()):g}, more than the whole")
         if self.quotas is not None and (self.keep.threshold is not None or self.keep.between is not None):
-            raise ValueError("selection.quotas are shares of a size: keep ratio, count or tokens")
+            raise ValueError(
+                "selection.quotas are shares of a size: keep ratio, count or tokens, no threshold and no between"
+            )
         if self.pairing in ("best_worst", "best_sigma") and self.pairs_per_record > 1:
             raise ValueError(
                 f"selection.pairing {self.pairing} gives one pair per record: take ranked, dcrm or map for more"
