@@ -8,17 +8,17 @@
 
 # follow PID: wait for mapjob, pass SIGTERM on to it (the time limit is near, or the node is taken), and end as it did.
 follow() {
-    local code told=0 seen restarts=${SLURM_RESTART_COUNT:-0}
-    trap 'told=$((told + 1)); kill -TERM "$1" 2>/dev/null' TERM
+    local code signals=0 seen restarts=${SLURM_RESTART_COUNT:-0}
+    trap 'signals=$((signals + 1)); kill -TERM "$1" 2>/dev/null' TERM
     while
-        seen=$told
+        seen=$signals
         wait "$1"
         code=$?
-        ((code > 128 && seen != told)) # the wait was interrupted, and mapjob is still ending
+        ((code > 128 && seen != signals)) # the wait was interrupted, and mapjob is still ending
     do :; done
     if ((code == 4 || (code > 128 && code != 130))) && ((restarts < ${ATTEMPTS:-6} - 1)); then
         echo "mapjob ended with code $code: again, restart $((restarts + 1))"
-        ((told)) || sleep $((${WAIT_S:-60} * 2 ** restarts))
+        ((signals)) || sleep $((${WAIT_S:-60} * 2 ** restarts))
         scontrol requeue "$SLURM_JOB_ID" && sleep "${REQUEUE_S:-60}" # Slurm ends this job here
     fi
     echo "mapjob ended with code $code"

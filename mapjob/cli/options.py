@@ -119,8 +119,8 @@ def print_run(manifest: Manifest, promote: bool) -> Result:
     for reason, number in counts["by_reason"].items():
         print(f"  {reason:<24}{number:>10,}")
     if "verdicts" in counts:
-        told = ", ".join(f"{number:,} {what}" for what, number in counts["verdicts"].items())
-        print(f"verdicts of people: {told}")
+        counted = ", ".join(f"{number:,} {what}" for what, number in counts["verdicts"].items())
+        print(f"verdicts of people: {counted}")
     if "scored_rows" in (spent := manifest["spent"]):
         print(f"scored anew     {spent['scored_rows']:>12,}")
     contradicted = f"{counts['label_disagreements']:,} of {counts['ranked']:,} ranked pairs"

@@ -66,7 +66,7 @@ class Notifier:
         thread.start()
         thread.join(MOST_S)
         if failed:
-            log.warning(f"--notify: the webhook was not told ({failed[-1]}); the run is as it is")
+            log.warning(f"--notify: the webhook was not reached ({failed[-1]}); the run is as it is")
 
     def _send(self, body: dict[str, Any], failed: list[str]) -> None:
         try:

@@ -68,7 +68,7 @@ def _ranks(ranking: Ranking, position: I64, pair_in_row: I64) -> I64:
 
 def _read_pairs(job: Job, units: ScoredUnits, pairs: RankedPairs, ranks: I64, ranking: Ranking) -> list[dict[str, Any]]:
     """pairs: those to show, in their order; ranks: of these, 0 for none."""
-    found: dict[int, dict[str, Any]] = {}
+    rows_at: dict[int, dict[str, Any]] = {}
     unit_of = np.searchsorted(job.plan.first_rows, pairs.position, side="right") - 1
     selection, candidates = job.config.selection, job.plan.corpus.reading.gives_candidates
     for unit in units.read(np.unique(unit_of)):
@@ -90,7 +90,7 @@ def _read_pairs(job: Job, units: ScoredUnits, pairs: RankedPairs, ranks: I64, ra
                     sides = f":{of_unit.chosen[i]}-{of_unit.rejected[i]}"
                     pair_id = pair_id.removesuffix(sides) + sides
                 file, line = job.plan.locate(int(pairs.position[at]))
-                found[at] = {
+                rows_at[at] = {
                     "pair_id": pair_id,
                     "rank": int(ranks[at]) or None,
                     "map_score": float(scores[i]),
@@ -104,4 +104,4 @@ def _read_pairs(job: Job, units: ScoredUnits, pairs: RankedPairs, ranks: I64, ra
                     **{name: plain_text(row[name], with_roles=True) for name in TEXTS},
                 }
             start += table.num_rows
-    return [found[at] for at in range(len(ranks))]
+    return [rows_at[at] for at in range(len(ranks))]

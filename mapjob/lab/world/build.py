@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mapjob.config.load import fingerprint
-from mapjob.config.run import Section
 from mapjob.errors import ConfigError
 from mapjob.lab.world.corpus import describe, make_rows, tasks_of, write_shards
 from mapjob.lab.world.items import ItemWorld
+from mapjob.lab.world.settings import WorldSettings
 from mapjob.lab.world.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -26,14 +25,13 @@ _PARTS = ("corpus", "policy", "reward")
 _BUILDING = ".building"
 
 
-class KnownWorld(Section):
+class KnownWorld(WorldSettings):
     """Questions with one right answer, of which a policy learns the form; built if it does not exist.
 
     Trainings have steps, not seconds, so that a seed gives the same models on a slow machine.
     """
 
     kind: Literal["forms"] = "forms"
-    folder: str = Field("validation/world", description="every world has its own folder below this one")
     num_pairs: int = Field(6000, ge=1)
     seed: int = 0
     flipped_share: float = Field(0.1, ge=0, le=0.5, description="share of the corpus's labels that are wrong")
@@ -41,16 +39,6 @@ class KnownWorld(Section):
     reward_steps: int = Field(700, ge=1, description="of the reward model's training; fewer make a worse model")
     reward_flipped: float = Field(0.0, ge=0, le=0.5, description="share of the reward model's labels that are wrong")
     hidden_size: int = Field(128, ge=16, multiple_of=16, description="of both models")
-
-    @property
-    def path(self) -> Path:
-        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
-
-    @property
-    def run_tree(self) -> dict[str, Any]:
-        """The part of a run file that this world decides."""
-        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
-        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
 
     @property
     def gives_reasons(self) -> bool:

@@ -18,6 +18,7 @@ from mapjob.lab.world.models import (
     POLICY_BATCH,
     REWARD_BATCH,
     VOCAB_SIZE,
+    answer,
     few_threads,
     fit_policy,
     fit_reward,
@@ -136,25 +137,13 @@ def _train_reward(
     return fit_reward(tokenizer, policy, dialogues, better, worse, signs, rng)
 
 
-@torch.inference_mode()
 def _sample(tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM, prompts: list[str]) -> list[list[str]]:
     """SAMPLES answers of the policy to each prompt."""
-    users = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    heads = tokenizer.apply_chat_template(users, tokenize=False, add_generation_prompt=True)
+    how = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": True, "temperature": TEMPERATURE, "top_k": 0}
     texts: list[str] = []
-    for start in range(0, len(heads), _PROMPTS_AT_ONCE):
-        part = heads[start : start + _PROMPTS_AT_ONCE]
-        inputs = tokenizer(part, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-        output = policy.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=True,
-            temperature=TEMPERATURE,
-            top_k=0,
-            num_return_sequences=SAMPLES,
-        )
-        texts += tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+        part = prompts[start : start + _PROMPTS_AT_ONCE]
+        texts += answer(tokenizer, policy, part, num_return_sequences=SAMPLES, **how)
     return [texts[start : start + SAMPLES] for start in range(0, len(texts), SAMPLES)]
 
 

@@ -9,23 +9,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mapjob.config.load import fingerprint
-from mapjob.config.run import Section
 from mapjob.lab.world.beliefs import make_items
 from mapjob.lab.world.corpus import describe, flip, write_shards
+from mapjob.lab.world.settings import WorldSettings
 from mapjob.lab.world.tasks import Task
 
 log = logging.getLogger(__name__)
 
 
-class ItemWorld(Section):
+class ItemWorld(WorldSettings):
     """Questions that a policy knows, is unsure of, or mistaken about; one kind is hopeless. Built if it does not exist.
 
     Trainings have steps, not seconds, so that a seed gives the same models on a slow machine.
     """
 
     kind: Literal["items"] = "items"
-    folder: str = Field("validation/world", description="every world has its own folder below this one")
     seed: int = Field(0, description="who knows what, both models, the samples")
     num_prompts: int = Field(2000, ge=1, description="each gives a pair, unless all its samples are the same")
     hopeless_share: float = Field(0.15, ge=0, lt=1, description="prompts of sums, which few pairs cannot teach")
@@ -37,16 +35,6 @@ class ItemWorld(Section):
         0.0, ge=0, description="what a reason is worth in those labels, if a right answer is worth 1; 0: no reasons"
     )
     hidden_size: int = Field(128, ge=16, multiple_of=16, description="of both models")
-
-    @property
-    def path(self) -> Path:
-        return Path(self.folder) / fingerprint(self.model_dump(exclude={"folder"}))
-
-    @property
-    def run_tree(self) -> dict[str, Any]:
-        """The part of a run file that this world decides."""
-        models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
-        return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
 
     @property
     def gives_reasons(self) -> bool:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, logsigmoid
@@ -251,19 +252,21 @@ def reward_accuracy(tokenizer: PreTrainedTokenizerFast, model: LlamaForSequenceC
 
 
 @torch.inference_mode()
+def answer(tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM, prompts: list[str], **how: Any) -> list[str]:
+    """The policy's answers to prompts, those of a prompt together; how: arguments of `generate`."""
+    users = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    heads = tokenizer.apply_chat_template(users, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(heads, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    output = policy.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **how)
+    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+@torch.inference_mode()
 def policy_quality(tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, seed: int) -> dict:
     """Mean gold reward of the policy's own greedy answers to held-out prompts: under "all", and by group."""
     tasks = list(islice(stream("held_out", "held out", seed), _PROMPTS))
-    prompts = [[{"role": "user", "content": task.prompt}] for task in tasks]
-    heads = tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
-    inputs = tokenizer(heads, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-    output = model.generate(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        max_new_tokens=_MAX_NEW_TOKENS,
-        do_sample=False,
-    )
-    answers = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    prompts = [task.prompt for task in tasks]
+    answers = answer(tokenizer, model, prompts, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
     return _means((task.group for task in tasks), [grade(*pair) for pair in zip(tasks, answers, strict=True)])
 
 
