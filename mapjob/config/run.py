@@ -120,7 +120,7 @@ class Execution(Section):
         return self.address is not None or "RAY_ADDRESS" in os.environ
 
 
-AtMost = Annotated[float, Field(ge=0, le=1)] | None
+AtMost = Annotated[float, Field(ge=0, le=1, strict=True)] | None  # strict: true is no number
 
 
 class Checks(Section):

@@ -123,6 +123,9 @@ def _compare_with_promoted(job: Job, run: Pieces, num: int) -> Measures:
     """What share of the promoted run's pairs this one, which is written, selects again; None without such a run."""
     folder, path = job.run_folder, job.config.output.path
     promoted = RunFolder(path, run_id) if (run_id := find_promoted(path)) not in (None, folder.run_id) else None
+    if promoted is not None and promoted.read_manifest() is None:
+        log.warning(f"the promoted run {run_id} is gone: {promoted.url}")
+        return {"overlap": None, "overlap_with": run_id}
     before = promoted.tables("selected") if promoted is not None else []
     if not before:
         return {"overlap": None, "overlap_with": None}

@@ -1,6 +1,7 @@
 """Measures of a run, the checks that decide by them whether it is promoted, and what promotion leaves alone."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import mapjob as api
 from mapjob.config.load import parse_config
 from mapjob.config.run import Checks
+from mapjob.errors import ConfigError
 from mapjob.job.run import rank_job
 from mapjob.selection.checks import judge
 from mapjob.store.run_folder import open_run, path_of, promoted_id
@@ -204,7 +206,16 @@ def test_a_promoted_selection_that_is_damaged_or_gone_fails_no_night(
     assert "the selection of the promoted run cannot be read" in caplog.text
     assert (second["measures"]["overlap"], second["measures"]["overlap_with"]) == (None, first["run_id"])
     assert [check["check"] for check in second["checks"]] == ["overlap"]
-    file.unlink()
+    shutil.rmtree(path_of(first))
+    gone = run(parse_config({**damaged, "selection": {"alpha": 4.0}}))
+    assert f"the promoted run {first['run_id']} is gone" in caplog.text
+    assert [check["check"] for check in gone["checks"]] == ["overlap"]
     (Path(tree["output"]["path"]) / "latest.json").write_text('{"run_id"')  # what no writer of ours leaves
     third = run(parse_config({**damaged, "selection": {"alpha": 3.0}}))
     assert (third["measures"]["overlap_with"], third["promoted"]) == (None, True)
+
+
+@pytest.mark.parametrize("limit", [True, "much", 1.5, -0.1])
+def test_a_limit_is_a_share(tree: dict[str, Any], limit: Any) -> None:
+    with pytest.raises(ConfigError, match=r"checks\.contradicted"):
+        parse_config({**tree, "checks": {"contradicted": limit}})
