@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-from mapjob.lab.training.losses import COLUMNS
+from mapjob.lab.training.losses import COLUMNS, dpo
 from mapjob.lab.training.trainer import SelectionTrainer
 from mapjob.store.run_folder import FinishedRun
 
@@ -58,7 +58,7 @@ def test_the_loss_curve_is_that_of_trls_own_precomputation(request, tree, tmp_pa
         model(paths["policy"]), model(paths["reference"]), arguments("trl"), train_dataset=pairs, **given
     )
     stored = SelectionTrainer(
-        None,
+        dpo,
         COLUMNS["dpo"],
         args=arguments("ours"),
         model=model(paths["policy"]),
@@ -70,6 +70,7 @@ def test_the_loss_curve_is_that_of_trls_own_precomputation(request, tree, tmp_pa
     theirs, ours = losses(with_reference), losses(stored)
     print(f"{style}: {len(ours)} steps, largest deviation {np.abs(ours - theirs).max():.1e}")
     assert len(ours) == 20
+    assert stored._may_join, "prompts were computed once"
     assert np.ptp(ours) > 0.01
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 

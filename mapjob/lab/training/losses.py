@@ -1,4 +1,4 @@
-"""The objectives that TRL's DPO trainer lacks: the loss of each pair of a batch, from sums of log-probabilities.
+"""The objectives: the loss of each pair of a batch, from sums of log-probabilities.
 
 s is the sum of a completion's log-probabilities, n its number of tokens, d = s_w / n_w - s_l / n_l, and
 g = (s_w - s_w_ref) - (s_l - s_l_ref). All values are in nats, all shapes (B,). Margins and weights are constants:
@@ -75,6 +75,11 @@ class Batch:
     def dpo_margin(self) -> Tensor:
         """g."""
         return self.chosen_ratio - self.rejected_ratio
+
+
+def dpo(batch: Batch, *, beta: float = 0.1) -> Tensor:
+    """-log sigma(beta * g) (DPO, Rafailov et al. 2023, arXiv 2305.18290)."""
+    return -logsigmoid(beta * batch.dpo_margin)
 
 
 def simpo(batch: Batch, *, beta: float = 2.5, gamma_beta_ratio: float = 0.55) -> Tensor:
@@ -187,15 +192,14 @@ def mmpo(batch: Batch, *, beta: float = 0.1, gamma: float = MMPO["gamma"]) -> Te
     return -p * logsigmoid(logit) - (1 - p) * logsigmoid(-logit)
 
 
-# DPO's own loss is TRL's.
 LOSSES: dict[Objective, Callable[..., Tensor]] = {
-    loss.__name__: loss for loss in (simpo, repo, amapo, gamma_po, madpo, bpo, bpo_hinge, mmpo)
+    loss.__name__: loss for loss in (dpo, simpo, repo, amapo, gamma_po, madpo, bpo, bpo_hinge, mmpo)
 }
 
 
 def all_parameters(objective: Objective, overrides: Mapping[str, float]) -> dict[str, Any]:
     """An objective's parameters: its defaults and what overrides them. Raises ConfigError for an unknown parameter."""
-    known = {"beta": 0.1} if objective == "dpo" else default_of(LOSSES[objective])
+    known = default_of(LOSSES[objective])
     for name in overrides.keys() - known.keys():
         has = ", ".join(f"{key}={value}" for key, value in known.items())
         raise ConfigError(f"{objective} has no parameter {name!r}", f"the parameters of {objective}", f"it has {has}")

@@ -53,7 +53,6 @@ def arguments(recipe: Training, folder: str, max_length: int) -> DPOConfig:
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         max_length=max_length,
-        beta=recipe.parameters.get("beta", 0.1),  # of TRL's own loss
         seed=recipe.seed,
         precompute_ref_log_probs=True,
         bf16=on_gpu,
@@ -184,10 +183,8 @@ def check_one_gpu() -> None:
         )
 
 
-def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch], torch.Tensor] | None:
-    """None: TRL's loss. Raises ConfigError for parameters that the objective rejects."""
-    if objective not in LOSSES:
-        return None
+def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch], torch.Tensor]:
+    """Raises ConfigError for parameters that the objective rejects."""
     loss = partial(LOSSES[objective], **parameters)
     try:
         loss(Batch(*[torch.ones(1)] * len(fields(Batch))))
