@@ -47,9 +47,12 @@ def test_no_prompt_of_the_corpus_is_trained_on_and_every_item_has_some():
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("items") / "world"
-    world = build_world(folder, TINY)
-    assert build_world(folder, TINY) == world, "it exists"
+    tiny = TINY.model_copy(update={"folder": str(tmp_path_factory.mktemp("items"))})
+    world = build_world(tiny.path, tiny)
+    assert build_world(tiny.path, tiny) == world, "it exists"
+    base = pq.read_table(build_world(tiny.base.path, tiny.base).corpus).to_pylist()
+    assert [row["prompt"] for row in base] == [row["prompt"] for row in pq.read_table(world.corpus).to_pylist()]
+    assert not any(row["flipped"] for row in base)
     assert AutoModelForCausalLM.from_pretrained(world.policy).num_parameters() > 100_000
     assert AutoModelForSequenceClassification.from_pretrained(world.reward).num_labels == 1
     return pq.read_table(world.corpus).to_pylist()

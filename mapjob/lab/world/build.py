@@ -49,7 +49,7 @@ class KnownWorld(WorldSettings):
         """The tasks of the corpus's prompts; they grade any answer to these."""
         return {task.prompt: task for task in tasks_of(self.num_pairs, self.seed)}
 
-    def make(self, building: Path) -> dict[str, Any]:
+    def make(self, building: Path, base: Path | None) -> dict[str, Any]:
         """Write corpus, policy and reward model; returns facts about them."""
         rows = make_rows(self.num_pairs, self.flipped_share, self.seed)
         write_shards(rows, building / "corpus", num_shards=max(1, self.num_pairs // 1000))
@@ -89,11 +89,14 @@ def build_world(folder: Path, settings: KnownWorld | ItemWorld = DEMO) -> World:
     if world:
         log.info(f"world: found finished in {folder}")
         return world
+    base = None if settings.base is None else settings.base.path
+    if base is not None:
+        build_world(base, settings.base)
     _claim(folder)
     started = time.perf_counter()
     # Threads that spin while they wait are a disaster on a busy machine; OpenMP reads this when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    facts = settings.make(folder / _BUILDING)
+    facts = settings.make(folder / _BUILDING, base)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     _publish(folder, {"parameters": parameters, "facts": facts})
     log.info(f"world: finished in {facts['seconds']:.0f} s")

@@ -113,3 +113,8 @@ def write_shards(rows: list[Row], folder: Path, num_shards: int) -> None:
     for i, (start, end) in enumerate(pairwise(edges)):
         path = folder / f"shard-{i:05d}-of-{num_shards:05d}.parquet"
         pq.write_table(table.slice(start, end - start), path, compression="zstd")
+
+
+def read_shards(folder: Path) -> list[Row]:
+    """The rows that `write_shards` wrote, in order."""
+    return [Row(**row) for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]

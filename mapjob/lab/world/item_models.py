@@ -6,7 +6,6 @@ import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
@@ -47,8 +46,8 @@ def make_models(
     reward_flipped: float,
     form_bias: float,
     hidden_size: int,
-) -> tuple[list[Row], dict[str, Any]]:
-    """Write `<folder>/policy` and `<folder>/reward`; returns (the pairs, in random order; facts about them).
+) -> list[Row]:
+    """Write `<folder>/policy` and `<folder>/reward`; returns the pairs, in random order.
 
     The parameters are those of ItemWorld.
     """
@@ -72,12 +71,11 @@ def make_models(
         prompts = _draw_prompts(items, num_prompts, int(hopeless_share * num_prompts), rng)
         samples = _sample(tokenizer, policy, [prompt for _, prompt in prompts])
         rewards = _rewards(tokenizer, reward, [(p, text) for (_, p), texts in zip(prompts, samples) for text in texts])
-    pairs = [
+    return [
         _pair(item, prompt, texts, of_texts)
         for (item, prompt), texts, of_texts in zip(prompts, samples, rewards.view(-1, SAMPLES).tolist())
         if len({*of_texts}) > 1 and len({*texts}) > 1
     ]
-    return pairs, {"prompts": len(prompts)}
 
 
 def _ask(items: list[Item], hopeless_share: float, rng: random.Random) -> Iterator[tuple[Item, str]]:

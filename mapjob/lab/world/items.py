@@ -4,13 +4,14 @@ others and mistaken about the rest. Its pairs are the policy's own samples, best
 
 import logging
 import random
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from mapjob.lab.world.beliefs import make_items
-from mapjob.lab.world.corpus import describe, flip, write_shards
+from mapjob.lab.world.corpus import describe, flip, read_shards, write_shards
 from mapjob.lab.world.settings import WorldSettings
 from mapjob.lab.world.tasks import Task
 
@@ -29,8 +30,8 @@ class ItemWorld(WorldSettings):
     hopeless_share: float = Field(0.15, ge=0, lt=1, description="prompts of sums, which few pairs cannot teach")
     flipped_share: float = Field(0.0, ge=0, le=0.5, description="share of the corpus's labels that are wrong")
     policy_steps: int = Field(500, ge=1)
-    reward_steps: int = Field(300, ge=1, description="of the reward model's training; fewer make a worse model")
-    reward_flipped: float = Field(0.1, ge=0, le=0.5, description="share of the reward model's labels that are wrong")
+    reward_steps: int = Field(900, ge=1, description="of the reward model's training; fewer make a worse model")
+    reward_flipped: float = Field(0.05, ge=0, le=0.5, description="share of the reward model's labels that are wrong")
     form_bias: float = Field(
         0.0, ge=0, description="what a reason is worth in those labels, if a right answer is worth 1; 0: no reasons"
     )
@@ -45,17 +46,26 @@ class ItemWorld(WorldSettings):
         """The tasks of the corpus's prompts; they grade any answer to these."""
         return {prompt: item.task(prompt) for item in make_items(self.seed) for prompt in item.corpus}
 
-    def make(self, building: Path) -> dict[str, Any]:
-        """Write corpus, policy and reward model; returns facts about them."""
-        # Imported here because a world that exists must not wait for PyTorch.
-        from mapjob.lab.world.item_models import make_models
+    @property
+    def base(self) -> "ItemWorld | None":
+        return self.model_copy(update={"flipped_share": 0.0}) if self.flipped_share else None
 
-        given = self.model_dump(exclude={"kind", "folder", "flipped_share"})
-        pairs, facts = make_models(building, make_items(self.seed), **given)
-        rng = random.Random(f"flips {self.seed}")
-        flipped = set(rng.sample(range(len(pairs)), int(self.flipped_share * len(pairs))))
-        rows = [flip(row) if index in flipped else row for index, row in enumerate(pairs)]
+    def make(self, building: Path, base: Path | None) -> dict[str, Any]:
+        """Write corpus, policy and reward model; returns facts about them."""
+        if base is None:
+            # Imported here because a world that exists must not wait for PyTorch.
+            from mapjob.lab.world.item_models import make_models
+
+            given = self.model_dump(exclude={"kind", "folder", "flipped_share"})
+            rows = make_models(building, make_items(self.seed), **given)
+        else:
+            rows = read_shards(base / "corpus")
+            for model in ("policy", "reward"):
+                shutil.copytree(base / model, building / model)
+            wrong = random.Random(f"flips {self.seed}").sample(range(len(rows)), int(self.flipped_share * len(rows)))
+            for index in wrong:
+                rows[index] = flip(rows[index])
         write_shards(rows, building / "corpus", num_shards=2)
-        wrong = sum(row.chosen_quality < row.rejected_quality for row in rows) / len(rows)
-        log.info(f"world: {len(rows):,} pairs of the policy's samples; the chosen side is the worse one in {wrong:.1%}")
-        return {"corpus": describe(rows), "wrong": round(wrong, 4), **facts}
+        worse = sum(row.chosen_quality < row.rejected_quality for row in rows) / len(rows)
+        log.info(f"world: {len(rows):,} pairs of the policy's samples; the chosen side is the worse one in {worse:.1%}")
+        return {"corpus": describe(rows), "wrong": round(worse, 4)}

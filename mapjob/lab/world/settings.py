@@ -1,7 +1,7 @@
 """What the settings of every known world have in common: its folder, and what it decides of a run file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -23,3 +23,8 @@ class WorldSettings(Section):
         """The part of a run file that this world decides."""
         models = {name: {"path": str(self.path / name), "dtype": "float32"} for name in ("policy", "reward")}
         return {"input": {"path": str(self.path / "corpus"), "columns": {"group": "group"}}, "models": models}
+
+    @property
+    def base(self) -> Self | None:
+        """The world of which this one has all but some labels; None: it is made from nothing."""
+        return None
