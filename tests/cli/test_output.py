@@ -163,6 +163,7 @@ def test_an_output_that_is_not_there(here: Mapjob, tmp_path: Path) -> None:
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow  # test_ends.py ends runs in every stage
 def test_a_run_that_is_told_to_end_goes_on_later(run_file: RunFile, tmp_path: Path) -> None:
     """First by SIGTERM, then by Ctrl-C, each once a further unit has been committed."""
     corpus = write_corpus(tmp_path / "corpus", make_pairs(160))

@@ -14,6 +14,7 @@ from mapjob.job.run import rank_job
 from mapjob.lab.validation.arms import Arm, Evaluation
 from mapjob.lab.validation.config import parse_validation
 from mapjob.lab.validation.held_out import read_gold, read_held_out
+from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
 from mapjob.lab.validation.validate import validate
 from mapjob.lab.world.corpus import tasks_of
@@ -187,6 +188,13 @@ def test_the_command_prints_the_table_and_json_rows(tree, result, tmp_path):
     stored = json.loads((tmp_path / result["path"] / "validation.json").read_text())
     assert stored["rows"] == rows
     assert "map_signed 1.0" in (tmp_path / result["path"] / "validation.md").read_text()
+
+
+def test_a_recipe_with_another_margin_than_the_selections_is_named(result):
+    recipe = result["config"]["recipe"] | {"objective": "dpo"}
+    other = {**result, "config": result["config"] | {"recipe": recipe}}
+    assert "trains dpo, whose own margin" in as_text(other)
+    assert "whose own margin" not in as_text(result)
 
 
 @pytest.mark.parametrize(

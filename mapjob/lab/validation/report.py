@@ -3,6 +3,7 @@
 from typing import Any
 
 from mapjob.escaping import one_line
+from mapjob.lab.training.losses import needs_reference
 from mapjob.lab.validation.verdict import name_of
 
 Rows = list[dict[str, Any]]
@@ -40,6 +41,9 @@ held-out pairs by the implicit reward, against the right answers, the labels, th
 n: trainings; s: processor seconds of one."""
 OVER_LEGEND = """
 wins: how often an answer has more reward than that of the random subset's training, less one half."""
+OTHER_MARGIN = """
+The recipe trains {objective}, whose own margin, the log-ratio gap to the policy before training, is 0 for every pair
+then. Selections go by another one, the difference in mean log-probability per token (run.selection.implicit: simpo)."""
 NOISE: Columns = (
     ("auroc", ">8", "auroc", ".3f"),
     ("flipped", ">9", "flipped", ".1%"),
@@ -65,6 +69,12 @@ def as_text(result: dict[str, Any]) -> str:
     """The verdict, and every table of a validation, of at most 100 columns."""
     rows = result["rows"]
     parts = [*result["verdict"], "", _table(rows, SELECTION + COST + _means(rows[0])), LEGEND]
+    config = result["config"]
+    if (
+        needs_reference(objective := config["recipe"]["objective"])
+        and config["run"]["selection"]["implicit"] == "simpo"
+    ):
+        parts.append(OTHER_MARGIN.format(objective=objective))
     if "right_by_group" in rows[0]:
         groups = tuple((name[:11], ">12", name, ".3f") for name in rows[0]["right_by_group"])
         flat = [row | row["right_by_group"] for row in rows]
