@@ -96,7 +96,11 @@ class Reason(StrEnum):
         "the text holds a special token of a model's own tokenizer (see scoring.control_tokens)",
         True,
     )
-    DISAGREEMENT = "disagreement", "the reward model prefers the rejected side (selection.on_disagreement: drop)", True
+    DISAGREEMENT = (
+        "disagreement",
+        "the reward model, or selection.votes of several, prefers the rejected side (selection.on_disagreement: drop)",
+        True,
+    )
     TIE = "tie", "neither side is the better one by input.reading.verdict", True
     FORGOTTEN = "forgotten", "the row was made to leave this output (mapjob forget)", True
     EXCLUDED_GROUP = "excluded_group", "its group is in selection.exclude.groups", True

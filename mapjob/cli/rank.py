@@ -18,14 +18,15 @@ from mapjob.cli.options import (
 )
 from mapjob.job.notify import Notifier
 from mapjob.job.run import rank_job
+from mapjob.metrics.ensemble import VOTES
 from mapjob.metrics.signals import SIGNALS
 from mapjob.metrics.table import METRICS, PAIRINGS
 
 
 def explain(asked: bool) -> None:
-    """Every metric, signal and pairing of a run file in two lines, with its source."""
+    """Every metric, signal, pairing and vote of a run file in two lines, with its source."""
     if asked:
-        for key, methods in (("metric", METRICS), ("signals", SIGNALS), ("pairing", PAIRINGS)):
+        for key, methods in (("metric", METRICS), ("signals", SIGNALS), ("pairing", PAIRINGS), ("votes", VOTES)):
             print(f"selection.{key}:\n")
             for name, method in methods.items():
                 print(name, *method.about.split("\n"), sep="\n    ", end="\n\n")
@@ -35,7 +36,7 @@ def explain(asked: bool) -> None:
 List = Annotated[
     bool,
     Option(
-        "--list", callback=explain, is_eager=True, help="Explain every metric, signal and pairing, and do nothing else."
+        "--list", callback=explain, is_eager=True, help="Explain each metric, signal, pairing and vote, and do no more."
     ),
 ]
 

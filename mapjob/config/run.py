@@ -168,6 +168,8 @@ class Config(Section):
         if self.selection.of_reference and not self.scored_models["reference"]:
             needing = ", ".join(self.selection.of_reference)
             raise ValueError(f"selection goes by the policy against models.reference ({needing}): name one")
+        if self.selection.votes is not None and isinstance(self.models.reward, Model):
+            raise ValueError("selection.votes are those of several reward models: give models.reward by name")
         if self.selection.quotas is not None and self.input.columns.group is None:
             raise ValueError("selection.quotas go by the groups of a column: name it as input.columns.group")
         if self.selection.exclude.groups and self.input.columns.group is None:

@@ -6,6 +6,7 @@ from pydantic import Field, create_model, model_validator
 
 from mapjob.config.input import Section
 from mapjob.metrics.columns import EACH_MODEL, MARGINS, REFERENCE
+from mapjob.metrics.ensemble import VOTES
 from mapjob.metrics.signals import SIGNALS, Signal, keyword_parameters
 from mapjob.metrics.table import METRICS, PAIRINGS
 
@@ -80,6 +81,9 @@ class Selection(Section):
     on_disagreement: Literal["keep", "relabel", "drop"] = Field(
         "keep", description="pairs whose label the reward model contradicts"
     )
+    votes: Literal[*VOTES] | None = Field(
+        None, description="which of several reward models contradict a label: majority, or all; null: their mean margin"
+    )
     exclude: Exclude = Field(Exclude(), description="what is left out by name, before anything else is decided")
     where: str | None = Field(
         None,
@@ -115,6 +119,8 @@ class Selection(Section):
             raise ValueError(
                 f"selection.pairing {self.pairing} gives one pair per record: take ranked, dcrm or map for more"
             )
+        if self.votes is not None and self.on_disagreement == "keep":
+            raise ValueError("selection.votes say which labels on_disagreement drops or relabels, and it keeps all")
         if self.signals.reward_goals is not None and len(self.signal_names) > 1:
             raise ValueError(
                 "selection.signals.reward_goals changes the prompts, so it takes no other signal beside it"

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import logging
 import os
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +17,23 @@ from mapjob.corpus.footers import read_footer
 from mapjob.corpus.listing import ENDINGS
 from mapjob.corpus.text_forms import csv_rows, json_rows
 from mapjob.errors import ConfigError, InputError
-from mapjob.escaping import first_line
+from mapjob.escaping import first_line, one_line
 from mapjob.store.storage import Storage
+
+log = logging.getLogger(__name__)
 
 COLUMN = "pair_id"
 
 
 def read_ids(path: str) -> set[str]:
-    """The ids that a file lists, as `read_listed` has them; a file of another form holds one id per line."""
-    return {str(value) for (value,) in read_listed(path, [COLUMN]) if value is not None and value != ""}
+    """The ids that a file lists, as `read_listed` has them; a file of another form holds one id per line. Warns of ids
+    that are listed more than once.
+    """
+    listed = Counter(str(value) for (value,) in read_listed(path, [COLUMN]) if value is not None and value != "")
+    if repeated := [pair_id for pair_id, number in listed.items() if number > 1]:
+        example = one_line(repeated[0])
+        log.warning(f"{path}: {len(repeated):,} of {len(listed):,} ids are listed more than once ({example})")
+    return set(listed)
 
 
 def read_listed(path: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -37,16 +37,16 @@ def find_for_review(manifest: Manifest, kind: Kind, num: int) -> list[dict[str, 
     for unit in units.read_numbers():
         settled = scored.units.settled
         is_open = np.ones(len(unit.pairs), bool) if settled is None else settled.apply(unit.pairs).decision == 0
-        columns = unit.pairs.columns
+        columns, contradicted = unit.pairs.columns, unit.pairs.contradicted(selection.votes)
         margin = columns["chosen_reward"] - columns["rejected_reward"]
-        parts.append(np.stack([unit.pairs.position, unit.pairs.pair_in_row, margin, is_open]))
+        parts.append(np.stack([unit.pairs.position, unit.pairs.pair_in_row, margin, is_open, contradicted & is_open]))
     table = np.concatenate(parts, axis=1)
     position, pair_in_row = table[:2].astype(np.int64)
-    margin, is_open = table[2], table[3].astype(bool)
+    margin, is_open, contradicted = table[2], *table[3:].astype(bool)
     rank = _ranks(ranking, position, pair_in_row)
     if kind == "contradicted":
         dropped = np.isin(position, ranking.pairs.dropped.get(Reason.DISAGREEMENT, []))
-        index = np.flatnonzero(is_open & (margin < 0) & ((rank > 0) | dropped))
+        index = np.flatnonzero(contradicted & ((rank > 0) | dropped))
         index = index[np.argsort(margin[index], kind="stable")][:num]
     else:
         last = int(ranking.kept_rank[-1]) if len(ranking.kept) else 0

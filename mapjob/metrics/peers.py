@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from mapjob import collective
 from mapjob.arrays import F64
+from mapjob.errors import ConfigError
 from mapjob.metrics.columns import Column, per_token
 from mapjob.metrics.elementary import exp
-from mapjob.metrics.statistics import Moments, exact_mean, total_sum
+from mapjob.metrics.statistics import Moments, exact_mean, log_sigmoid, total_sum
 
 
 def beta_dpo_weight(implicit_margin: F64, moments: Moments) -> Column:
@@ -94,3 +96,21 @@ def on_policy(
     chosen = per_token(chosen_logps - chosen_collision_logps, chosen_num_tokens)
     rejected = per_token(rejected_logps - rejected_collision_logps, rejected_num_tokens)
     return chosen + rejected
+
+
+def reducible_loss(implicit_margin: F64, margin_before: F64, unit: float) -> F64:
+    """log sigma(S m) - log sigma(S m_before): the loss of a pair before a training on clean held-out pairs less that
+    after it, in nats. The reducible holdout loss (Mindermann et al. 2022, arXiv 2206.07137), with a loss of pairs.
+
+    Large: not learned yet, and learnable from other pairs. About 0 or below: learned, a wrong label, or what no pair
+    teaches. The policy is the one so trained, the reference what it was trained from. With margins of DPO's kind the
+    policy before has none, so the order is that of the gap. unit: S, as in MAP. Raises ConfigError if the two policies
+    are the same.
+    """
+    if collective.total(len(implicit_margin)) and not collective.is_any(implicit_margin != margin_before):
+        raise ConfigError(
+            "every reducible loss is 0: the policy gives the same log-probabilities as the reference",
+            "models.reference",
+            "policy: trained on clean held-out pairs; reference: what it was trained from",
+        )
+    return log_sigmoid(unit * implicit_margin) - log_sigmoid(unit * margin_before)

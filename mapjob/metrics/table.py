@@ -23,6 +23,7 @@ from mapjob.metrics.columns import (
     LOGPS,
     NUM_TOKENS,
     POLICY,
+    REFERENCE,
     REWARD,
     UNCONDITIONAL,
     Column,
@@ -31,31 +32,10 @@ from mapjob.metrics.columns import (
     check_finite,
 )
 from mapjob.metrics.dcrm import dcrm
-from mapjob.metrics.map import Scale, map_score, map_signed
-from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy
+from mapjob.metrics.ensemble import standardise
+from mapjob.metrics.map import Scale, map_score, map_signed, simpo_margin
+from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy, reducible_loss
 from mapjob.metrics.statistics import Moments
-
-
-def standardise(reward_margins: Mapping[str, F64], rewards: Mapping[str, Moments]) -> tuple[F64, tuple[str, ...]]:
-    """(K reward models' margins of N pairs, each divided by the standard deviation of that model's rewards, (K, N);
-    warnings). rewards: moments of each model's rewards over all completions of the same corpus.
-
-    The margin of z-scored rewards: (r_w - mu) / sigma - (r_l - mu) / sigma = (r_w - r_l) / sigma, signed by the label.
-    Raw rewards of different models are never averaged (Coste et al. 2023, arXiv 2310.02743, for mean and worst case).
-    A model that gives every completion the same reward says nothing: it is left out, with a warning (a 0 would decide
-    worst cases). Raises ConfigError if that leaves none. With rewards of single completions in place of margins,
-    differences of their mean over models are margins of the ensemble.
-    """
-    usable = [name for name in reward_margins if rewards[name].std > 0]
-    if not usable:
-        raise ConfigError(
-            "every reward model gives all completions the same reward, so there is nothing to rank by",
-            f"models.reward: {', '.join(reward_margins) or 'none'}",
-            "check that the reward models are trained",
-        )
-    silent = [name for name in reward_margins if name not in usable]
-    warnings = tuple(f"every reward of {name} is {rewards[name].mean:g}: it is left out" for name in silent)
-    return np.stack([reward_margins[name] / rewards[name].std for name in usable]), warnings
 
 
 def random_numbers(seed: int, num: int) -> F64:
@@ -88,6 +68,13 @@ class Inputs:
 
     def of(self, names: tuple[str, ...]) -> list[F64]:
         return [self[name] for name in names]
+
+    @property
+    def margin_before(self) -> F64:
+        """The reference's margin, as the implicit one is taken: against itself it has none."""
+        if self.implicit == "dpo":
+            return np.zeros(len(self[G]))
+        return simpo_margin(*self.of(REFERENCE), *self.of(NUM_TOKENS))
 
     def margins_of_models(self, metric: str) -> dict[str, F64]:
         """Each of several reward models' margins. Raises ConfigError if there is only one."""
@@ -246,6 +233,12 @@ METRICS: dict[str, Metric] = {
         "a_w + a_l, a the mean of log p - log sum p^2: the pairs that the policy would most likely write itself.\n"
         "The logarithm of WPO's weight before it is cut at 1, Zhou et al. 2024, arXiv 2406.11827 (code).",
         lambda c: on_policy(*c.of(LOGPS), *c.of(COLLISION), *c.of(NUM_TOKENS)),
+    ),
+    "reducible_loss": Metric(
+        (IMPLICIT, *REFERENCE, *NUM_TOKENS),
+        "log sigma(S_i implicit) - log sigma(S_i before): what a training on clean held-out pairs takes off the loss.\n"
+        "Policy: so trained; reference: before. Mindermann et al. 2022, arXiv 2206.07137, for pairs (derived).",
+        lambda c: reducible_loss(c[IMPLICIT], c.margin_before, c.scale.implicit),
     ),
     "random": Metric(
         (),

@@ -75,7 +75,7 @@ SETTLED = -1  # by people: whatever the reward model says, it is not dropped and
 @dataclass
 class Gathered:
     """What ranking needs of scored pairs in corpus order, before any is dropped. columns: of RankedPairs, each (N,);
-    fields: its other arrays, and content_key.
+    fields: its other arrays, and those that decide what is dropped.
     """
 
     columns: dict[str, npt.NDArray]
@@ -143,11 +143,10 @@ def drop(gathered: Gathered, selection: Selection) -> RankedPairs:
     else:
         rule, left = np.maximum(decision, 0), np.flatnonzero(decision <= 0)
         rule[left] = collective.judge_by_key(fields["content_key"][left], judge)
-    if selection.on_disagreement == "drop":
-        is_open = rule == 0 if decision is None else (rule == 0) & (decision == 0)
-        rule[is_open & (columns["reward_margin"] < 0)] = RULE_OF[Reason.DISAGREEMENT]
+    if "contradicted" in fields:
+        rule[(rule == 0) & fields["contradicted"]] = RULE_OF[Reason.DISAGREEMENT]
     dropped, num_beside = _account(fields["position"], rule)
-    for name in {"content_key", "decision"} & set(fields):
+    for name in {"content_key", "decision", "contradicted"} & set(fields):
         del fields[name]
     if rule.any():
         for arrays in (columns, fields):
@@ -194,6 +193,8 @@ def _fields_of(
         fields["group"][left] = np.array(index, np.int32)[pc.fill_null(encoded.indices, 0).to_numpy()]
     if pairs.decision is not None:
         fields["decision"] = pairs.decision
+    if selection.on_disagreement == "drop":
+        fields["contradicted"] = pairs.contradicted(selection.votes)
     if selection.near_duplicates is not None:
         assert pairs.signature is not None, "signatures are made if near duplicates are dropped"
         fields["signature"] = pairs.signature

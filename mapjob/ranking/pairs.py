@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.arrays import F64, I64
+from mapjob.arrays import F64, I64, Bools
 from mapjob.config.selection import Selection
 from mapjob.errors import Reason
 from mapjob.metrics.columns import EACH_MODEL, MARGINS
+from mapjob.metrics.ensemble import VOTES
 from mapjob.metrics.map import dpo_margin, reward_margin, simpo_margin
 from mapjob.metrics.statistics import Moments
 
@@ -53,15 +54,15 @@ class Pairs:
         key = np.where(where[:, None], self.content_key[:, ::-1], self.content_key)
         return replace(self, columns=columns, chosen=chosen, rejected=rejected, content_key=key)
 
-    @property
-    def is_contradicted(self) -> npt.NDArray[np.bool_]:
-        """Of which pairs the reward model prefers the rejected side, and people said nothing."""
-        contradicted = self.columns["chosen_reward"] < self.columns["rejected_reward"]
+    def contradicted(self, votes: str | None) -> Bools:
+        """Of which pairs the reward model prefers the rejected side, and people said nothing, (N,). votes: of several
+        reward models, those of VOTES that decide; None: their mean.
+        """
+        if votes is None:
+            contradicted = self.columns["chosen_reward"] < self.columns["rejected_reward"]
+        else:
+            contradicted = VOTES[votes].contradicts(np.stack([*margins_of_models(self.columns).values()]))
         return contradicted if self.decision is None else contradicted & (self.decision == 0)
-
-    def relabel(self) -> "Pairs":
-        """The pairs with chosen and rejected exchanged if they are contradicted."""
-        return self.swap(self.is_contradicted)
 
 
 def other_side(name: str) -> str:
@@ -120,14 +121,19 @@ def _take(values: Any, index: npt.NDArray) -> Any:
 MARGIN = {"reward_margin": reward_margin, "simpo_margin": simpo_margin, "dpo_margin": dpo_margin}
 
 
+def margins_of_models(columns: Mapping[str, F64]) -> dict[str, F64]:
+    """By the name of each of several reward models."""
+    models = [name.partition(".")[2] for name in columns if name.startswith("chosen_reward.")]
+    return {model: columns[f"chosen_reward.{model}"] - columns[f"rejected_reward.{model}"] for model in models}
+
+
 def ranking_columns(pairs: Pairs, selection: Selection) -> dict[str, F64]:
     """What the global ranking needs of pairs. A column costs eight bytes per pair of the corpus."""
     c = pairs.columns
     columns = {}
     for name in sorted(selection.columns):
         if name == EACH_MODEL:
-            for model in [column.removeprefix("chosen_reward.") for column in c if column.startswith("chosen_reward.")]:
-                columns[f"reward_margin.{model}"] = c[f"chosen_reward.{model}"] - c[f"rejected_reward.{model}"]
+            columns |= {f"reward_margin.{model}": margin for model, margin in margins_of_models(c).items()}
         elif name in MARGINS:
             columns[name] = MARGIN[name](*(c[part] for part in MARGINS[name]))
         else:

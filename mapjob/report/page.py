@@ -115,7 +115,8 @@ def _kept(config: Config) -> str:
 def _rules(config: Config) -> Iterator[str]:
     selection = config.selection
     if selection.on_disagreement != "keep":
-        yield f"on_disagreement: {selection.on_disagreement}"
+        by = f" by votes ({selection.votes})" if selection.votes else ""
+        yield f"on_disagreement: {selection.on_disagreement}{by}"
     if selection.per_prompt is not None:
         yield f"at most {selection.per_prompt} pairs per prompt"
     if selection.near_duplicates is not None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from mapjob.config.selection import Selection
 from mapjob.corpus.ids import COLUMN, read_ids, read_listed
 from mapjob.errors import ConfigError
+from mapjob.escaping import one_line
 from mapjob.store.run_folder import FinishedRun
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,12 @@ def read_verdicts(path: str) -> Answers:
 def take_answers(rows: Iterable[tuple[str, Any, Any]]) -> Answers:
     """The verdict by pair_id, of rows that have one. rows: (where it is, pair_id, verdict).
 
-    Raises ConfigError for an unknown verdict, and for two of a pair that differ.
+    Verdicts that say the same of a pair again are counted on the screen. Raises ConfigError for an unknown verdict, and
+    for two of a pair that differ.
     """
     answers: Answers = {}
     first: dict[str, str] = {}
+    again: list[str] = []
     for where, pair_id, answer in rows:
         answer = "" if answer is None else str(answer).strip().lower()
         if not answer:
@@ -99,5 +102,9 @@ def take_answers(rows: Iterable[tuple[str, Any, Any]]) -> Answers:
         if answers.setdefault(str(pair_id), answer) != answer:
             what = f"the pair {pair_id} has two verdicts, {answers[str(pair_id)]} and {answer}"
             raise ConfigError(what, f"{first[str(pair_id)]}; {where}", "leave one of them")
+        if str(pair_id) in first:
+            again.append(str(pair_id))
         first.setdefault(str(pair_id), where)
+    if again:
+        log.warning(f"{len(again):,} verdicts repeat an earlier one of the same pair ({one_line(again[0])})")
     return answers

@@ -54,9 +54,9 @@ def read_scored(units: ScoredUnits, selection: Selection, extra_columns: Sequenc
                 pairs = excluded.judge(pairs, unit.rows["pair_id"].combine_chunks(), unit.first_row, several)
             if where is not None:
                 pairs = leave_out(pairs, where, units.plan, unit.first_row, unit.rows.num_rows)
-            if leaves_out and selection.on_disagreement == "relabel":  # of what is left out, none counts
-                is_open = True if unit.pairs.decision is None else unit.pairs.decision == 0
-                flags["relabelled"] -= int((is_open & (pairs.decision > 0) & (pairs.chosen > pairs.rejected)).sum())
+            if selection.on_disagreement == "relabel":  # of what is left out, none counts
+                counted = unit.relabelled if pairs.decision is None else unit.relabelled & (pairs.decision <= 0)
+                flags["relabelled"] = flags.get("relabelled", 0) + int(counted.sum())
             yield pairs
 
     gathered = collect(pairs_by_unit(), units.plan.num_rows, selection, units.rewards, extra_columns)

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapjob.arrays import F64, I64
+from mapjob.arrays import F64, I64, Bools
 from mapjob.config.selection import Selection, Signals
 from mapjob.corpus.plan import Plan
 from mapjob.errors import MapjobError
+from mapjob.metrics.ensemble import standardise
 from mapjob.metrics.map import Scale
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import standardise
 from mapjob.ranking.gather import gather
 from mapjob.ranking.pairing import CandidatePairs, Completions
 from mapjob.ranking.pairs import Pairs
@@ -114,14 +114,15 @@ def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
 class ScoredUnit:
     """A unit as every model scored it: `rows` has pair_id, reason and detail, `pairs` the rows without a reason.
 
-    `flags` counts rows whose text was truncated, whose boundary moved, or whose text a template did not keep; and
-    pairs that were relabelled.
+    relabelled: of which pairs on_disagreement exchanged the sides, (N,). flags: numbers of rows whose text was
+    truncated, whose boundary moved, or whose text a template did not keep.
     """
 
     index: int  # of the unit in the plan
     first_row: int  # its position in the corpus
     rows: pa.Table
     pairs: Pairs
+    relabelled: Bools
     flags: dict[str, int]
 
 
@@ -260,10 +261,11 @@ class ScoredUnits:
         pairs = pairs_of(valid_rows, valid + first_row, completions, made, several=self._selection.pairs_per_record > 1)
         if self.settled is not None:
             pairs = self.settled.apply(pairs)
+        relabelled = np.zeros(len(pairs), bool)
         if self._selection.on_disagreement == "relabel":
-            flags["relabelled"] = int(pairs.is_contradicted.sum())
-            pairs = pairs.relabel()
-        return ScoredUnit(index, first_row, rows, pairs, flags)
+            relabelled = pairs.contradicted(self._selection.votes)
+            pairs = pairs.swap(relabelled)
+        return ScoredUnit(index, first_row, rows, pairs, relabelled, flags)
 
 
 @dataclass(frozen=True)

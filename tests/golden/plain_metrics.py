@@ -118,6 +118,79 @@ def on_policy(row: Row) -> float:
     return mean_weight("chosen") + mean_weight("rejected")
 
 
+def reducible_loss(rows: Sequence[Row]) -> list[float]:
+    """In standard deviations of |d|; the reference is the policy before."""
+
+    def loss(margin: float) -> float:
+        return math.log1p(math.exp(-margin / unit))
+
+    def before(row: Row) -> float:
+        return (
+            row["ref_chosen_logps"] / row["chosen_num_tokens"] - row["ref_rejected_logps"] / row["rejected_num_tokens"]
+        )
+
+    unit = deviation([abs(d(row)) for row in rows])
+    return [loss(before(row)) - loss(d(row)) for row in rows]
+
+
+def models_of(row: Row) -> list[str]:
+    return [name.removeprefix("chosen_reward.") for name in row if name.startswith("chosen_reward.")]
+
+
+def margin_of(row: Row, model: str) -> float:
+    return row[f"chosen_reward.{model}"] - row[f"rejected_reward.{model}"]
+
+
+def in_deviations(rows: Sequence[Row]) -> list[tuple[float, ...]]:
+    """The margins of every pair by each model, in standard deviations of the model's rewards."""
+    columns = []
+    for model in models_of(rows[0]):
+        unit = deviation([row[f"{side}_reward.{model}"] for side in ("chosen", "rejected") for row in rows])
+        columns.append([margin_of(row, model) / unit for row in rows])
+    return list(zip(*columns))
+
+
+def is_contradicted(row: Row, votes: str) -> bool:
+    """By so many of the reward models."""
+    margins = [margin_of(row, model) for model in models_of(row)]
+    against, confirming = sum(m < 0 for m in margins), sum(m > 0 for m in margins)
+    return against > confirming if votes == "majority" else against > 0 and confirming == 0
+
+
+METRIC: dict[str, Callable[[list[Row]], list[float]]] = {
+    "bees": lambda rows: bees([([h(row) for row in rows], 1.5), ([g(row) for row in rows], 2.0)]),
+    "dcrm": lambda rows: [dcrm(row, 1.0) for row in rows],
+    "difficulty_gap": lambda rows: [-g(row) for row in rows],
+    "beta_dpo_weight": lambda rows: beta_dpo_weight(rows, d),
+    "ifd_margin": lambda rows: [ifd_margin(row) for row in rows],
+    "explicit": lambda rows: [abs(h(row)) for row in rows],
+    "implicit_small": lambda rows: [-abs(d(row)) for row in rows],
+    "implicit_large": lambda rows: [abs(d(row)) for row in rows],
+    "explicit_signed": lambda rows: [h(row) for row in rows],
+    "explicit_signed_low": lambda rows: [-h(row) for row in rows],
+    "implicit_signed": lambda rows: [d(row) for row in rows],
+    "implicit_signed_low": lambda rows: [-d(row) for row in rows],
+    "chosen_quality": lambda rows: [row["chosen_reward"] for row in rows],
+    "data_map": data_map,
+    "length_free": length_free,
+    "on_policy": lambda rows: [on_policy(row) for row in rows],
+    "reducible_loss": reducible_loss,
+    "ensemble_mean": lambda rows: [mean(margins) for margins in in_deviations(rows)],
+    "ensemble_worst": lambda rows: [min(margins) for margins in in_deviations(rows)],
+    "ensemble_bees": lambda rows: bees([([margin_of(r, m) for r in rows], 1.5) for m in models_of(rows[0])]),
+    "reward_disagreement": lambda rows: [deviation(margins) for margins in in_deviations(rows)],
+}
+
+
+# Pairings and cuts
+
+
+def best_sigma(rewards: Sequence[float]) -> tuple[int, int]:
+    """(best of a prompt's responses; of the others that nearest to mu - 2 sigma)."""
+    best, aim = rewards.index(max(rewards)), mean(rewards) - 2 * deviation(rewards)
+    return best, min((i for i in range(len(rewards)) if i != best), key=lambda i: abs(rewards[i] - aim))
+
+
 # Signals
 
 

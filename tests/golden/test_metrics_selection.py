@@ -1,18 +1,24 @@
 """Selection metrics against plain Python loops over the same formulas, on made columns (test_metrics_real.py: real)."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mapjob.errors import ConfigError
+from mapjob.config.selection import Selection
+from mapjob.errors import ConfigError, Reason
 from mapjob.metrics.bees import EXPLICIT_DIVISOR, IMPLICIT_DIVISOR, bees, upper_bound
 from mapjob.metrics.dcrm import dcrm, edit_distances
+from mapjob.metrics.ensemble import VOTES, standardise
 from mapjob.metrics.peers import beta_dpo_weight, ifd_margin
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import standardise
+from mapjob.ranking.gather import gather
+from mapjob.ranking.pairing import best_sigma
+from mapjob.ranking.pairs import Pairs
+from mapjob.ranking.rank import Ranking, rank_pairs
 from tests.golden import plain_metrics as plain
-from tests.golden.columns import synthetic_columns
+from tests.golden.columns import pairs_of, synthetic_columns
 from tests.golden.metric_inputs import RELATIVE, Columns, assert_same, dpo, reward, rows_of, simpo
 
 
@@ -93,6 +99,64 @@ def test_ensemble(columns):
     ):
         np.testing.assert_allclose(ours, [theirs(values) for values in zip(*z_scored)], rtol=RELATIVE, atol=1e-14)
     assert not warnings
+
+
+# Everything that the run file offers, by its name
+
+
+def with_three_models(c: Columns) -> Columns:
+    by_model = three_models(c).items()
+    return c | {f"{side}_reward.{m}": both[i] for m, both in by_model for i, side in enumerate(("chosen", "rejected"))}
+
+
+def rank_all(c: Columns, **selection: Any) -> tuple[Pairs, Ranking]:
+    """(the pairs, their ranking), with three reward models."""
+    pairs, selection = pairs_of(with_three_models(c)), Selection(**selection)
+    rewards = {name: Moments.of(np.concatenate(sides)) for name, sides in three_models(c).items()}
+    return pairs, rank_pairs(gather([pairs], len(pairs), selection, rewards), selection, pairs.pair_id.take)
+
+
+@pytest.fixture(scope="module")
+def further(columns: Columns) -> dict[str, np.ndarray]:
+    return rank_all(columns, metrics=list(plain.METRIC))[1].further
+
+
+@pytest.mark.parametrize("name", plain.METRIC)
+def test_every_metric_of_the_run_file(columns, further, name):
+    theirs = plain.METRIC[name](rows_of(with_three_models(columns)))
+    np.testing.assert_allclose(further[name], theirs, rtol=RELATIVE, atol=1e-14)
+
+
+@pytest.mark.parametrize("votes", VOTES)
+def test_what_votes_of_several_reward_models_drop_and_relabel(columns, votes):
+    pairs, ranking = rank_all(columns, on_disagreement="drop", votes=votes)
+    expected = [plain.is_contradicted(row, votes) for row in rows_of(with_three_models(columns))]
+    assert pairs.contradicted(votes).tolist() == expected
+    assert 0.02 < np.mean(expected) < 0.98
+    assert ranking.pairs.dropped[Reason.DISAGREEMENT].tolist() == np.flatnonzero(expected).tolist()
+    relabelled = pairs.swap(pairs.contradicted(votes))
+    assert not relabelled.contradicted(votes).any()
+    assert (relabelled.chosen == expected).all()
+
+
+@pytest.mark.parametrize("metric", ["explicit_signed", "implicit_signed_low"])
+@pytest.mark.parametrize("between", [(0.3, 0.7), (0, 0.05), (0.9, 1)])
+def test_the_middle_of_an_order(columns, rows, metric, between):
+    pairs, ranking = rank_all(columns, metric=metric, keep={"between": between})
+    score = plain.METRIC[metric](rows)
+    order = sorted(range(len(rows)), key=lambda i: (plain.h(rows[i]) == 0, -score[i], pairs.pair_id[i].as_py()))
+    first, last = (int(share * len(order)) for share in between)
+    assert ranking.kept.tolist() == order[first:last]
+
+
+def test_best_against_two_sigma_below_the_mean(columns):
+    """The rewards of these pairs, cut into prompts of two to nine responses."""
+    rewards = np.concatenate([columns["chosen_reward"], columns["rejected_reward"]])
+    edges = np.cumsum(np.random.default_rng(0).integers(2, 10, len(rewards)))
+    offsets = np.array([0, *edges[edges < len(rewards) - 1], len(rewards)])
+    ours = best_sigma(rewards, offsets)
+    theirs = [plain.best_sigma(part.tolist()) for part in np.split(rewards, offsets[1:-1])]
+    assert list(zip(ours.chosen.tolist(), ours.rejected.tolist(), strict=True)) == theirs
 
 
 def test_bees_of_several_reward_models(columns):

@@ -29,42 +29,6 @@ REWARDS = {
 }
 
 
-def margins_of(model: str) -> list[float]:
-    return [row[f"chosen_reward.{model}"] - row[f"rejected_reward.{model}"] for row in ROWS]
-
-
-def in_deviations() -> list[tuple[float, ...]]:
-    """The margins of every pair by both models, in standard deviations of each model's rewards."""
-    both = []
-    for model in "ab":
-        rewards = [row[f"{side}_reward.{model}"] for side in ("chosen", "rejected") for row in ROWS]
-        both.append([margin / plain.deviation(rewards) for margin in margins_of(model)])
-    return list(zip(*both))
-
-
-METRIC: dict[str, Callable[[], list[float]]] = {
-    "bees": lambda: plain.bees([([plain.h(row) for row in ROWS], 1.5), ([plain.g(row) for row in ROWS], 2.0)]),
-    "dcrm": lambda: [plain.dcrm(row, 1.0) for row in ROWS],
-    "difficulty_gap": lambda: [-plain.g(row) for row in ROWS],
-    "beta_dpo_weight": lambda: plain.beta_dpo_weight(ROWS, plain.d),
-    "ifd_margin": lambda: [plain.ifd_margin(row) for row in ROWS],
-    "explicit": lambda: [abs(plain.h(row)) for row in ROWS],
-    "implicit_small": lambda: [-abs(plain.d(row)) for row in ROWS],
-    "implicit_large": lambda: [abs(plain.d(row)) for row in ROWS],
-    "explicit_signed": lambda: [plain.h(row) for row in ROWS],
-    "explicit_signed_low": lambda: [-plain.h(row) for row in ROWS],
-    "implicit_signed": lambda: [plain.d(row) for row in ROWS],
-    "implicit_signed_low": lambda: [-plain.d(row) for row in ROWS],
-    "chosen_quality": lambda: [row["chosen_reward"] for row in ROWS],
-    "data_map": lambda: plain.data_map(ROWS),
-    "length_free": lambda: plain.length_free(ROWS),
-    "on_policy": lambda: [plain.on_policy(row) for row in ROWS],
-    "ensemble_mean": lambda: [plain.mean(margins) for margins in in_deviations()],
-    "ensemble_worst": lambda: [min(margins) for margins in in_deviations()],
-    "ensemble_bees": lambda: plain.bees([(margins_of("a"), 1.5), (margins_of("b"), 1.5)]),
-    "reward_disagreement": lambda: [plain.deviation(margins) for margins in in_deviations()],
-}
-
 SIGNAL: dict[str, tuple[dict[str, Any], dict[str, Callable[[], list[Any]]]]] = {
     "amapo_margin": ({"beta": 2.5}, {"amapo_margin": lambda: plain.amapo(ROWS, 2.5)}),
     "alpha_dpo_margin": ({"gamma_beta_ratio": 0.4}, {"alpha_dpo_margin": lambda: plain.alpha_dpo(ROWS, 0.4, 0.1)}),
@@ -104,23 +68,23 @@ def ranked(**selection: Any) -> Ranking:
     return rank.rank_pairs(held, selection, lambda at: pairs.pair_id.take(at.tolist()))
 
 
-@pytest.mark.parametrize("metric", METRIC)
+@pytest.mark.parametrize("metric", plain.METRIC)
 def test_best_pairs_first(metric):
     ranking = ranked(metric=metric)
-    assert ranking.score.tolist() == pytest.approx(METRIC[metric](), rel=RELATIVE, abs=1e-14)
+    assert ranking.score.tolist() == pytest.approx(plain.METRIC[metric](ROWS), rel=RELATIVE, abs=1e-14)
     scores = ranking.score[ranking.order].tolist()
     assert scores == sorted(scores, reverse=True)
     assert len(ranking.kept) == 1_200
 
 
 def test_all_of_them_as_columns_at_once():
-    ranking = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
-    expected = dict(METRIC)
-    for _, own in SIGNAL.values():
-        expected |= own
+    ranking = ranked(metrics=list(plain.METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    expected = {name: values(ROWS) for name, values in plain.METRIC.items()}
+    for _, columns in SIGNAL.values():
+        expected |= {name: values() for name, values in columns.items()}
     assert set(ranking.further) == set(expected)
-    for name, column in expected.items():
-        assert ranking.further[name].tolist() == pytest.approx(column(), rel=RELATIVE, abs=1e-14), name
+    for name, values in expected.items():
+        assert ranking.further[name].tolist() == pytest.approx(values, rel=RELATIVE, abs=1e-14), name
     # What stands beside the metric does not change it.
     assert ranking.score.tolist() == ranked().score.tolist()
     assert ranking.order.tolist() == ranked().order.tolist()
@@ -128,7 +92,7 @@ def test_all_of_them_as_columns_at_once():
 
 def test_every_metric_has_a_value_for_every_pair_and_a_golden_number_or_a_test_of_its_own():
     elsewhere = {"map", "map_signed", "random"}
-    assert set(METRIC) | elsewhere == set(METRICS)
+    assert set(plain.METRIC) | elsewhere == set(METRICS)
     for name in METRICS:
         assert np.isfinite(ranked(metric=name).score).all()
 
@@ -149,9 +113,9 @@ def test_what_is_clipped_is_said():
 
 def test_any_cut_into_units_gives_the_same_bits():
     """As many units as there are pairs, or one: every metric and signal is bit-equal."""
-    selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    selection = Selection(metrics=list(plain.METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     pairs = pairs_of(COLUMNS)
-    whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    whole = ranked(metrics=list(plain.METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     for rows in (1, 7, 1_000):
         units = [pairs.take(np.arange(at, min(at + rows, len(pairs)))) for at in range(0, len(pairs), rows)]
         held = gather(units, len(pairs), selection, REWARDS)
@@ -164,10 +128,10 @@ def test_any_cut_into_units_gives_the_same_bits():
 def test_any_order_of_the_corpus_gives_the_same_bits():
     order = np.random.default_rng(5).permutation(len(ROWS))
     shuffled = pairs_of({name: values[order] for name, values in COLUMNS.items()})
-    selection = Selection(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    selection = Selection(metrics=list(plain.METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     held = gather([shuffled], len(shuffled), selection, REWARDS)
     ranking = rank.rank_pairs(held, selection, lambda at: shuffled.pair_id.take(at.tolist()))
-    whole = ranked(metrics=list(METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
+    whole = ranked(metrics=list(plain.METRIC), signals={name: options for name, (options, _) in SIGNAL.items()})
     assert ranking.map_score.tobytes() == whole.map_score[order].tobytes()
     for name, values in whole.further.items():
         assert ranking.further[name].tobytes() == values[order].tobytes(), name

@@ -35,6 +35,7 @@ rows = st.lists(
             "rejected_logps": few,
             "chosen_num_tokens": st.sampled_from([1.0, 2.0, 4.0]),
             "rejected_num_tokens": st.integers(1, 9).map(float),
+            "margins_of_models": st.lists(st.sampled_from([-1.0, 0.0, 2.0]), min_size=3, max_size=3),
         }
     ),
     min_size=1,
@@ -47,6 +48,7 @@ selections = st.fixed_dictionaries(
         "alpha": st.sampled_from([0.0, 1.0, 2.5]),
         "decided": st.booleans(),
         "on_disagreement": st.sampled_from(["keep", "drop", "relabel"]),
+        "votes": st.sampled_from([None, "majority", "all"]),
         "per_prompt": st.sampled_from([None, 1, 2]),
         "quotas": st.sampled_from([None, {"web": 0.5}, {"web": 0.3, "books": 0.7}, {"web": 0}, {"web": 0, "books": 0}]),
         "keep": st.sampled_from([{"ratio": 0.4}, {"ratio": 1.0}, {"count": 3}, {"tokens": 12}, {"threshold": 0.1}])
@@ -62,20 +64,26 @@ def deviation(values: list[float]) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
+def is_contradicted(row: dict[str, Any], votes: str | None) -> bool:
+    against, confirming = (sum(sign * m > 0 for m in row["margins_of_models"]) for sign in (-1, 1))
+    by_votes = {"majority": against > confirming, "all": against > 0 == confirming}
+    return row["chosen_reward"] < row["rejected_reward"] if votes is None else by_votes[votes]
+
+
 def rank_by_force(rows: list[dict[str, Any]], s: Selection) -> tuple[list[int], list[int], list[float]]:
     """(numbers of the ranked pairs, best first; those of the kept ones; by how much both margins spread)."""
     ranked, seen = {}, set()
     for number, row in enumerate(rows):
         if row["decision"] > 0:
             continue
-        sides, is_open = ["chosen", "rejected"], row["decision"] == 0
-        if is_open and s.on_disagreement == "relabel" and row["chosen_reward"] < row["rejected_reward"]:
+        sides, falls = ["chosen", "rejected"], row["decision"] == 0 and is_contradicted(row, s.votes)
+        if falls and s.on_disagreement == "relabel":
             sides.reverse()
         reward, logps, tokens = (
             [row[f"{side}_{name}"] for side in sides] for name in ("reward", "logps", "num_tokens")
         )
         h, d = reward[0] - reward[1], logps[0] / tokens[0] - logps[1] / tokens[1]
-        if row["content"] not in seen and not (is_open and s.on_disagreement == "drop" and h < 0):
+        if row["content"] not in seen and not (falls and s.on_disagreement == "drop"):
             ranked[number] = (h, d, int(sum(tokens)))
         seen.add(row["content"])
     by_reward, by_policy = ([abs(pair[side]) for pair in ranked.values()] for side in (0, 1))
@@ -141,6 +149,9 @@ def pairs_of(rows: list[dict[str, Any]], first: int, decided: bool) -> Pairs:
         for side in ("chosen", "rejected")
         for name in ("reward", "logps", "num_tokens")
     }
+    for model in range(3):
+        columns[f"chosen_reward.{model}"] = np.array([row["margins_of_models"][model] for row in rows], float)
+        columns[f"rejected_reward.{model}"] = np.zeros(num)
     keys = {name: np.array([row[name] for row in rows], np.uint64) for name in ("content", "prompt")}
     return Pairs(
         position=np.arange(first, first + num),
@@ -161,13 +172,14 @@ def pairs_of(rows: list[dict[str, Any]], first: int, decided: bool) -> Pairs:
 @given(rows, selections, st.lists(st.integers(0, 25), max_size=4), st.sampled_from([1, 8, 10**6]))
 def test_order_and_selection_are_those_of_plain_python_however_the_corpus_is_cut(rows, tree, cuts, least_bytes):
     assume(not (tree["quotas"] and {"threshold", "between"} & tree["keep"].keys()))
+    assume(not (tree["votes"] and tree["on_disagreement"] == "keep"))
     if not (decided := tree.pop("decided")):
         rows = [{**row, "decision": 0} for row in rows]
     selection = Selection(**tree)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     units = [pairs_of(rows[a:b], a, decided) for a, b in pairwise(edges)]
     if selection.on_disagreement == "relabel":
-        units = [unit.relabel() for unit in units]
+        units = [unit.swap(unit.contradicted(selection.votes)) for unit in units]
     ids = pa.array([row["id"] for row in rows], pa.string())
     pairs = gather(units, len(rows), selection)
     order, kept, spread = rank_by_force(rows, selection)

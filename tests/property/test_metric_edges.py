@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 
+from mapjob.config.selection import Selection
 from mapjob.errors import ConfigError
 from mapjob.metrics.bees import CLAMP, bees, upper_bound
 from mapjob.metrics.columns import (
@@ -27,9 +28,10 @@ from mapjob.metrics.columns import (
     UNCONDITIONAL,
 )
 from mapjob.metrics.dcrm import dcrm
+from mapjob.metrics.ensemble import VOTES, standardise
 from mapjob.metrics.gamma_po import gamma_po_margin
 from mapjob.metrics.map import Scale
-from mapjob.metrics.peers import beta_dpo_weight, ifd_margin
+from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, reducible_loss
 from mapjob.metrics.reward_augmented import reward_goals
 from mapjob.metrics.signals import (
     SIGNALS,
@@ -43,7 +45,10 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments, log_sigmoid, sigmoid
-from mapjob.metrics.table import METRICS, Inputs, metric, standardise
+from mapjob.metrics.table import METRICS, Inputs, metric
+from mapjob.ranking.gather import gather
+from mapjob.ranking.rank import rank_pairs
+from tests.golden.columns import pairs_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -57,6 +62,14 @@ numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 30.0, -30.0, 800.0, 
 numbers |= st.floats(-50, 50).map(lambda x: round(x, 3))
 tokens = st.sampled_from([1.0, 2.0, 7.0, 2048.0])
 few = settings(max_examples=60, deadline=None)
+
+
+ONE, TWO = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 1.0])
+ANY_MOMENTS = Moments.of(ONE)
+RATES = {"alpha_dpo_margin": {"gamma_beta_ratio": 0.3}}
+ANY_REWARDS = {"a": ANY_MOMENTS, "b": ANY_MOMENTS}
+SCORED = {name: TWO for name in (*REWARD, *POLICY, *REFERENCE, *UNCONDITIONAL, *COLLISION, *MARGINS, DISTANCE)}
+SCORED |= {f"reward_margin.{model}": TWO for model in ANY_REWARDS}
 
 
 def columns(count: int, values: st.SearchStrategy[float] = numbers, max_size: int = 12) -> st.SearchStrategy:
@@ -221,6 +234,93 @@ def test_wpo_weight(given_columns, n_w, n_l):
         assert 0 <= value <= 1
 
 
+# Eighths are exact in binary, so a spread of 0 is one in both kinds of arithmetic.
+eighths = st.sampled_from([0.0, -0.0, 1.0, -1.0, 800.0]) | st.integers(-400, 400).map(lambda x: x / 8)
+
+
+def mp_z(values: list[mpf]) -> list[mpf]:
+    mu = mpmath.fsum(values) / len(values)
+    sigma = mpmath.sqrt(mpmath.fsum((x - mu) ** 2 for x in values) / len(values))
+    return [(x - mu) / sigma if sigma else mpf(0) for x in values]
+
+
+def assert_near(ours: np.ndarray, theirs: list, sizes: list) -> None:
+    """To nine digits of the parts that a value is the difference of."""
+    for value, exact, size in zip(ours.tolist(), theirs, sizes, strict=True):
+        assert abs(mpf(value) - exact) <= mpf("1e-9") * (size + mpf("1e-9")), (value, exact)
+
+
+@given(columns(2, eighths))
+def test_data_map(given_columns):
+    w, u = map(of, given_columns)
+    means, spreads = ([(x + sign * y) / 2 for x, y in zip(w, u)] for sign in (1, -1))
+    parts = mp_z(means), mp_z([abs(x) for x in spreads])
+    ours = data_map(*given_columns)
+    assert_near(ours.values, [m - s for m, s in zip(*parts)], [abs(m) + abs(s) for m, s in zip(*parts)])
+    assert len(ours.warnings) == sum(not any(part) for part in parts)
+
+
+@given(columns(1, eighths, 30), st.lists(st.tuples(tokens, tokens), min_size=30, max_size=30))
+def test_length_free(given_columns, lengths):
+    (h,) = given_columns
+    n_w, n_l = (np.array(side[: len(h)]) for side in zip(*lengths))
+    longer = of(n_w - n_l)
+    mu, mean_h = (mpmath.fsum(values) / len(h) for values in (longer, of(h)))
+    squares = mpmath.fsum((x - mu) ** 2 for x in longer)
+    products = mpmath.fsum((x - mu) * (y - mean_h) for x, y in zip(longer, of(h)))
+    slope = products / squares if squares else mpf(0)
+    ours = length_free(h, n_w, n_l)
+    largest = max(map(abs, of(h)))  # a slope is as sure as the margins that it is made of
+    exact = [y - slope * x for x, y in zip(longer, of(h))]
+    assert_near(ours.values, exact, [largest + abs(slope * x) for x in longer])
+    assert bool(ours.warnings) == (squares == 0)
+
+
+@given(columns(2, numbers | eighths), st.sampled_from([0.0, 1.0, 1e-3, 30.0]))
+def test_reducible_loss(given_columns, unit):
+    after, before = given_columns
+    if (after == before).all():
+        with pytest.raises(ConfigError, match="every reducible loss is 0"):
+            reducible_loss(after, before, unit)
+        return
+    losses = [[mpmath.log1p(mpmath.exp(-mpf(unit) * x)) for x in of(column)] for column in given_columns]
+    ours = reducible_loss(after, before, unit)
+    assert np.isfinite(ours).all()
+    assert_near(ours, [b - a for a, b in zip(*losses)], [a + b for a, b in zip(*losses)])
+
+
+@given(st.lists(st.lists(st.sampled_from([-2.0, -1e-9, 0.0, -0.0, 1.0]), min_size=1, max_size=9), min_size=1))
+def test_votes(rows):
+    """A model that gives all pairs one reward never votes, whatever the others do."""
+    width = min(map(len, rows))
+    margins_KN = np.array([row[:width] for row in rows])
+    for vote in VOTES.values():
+        fallen = vote.contradicts(margins_KN)
+        assert fallen.tolist() == vote.contradicts(np.vstack([margins_KN, np.zeros(width)])).tolist()
+        assert not (fallen & vote.contradicts(-margins_KN)).any()
+        assert fallen[(margins_KN < 0).all(axis=0)].all()
+    assert (VOTES["all"].contradicts(margins_KN) <= VOTES["majority"].contradicts(margins_KN)).all()
+
+
+# Corpora of one pair, and of equal pairs
+
+
+@pytest.mark.parametrize("num", [1, 4])
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "random"])
+def test_equal_pairs_have_one_value_and_are_ranked_by_their_ids(name, num):
+    scored = (column for column in SCORED if "margin" not in column)
+    c = {column: np.full(num, (1.0 + i) ** 2) for i, column in enumerate(scored)}
+    both = {"chosen": np.full(num, 5.0), "rejected": np.full(num, 3.0)}
+    c |= {f"{side}_reward.{model}": values for model in "ab" for side, values in both.items()}
+    moments = Moments.of(np.array([5.0, 3.0]))
+    pairs, selection = pairs_of(c), Selection(metric=name, scale="raw", keep={"count": num})
+    ranked = gather([pairs], num, selection, {"a": moments, "b": moments})
+    ranking = rank_pairs(ranked, selection, pairs.pair_id.take)
+    assert np.isfinite(ranking.score).all()
+    assert len(set(ranking.score.tolist())) == 1
+    assert ranking.kept.tolist() == list(range(num))
+
+
 # Corpus procedures
 
 
@@ -343,13 +443,6 @@ def test_reward_goals_lie_between_1_and_10(given_columns):
 
 
 # Refusals
-
-ONE, TWO = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 1.0])
-ANY_MOMENTS = Moments.of(ONE)
-RATES = {"alpha_dpo_margin": {"gamma_beta_ratio": 0.3}}
-ANY_REWARDS = {"a": ANY_MOMENTS, "b": ANY_MOMENTS}
-SCORED = {name: TWO for name in (*REWARD, *POLICY, *REFERENCE, *UNCONDITIONAL, *COLLISION, *MARGINS, DISTANCE)}
-SCORED |= {f"reward_margin.{model}": TWO for model in ANY_REWARDS}
 
 
 def columns_of(method: tuple[str, ...]) -> list[str]:

@@ -5,8 +5,9 @@ import pytest
 
 from mapjob.metrics.bees import bees
 from mapjob.metrics.dcrm import dcrm
+from mapjob.metrics.ensemble import standardise
 from mapjob.metrics.gamma_po import gamma_po_margin
-from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy
+from mapjob.metrics.peers import beta_dpo_weight, data_map, ifd_margin, length_free, on_policy, reducible_loss
 from mapjob.metrics.signals import (
     alpha_dpo_margin,
     amapo_margin,
@@ -17,7 +18,6 @@ from mapjob.metrics.signals import (
     wpo_weight,
 )
 from mapjob.metrics.statistics import Moments
-from mapjob.metrics.table import standardise
 
 NUM = 1_003  # no multiple of what vector instructions take at once
 RNG = np.random.default_rng(0)
@@ -43,6 +43,7 @@ WITH_STATISTICS_GIVEN = {
     "madpo_weight": lambda i: madpo_weight(H[i]),
     "mmpo_target": lambda i: mmpo_target(H[i])[0],
     "on_policy": lambda i: on_policy(*S[:4, i], *N[:, i]),
+    "reducible_loss": lambda i: reducible_loss(D[i], G[i], 0.7),
     "wpo_weight": lambda i: wpo_weight(*S[:4, i], *N[:, i]),
     "ensemble mean": lambda i: ensemble(i).mean(axis=0),
     "ensemble worst": lambda i: ensemble(i).min(axis=0),

@@ -119,6 +119,15 @@ def test_dcrm_pairs_are_the_best_of_all_ordered_pairs(ran, models, corpus, tmp_p
     assert len({row["pair_id"] for row in rows}) == len(rows)
 
 
+def test_a_pairing_labels_its_pairs_so_that_none_is_relabelled(ran, tmp_path):
+    """Also if pairs are left out whose chosen response comes behind the rejected one."""
+    rows = ran()[1]
+    (tmp_path / "ids.txt").write_text("\n".join(row["pair_id"] for row in rows[::2]))
+    manifest, left = ran(on_disagreement="relabel", exclude={"ids": f"{tmp_path}/ids.txt"})
+    assert len(left) == len(rows) // 2
+    assert manifest["flags"]["relabelled"] == manifest["measures"]["contradicted"] == 0
+
+
 def test_map_pairs_are_the_best_by_the_scale_of_the_best_worst_pairs(ran, models, corpus, tmp_path):
     _, rows = ran(pairing="map", pairs_per_record=2, alpha=2.5)
     records = stored(configured(models, corpus, tmp_path))

@@ -285,6 +285,12 @@ def test_a_file_of_verdicts_that_cannot_be_followed_is_refused_by_row(tmp_path, 
     assert where in raised.value.where
 
 
+def test_verdicts_that_are_given_again_are_counted(tmp_path, caplog):
+    (tmp_path / "v.csv").write_text("pair_id,verdict\na,swap\nb,\na,swap\nc,keep\na,Swap\n")
+    assert read_verdicts(f"{tmp_path}/v.csv") == {"a": "swap", "c": "keep"}
+    assert "2 verdicts repeat an earlier one of the same pair (a)" in caplog.text
+
+
 def test_without_decisions_nothing_is_read_for_them(tree):
     config = parse_config(tree)
     assert load_decisions(config.selection, None).identity == {}

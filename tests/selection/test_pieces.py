@@ -58,6 +58,10 @@ SELECTIONS = {
         "keep": {"ratio": 0.8},
     },
 }
+VOTES = {
+    "a majority drops": {"on_disagreement": "drop", "votes": "majority", "per_prompt": 1, "keep": {"ratio": 0.8}},
+    "all relabel": {"on_disagreement": "relabel", "votes": "all", "exclude": {"ids": "DECISIONS/ids.txt"}},
+}
 CANDIDATES = {
     "sigma": {"pairing": "best_sigma", "metric": "length_free", "metrics": ["data_map", "chosen_quality"]},
     "several": {"pairing": "map", "pairs_per_record": 2, "keep": {"ratio": 0.7}},
@@ -75,7 +79,9 @@ CANDIDATES = {
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
-    """Scored corpora: of pairs, with repeats and rows without an answer, and of candidates with two reward models."""
+    """Scored corpora: of pairs, with repeats and rows without an answer, the same with three reward models, and of
+    candidates with two.
+    """
     folder = tmp_path_factory.mktemp("pieces")
     rows = make_pairs(120)
     for i in range(0, 120, 10):
@@ -86,7 +92,7 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
             "prompt": rows[i + 1]["prompt"],
         }
     rows[33]["chosen"] = rows[91]["chosen"] = None
-    policy, rewards = make_policy(folder / "policy"), [make_reward(folder / f"reward{i}", seed=i) for i in range(2)]
+    policy, rewards = make_policy(folder / "policy"), [make_reward(folder / f"reward{i}", seed=i) for i in range(3)]
     pairs = config_tree(write_corpus(folder / "in", rows), folder / "out", policy, rewards[0])
     many = [
         {"prompt": f"q {i}", "responses": [f"{r['chosen']} {k}" for k in range(2 + i % 3)]}
@@ -98,6 +104,9 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
         tree["execution"] = {"rows_per_unit": 9}
         tree["max_error_rate"] = 0.1
     pairs["input"]["columns"] = {"group": "source"}
+    by_name = {name: {"path": str(path)} for name, path in zip("abc", rewards)}
+    voted = {**pairs, "models": {**pairs["models"], "reward": by_name}}
+    run(parse_config({**voted, "selection": {"metric": "random"}}))
     several = {"pairing": "ranked", "pairs_per_record": 3}
     ids: list[str] = []
     for tree, selection in ((pairs, SELECTIONS["every rule"]), (candidates, several)):
@@ -108,12 +117,12 @@ def trees(tmp_path_factory) -> dict[str, dict[str, Any]]:
     answers = [{"pair_id": one, "verdict": ANSWERS[i % 3]} for i, one in enumerate(sorted(ids)[::4])]
     (folder / "verdicts.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     (folder / "ids.txt").write_text("\n".join([*sorted(ids)[1::9], "nobody"]))
-    return {"pairs": pairs, "candidates": candidates, "folder": folder}
+    return {"pairs": pairs, "voted": voted, "candidates": candidates, "folder": folder}
 
 
 def selection_of(trees: dict[str, Any], name: str) -> dict[str, Any]:
     """By its name; files of decisions lie in the folder of the corpora."""
-    text = json.dumps((SELECTIONS | CANDIDATES)[name])
+    text = json.dumps((SELECTIONS | VOTES | CANDIDATES)[name])
     return json.loads(text.replace("DECISIONS", str(trees["folder"])))
 
 
@@ -169,10 +178,10 @@ def read_run(tree: dict[str, Any], selection: dict[str, Any], *lost: str) -> dic
 
 @pytest.mark.parametrize(
     ("name", "num", "least_bytes"),
-    [*((name, 5, 1) for name in [*SELECTIONS, *CANDIDATES]), ("plain", 3, 300), ("every rule", 200, 1)],
+    [*((name, 5, 1) for name in [*SELECTIONS, *VOTES, *CANDIDATES]), ("plain", 3, 300), ("every rule", 200, 1)],
 )
 def test_a_run_in_pieces_holds_the_same_bytes(trees, monkeypatch, name, num, least_bytes):
-    tree = trees["pairs" if name in SELECTIONS else "candidates"]
+    tree = trees["pairs" if name in SELECTIONS else "voted" if name in VOTES else "candidates"]
     selection = selection_of(trees, name)
     monkeypatch.setattr(spool, "ROWS_PER_FILE", 8)
     monkeypatch.setattr(spool, "BYTES_PER_FILE", 2_000)

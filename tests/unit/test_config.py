@@ -174,6 +174,7 @@ def test_an_unknown_key_is_named(key):
         ("selection.per_prompt", 0),
         ("selection.quotas", {"a": 0.5}),
         ("selection.quotas", {"a": -0.1}),
+        ("selection.votes", "most"),
         ("selection.exclude.groups", "web"),
         ("execution.rows_per_unit", 0),
         ("execution.tokens_per_batch", 0),
@@ -183,6 +184,15 @@ def test_an_unknown_key_is_named(key):
 )
 def test_a_wrong_value_is_named_by_its_key(key, value):
     assert key in refusal(with_key(key, value))
+
+
+def test_votes_are_of_several_models_and_decide_something():
+    tree = with_key("selection.votes", "majority")
+    assert "on_disagreement drops or relabels, and it keeps all" in refusal(tree)
+    tree["selection"]["on_disagreement"] = "drop"
+    assert "give models.reward by name" in refusal(tree)
+    tree["models"]["reward"] = {"a": {"path": "r"}, "b": {"path": "s"}}
+    assert parse_config(tree).selection.votes == "majority"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

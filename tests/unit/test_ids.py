@@ -77,6 +77,15 @@ def test_rows_that_people_add_to_a_file_of_apostrophes_and_empty_ones_change_no_
     assert read_ids(f"{tmp_path}/i.csv") == {"'a", "b", "c"}, "its own apostrophe, in a file that mapjob did not write"
 
 
+def test_ids_that_are_listed_again_are_counted(tmp_path, caplog):
+    (tmp_path / "i.txt").write_text("a\nb\na\nb\nc\na\n")
+    assert read_ids(f"{tmp_path}/i.txt") == {"a", "b", "c"}
+    assert "2 of 3 ids are listed more than once (a)" in caplog.text
+    caplog.clear()
+    read_ids(write(tmp_path, "i.csv"))
+    assert not caplog.text
+
+
 def test_a_malformed_file_of_ids_is_not_taken_for_one_of_the_corpus(tmp_path):
     (tmp_path / "i.csv").write_text("pair_id,why\na\n")
     with pytest.raises(InputError, match="1 cells in a row, 2 in the header") as raised:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mapjob.metrics import columns, signals, table
+from mapjob.metrics import columns, ensemble, signals, table
 from mapjob.report.card import formula
 
 METHODS = {
@@ -25,6 +25,13 @@ def test_two_lines_with_a_source(name):
     assert 0 < len(second) <= 120
     assert first[-1] == second[-1] == "."
     assert ("arXiv" in second) != (name == "random")
+
+
+@pytest.mark.parametrize("name", ensemble.VOTES)
+def test_a_vote_has_two_lines_with_a_source_too(name):
+    first, second = ensemble.VOTES[name].about.split("\n")
+    assert max(len(first), len(second)) <= 120
+    assert "arXiv" in second
 
 
 def test_every_column_is_scored_or_a_margin():
