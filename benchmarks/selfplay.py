@@ -1,97 +1,94 @@
-"""Self-play in a world with known answers: python -m benchmarks.selfplay [--folder DIR] [--set KEY=VALUE] [--json]
+"""Self-play in known worlds: python -m benchmarks.selfplay [--worlds N] [--metrics M ...] [--set KEY=VALUE] [--json]
 
-Builds the demo's world if it does not exist, plays configs/selfplay_world.yaml in it, and grades the greedy answers of
-every policy to prompts that none was trained on. Intervals are 95 %, by bootstrap over the prompts.
+Plays configs/selfplay_world.yaml by each metric in worlds made from so many seeds, without a judge, so that no loop
+ends early. Intervals are 95 %, Student's t between worlds. What is finished is reused: run it again after a stop.
 """
 
 import argparse
 import json
 import time
-from collections import defaultdict
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from mapjob.cli.options import log_to_stderr
-from mapjob.cli.selfplay import print_iterations
-from mapjob.config.load import parse_config, read_tree
-from mapjob.config.run import Model
 from mapjob.job.run import run_job
-from mapjob.lab.selfplay.config import Generation, SelfPlayConfig
+from mapjob.lab.selfplay.config import load_selfplay
 from mapjob.lab.selfplay.iterate import play
-from mapjob.lab.selfplay.local import LocalEngine
-from mapjob.lab.selfplay.requests import Request
-from mapjob.lab.world.build import build_world
-from mapjob.lab.world.tasks import Task, grade, stream
-from mapjob.scoring.model_files import model_files
+from mapjob.lab.validation.statistics import Estimate
 
 RUN_FILE = Path(__file__).parents[1] / "configs" / "selfplay_world.yaml"
-PROMPTS, RESAMPLES = 900, 2000
+MEASURES = {
+    "right": "right greedy answers",
+    "right_probability": "probability of the right answer",
+    "reward": "reward of sampled answers",
+    "identical": "identical samples",
+    "log_ratio": "|log-ratio| to the first policy",
+}
+Means = list[dict[str, float]]  # of the policies of a loop, the first one first
 
 
-def graded(policy: str, tasks: list[Task]) -> np.ndarray:
-    """The gold reward of a policy's greedy answer per task."""
-    files = model_files(Model(path=policy, dtype="float32"), "policy")
-    engine = LocalEngine(files, Generation(temperature=0, max_new_tokens=48, rows_per_batch=128), "chat")
-    answers = engine.answer([Request(t.prompt, [{"role": "user", "content": t.prompt}]) for t in tasks], 1)
-    return np.array([grade(task, answer[0].text) for task, answer in zip(tasks, answers)])
+def play_in(seed: int, metric: str, overrides: list[str]) -> Means:
+    """What the policies of one loop are on held-out prompts."""
+    keys = [f"world.seed={seed}", f"selection.metric={metric}", "judge=null", *overrides]
+    played = play(load_selfplay(RUN_FILE, keys), run_job)
+    return [played["start"], *(row["held_out"] for row in played["iterations"])]
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the means of bootstrap samples."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return round(float(low), 4), round(float(high), 4)
+def table_of(measure: str, by_metric: dict[str, list[Means]]) -> list[dict[str, Any]]:
+    """A row per policy: the mean over worlds for each metric, its gain over the first policy, and the gain of the first
+    metric over each other one; gains are within worlds.
+    """
+    first_metric, *others = by_metric
+    rows = []
+    for number in range(len(by_metric[first_metric][0])):
+        values = {name: [world[number][measure] for world in worlds] for name, worlds in by_metric.items()}
+        starts = [world[0][measure] for world in by_metric[first_metric]]
+        row: dict[str, Any] = {"policy": f"after {number}" if number else "first"}
+        for name, of_worlds in values.items():
+            row[name] = sum(of_worlds) / len(of_worlds)
+            row[f"{name} - first"] = _difference(of_worlds, starts) if number else None
+        for name in others:
+            row[f"{first_metric} - {name}"] = _difference(values[first_metric], values[name]) if number else None
+        rows.append(row)
+    return rows
+
+
+def _difference(ours: list[float], theirs: list[float]) -> Estimate:
+    return Estimate.between([a - b for a, b in zip(ours, theirs, strict=True)])
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """At most 100 columns for two metrics."""
+    widths = {name: "<9" if name == "policy" else ">24" if " - " in name else ">8" for name in rows[0]}
+    print(f"\n{title}\n" + "".join(f"{name:{width}}" for name, width in widths.items()))
+    for row in rows:
+        print("".join(f"{_cell(row[name]):{width}}" for name, width in widths.items()))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Estimate):
+        return f"{value.mean:+.3f} ({value.low:+.3f}, {value.high:+.3f})"
+    return f"{value:.3f}" if isinstance(value, float) else value or ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", default="demo")
+    parser.add_argument("--worlds", type=int, default=3, help="2 or more")
+    parser.add_argument("--metrics", nargs="+", default=["map", "random"])
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     log_to_stderr()
-    build_world(Path(options.folder) / "world")
-    tree = json.loads(json.dumps(read_tree(RUN_FILE, options.overrides)).replace('"demo/', f'"{options.folder}/'))
-    config = parse_config(tree, str(RUN_FILE), SelfPlayConfig)
     start = time.monotonic()
-    played = play(config, run_job)
-    seconds = time.monotonic() - start
-    print_iterations(played["iterations"])
-    tasks = list(islice(stream("held_out", "self-play", 0), PROMPTS))
-    groups = defaultdict(list)
-    for place, task in enumerate(tasks):
-        groups[task.group].append(place)
-    policies = [each["policy"] for each in played["iterations"]] + [played["policy"]]
-    grades = [graded(policy, tasks) for policy in policies]
-    results = []
-    for number, own in enumerate(grades):
-        low, high = interval(own)
-        gained_low, gained_high = interval(own - grades[max(0, number - 1)])
-        results.append(
-            {
-                "after_iterations": number,
-                "gold": round(float(own.mean()), 4),
-                "interval": [low, high],
-                "gain": round(float((own - grades[max(0, number - 1)]).mean()), 4),
-                "gain_interval": [gained_low, gained_high],
-                **{group: round(float(own[places].mean()), 4) for group, places in sorted(groups.items())},
-            }
-        )
-    print(f"\ngold reward of greedy answers to {PROMPTS} held-out prompts; {seconds:.0f} s of self-play")
-    print("policy             gold reward             gain of the iteration      " + "  ".join(sorted(groups)))
-    for each in results:
-        name = f"after {each['after_iterations']}" if each["after_iterations"] else "before"
-        gain = "" if name == "before" else f"{each['gain']:+.3f} [{each['gain_interval'][0]:+.3f}, "
-        gain += "" if name == "before" else f"{each['gain_interval'][1]:+.3f}]"
-        own = f"{each['gold']:.3f} [{each['interval'][0]:.3f}, {each['interval'][1]:.3f}]"
-        print(
-            f"{name:<19}{own:<24}{gain:<27}" + "  ".join(f"{each[group]:<{len(group)}.3f}" for group in sorted(groups))
-        )
+    by_metric: dict[str, list[Means]] = {name: [] for name in options.metrics}
+    for seed in range(options.worlds):
+        for metric, worlds in by_metric.items():
+            worlds.append(play_in(seed, metric, options.overrides))
+    print(f"{options.worlds} worlds, {time.monotonic() - start:.0f} s")
+    for measure, title in MEASURES.items():
+        print_table(title, table_of(measure, by_metric))
     if options.json:
-        print(json.dumps({"seconds": round(seconds, 1), "policies": results}))
+        print(json.dumps(by_metric))
 
 
 if __name__ == "__main__":

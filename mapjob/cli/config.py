@@ -11,7 +11,7 @@ from mapjob.config.load import parse_config, read_tree
 from mapjob.config.run import Config, Section
 from mapjob.errors import ConfigError
 from mapjob.escaping import redact
-from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
+from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig, load_selfplay
 from mapjob.lab.validation.config import Validation, load_validation
 
 KINDS = {"run": Config, "generate": GenerateConfig, "selfplay": SelfPlayConfig, "validate": Validation}
@@ -29,8 +29,10 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     tree = read_tree(config, overrides or ())
     if "run" in tree:
         checked: Section = load_validation(config, overrides or ())
-    elif "prompts" in tree:  # a run file of generation
-        checked = parse_config(tree, config, SelfPlayConfig if "models" in tree else GenerateConfig)
+    elif "world" in tree or {"prompts", "models"} <= tree.keys():
+        checked = load_selfplay(config, overrides or ())
+    elif "prompts" in tree:
+        checked = parse_config(tree, config, GenerateConfig)
     else:
         checked = parse_config(tree, config)
     print(redact(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False)), end="")

@@ -41,6 +41,11 @@ def models(tmp_path_factory: pytest.TempPathFactory, tokenizer) -> dict[str, Pat
 
 
 @pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory, tokenizer) -> Path:
+    return make_reward(tmp_path_factory.mktemp("judge") / "judge", tokenizer=tokenizer, seed=5)
+
+
+@pytest.fixture(scope="session")
 def policy(models: dict[str, Path]) -> ModelFiles:
     return model_files(Model(path=str(models["policy"]), dtype="float32"), "policy")
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.parquet import read_table
 from transformers.utils import logging
 
+from mapjob.cli.selfplay import describe_play
 from mapjob.config.load import parse_config
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import SelfPlayConfig
 from mapjob.lab.selfplay.iterate import play
+from mapjob.lab.selfplay.measures import HeldOutPrompts
 from mapjob.store.storage import SCRATCH
 from tests.crash.standing import COST
 from tests.selfplay.in_process import without_ray
@@ -24,17 +27,18 @@ KILLS = 3
 
 
 @pytest.fixture
-def tree(models: dict[str, Path], prompts: Path, tmp_path: Path) -> dict[str, Any]:
+def tree(models: dict[str, Path], judge: Path, prompts: Path, tmp_path: Path) -> dict[str, Any]:
     logging.disable_progress_bar()
     return {
         "prompts": {"path": str(prompts), "group": "source"},
         "output": {"path": str(tmp_path / "out")},
         "models": {name: {"path": str(path), "dtype": "float32"} for name, path in models.items()},
+        "judge": {"path": str(judge), "dtype": "float32"},
         "generation": {"num_responses": 3, "temperature": 1.0, "max_new_tokens": 40, "prompts_per_unit": 6},
         "evolve": {"rewrites": ["broaden", "deepen"], "length_factor": 30},
         "evolve_keep": {"ratio": 0.75},
         "scoring": {"max_length": 512, "control_tokens": "sanitize"},
-        "selection": {"keep": {"ratio": 0.8}},
+        "selection": {"keep": {"ratio": 0.8}, "held_out": 0.3},
         "training": {"batch_size": 4, "accumulate": 1, "learning_rate": 1e-3, "max_steps": 2},
         "execution": {"rows_per_unit": 6},
     }
@@ -65,7 +69,7 @@ def test_two_iterations(tree, tmp_path):
     result = played(tree, iterations=2)
     first, second = result["iterations"]
     assert second["policy"] == first["trained"]
-    assert result["policy"] == second["trained"]
+    assert result["policy"] == [tree["models"]["policy"]["path"], first["trained"], second["trained"]][result["best"]]
     assert first["rewrites"]["kept"] > 0, "or nothing here tests them"
     assert first["candidates"] != second["candidates"]
     assert second["run_id"] != first["run_id"]
@@ -98,15 +102,68 @@ def test_dpo_has_the_policy_that_it_starts_from_as_reference(tree, tmp_path):
     assert only["training"]["first_loss"] == pytest.approx(0.6931, abs=1e-3)
 
 
+def test_every_iteration_draws_anew_and_leaves_the_held_out_prompts_alone(tree, tmp_path):
+    result = played(tree, iterations=2)
+    measured = [json.loads(path.read_text()) for path in (tmp_path / "out" / "measures").iterdir()]
+    assert len(measured) == 3, "the first policy and two trained ones"
+    (held_out,) = {tuple(of["prompts"]) for of in measured}
+    assert 0 < len(held_out) == result["held_out"] < 12
+    for number, row in enumerate(result["iterations"]):
+        files = [file for path in row["candidates"] for file in Path(path).glob("*.parquet")]
+        answered = {prompt_id for file in files for prompt_id in read_table(file)["prompt_id"].to_pylist()}
+        assert not answered & set(held_out)
+        assert row["prompts"] == 12 - len(held_out)
+        generation = json.loads((Path(row["candidates"][0]) / "generation.json").read_text())
+        assert generation["config"]["generation"]["seed"] == number
+        manifest = json.loads((tmp_path / "out" / "runs" / row["run_id"] / "manifest.json").read_text())
+        assert manifest["config"]["selection"]["seed"] == number
+        assert manifest["counts"]["held_out"] == 0
+
+
+@pytest.mark.parametrize(("worth", "best"), [([1.0, 2.0, 1.5, 3.0], 1), ([1.0, 0.5], 0), ([1.0, 1.0, 1.1, 1.2], 3)])
+def test_the_loop_stops_when_the_judge_finds_answers_worse_and_names_the_best_policy(tree, monkeypatch, worth, best):
+    left = iter(worth)
+
+    def judged(*_: Any) -> dict[str, Any]:
+        mean = next(left)
+        return {"prompts": [], "unanswered": 0, "by_prompt": {"judge": [mean - 1, mean, mean + 1]}}
+
+    monkeypatch.setattr(HeldOutPrompts, "measure", judged)
+    result = played(tree, iterations=3, evolve=None)
+    policies = [tree["models"]["policy"]["path"], *(row["trained"] for row in result["iterations"])]
+    falls = best < 3
+    assert len(policies) == (best + 2 if falls else 4), "it stops with the iteration that is worse"
+    assert (result["best"], result["policy"]) == (best, policies[best])
+    assert (result["stopped"] is not None) == falls
+    if falls:
+        since = f"after iteration {best}" if best else "before the first iteration"
+        assert f"fell by 0.500 (95 % interval 0.500 to 0.500) from what it was {since}" in result["stopped"]
+        assert f"stopped after iteration {best + 1} of 3" in "\n".join(describe_play(result))
+
+
+def test_without_a_judge_or_held_out_prompts_the_output_says_so(tree):
+    result = played(tree, iterations=1, evolve=None, judge=None, selection={"held_out": 0})
+    text = "\n".join(describe_play(result))
+    assert "nothing is held out" in text
+    assert "nobody judges" in text
+    assert result["best"] == 1
+    assert result["policy"] == result["iterations"][0]["trained"]
+
+
 def test_a_loop_that_cannot_be(tree):
     for wrong, what in [
         ({"generation": {"num_responses": 1}}, "a pair takes two responses"),
         ({"iterations": 0}, "iterations"),
         ({"training": {"objective": "ppo"}}, "objective"),
+        ({"judge": tree["models"]["reward"]}, "makes the labels"),
+        ({"judge": {"path": "own", "trust_remote_code": True}}, "judge: only `mapjob run` lets a model"),
+        ({"selection": {"held_out": 0}}, "judges answers to held-out prompts"),
         ({"models": {"reward": {"path": "own", "trust_remote_code": True}}}, "reward: only `mapjob run` lets a model"),
     ]:
         with pytest.raises(ConfigError, match=what):
             played(tree, **wrong)
+    with pytest.raises(ConfigError, match="0 of 12 prompts are held out"):
+        played(tree, selection={"held_out": 0.001})
     with pytest.raises(ConfigError, match="not on a disk"):
         played(tree, output={"path": "memory://out"})
 

@@ -8,22 +8,28 @@ import yaml
 from mapjob.config.load import load_config, parse_config
 from mapjob.config.run import Config, Section
 from mapjob.errors import ConfigError
-from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
+from mapjob.lab.selfplay.config import GenerateConfig, load_selfplay
 from mapjob.lab.training.config import Training
 from mapjob.lab.validation.config import load_validation
 from mapjob.lab.world.demo import write_run_file
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-KINDS = {"generate": GenerateConfig, "selfplay": SelfPlayConfig}  # of other commands than `mapjob run`
+KINDS = {"generate": GenerateConfig}  # of other commands than `mapjob run`
 
 
 VALIDATIONS = sorted(CONFIGS.glob("validate*.yaml"))
-RUN_FILES = sorted(set(CONFIGS.glob("*.yaml")) - set(VALIDATIONS))
+SELF_PLAYS = sorted(CONFIGS.glob("selfplay*.yaml"))
+RUN_FILES = sorted(set(CONFIGS.glob("*.yaml")) - {*VALIDATIONS, *SELF_PLAYS})
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_run_file_is_valid(path: Path) -> None:
     load_config(path, kind=KINDS.get(path.stem.partition("_")[0], Config))
+
+
+@pytest.mark.parametrize("path", SELF_PLAYS, ids=lambda path: path.name)
+def test_self_play_file_is_valid(path: Path) -> None:
+    load_selfplay(path)
 
 
 @pytest.mark.parametrize("path", VALIDATIONS, ids=lambda path: path.name)

@@ -1,12 +1,16 @@
 """The run files of `mapjob generate` and `mapjob selfplay`: prompts, an engine and its sampling, rewrites, training."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mapjob.config.load import parse_config, read_tree
 from mapjob.config.run import Execution, Model, Models, Output, Scoring, Section
 from mapjob.config.selection import Keep, Selection
+from mapjob.lab.selfplay.known_world import fill_in
 from mapjob.lab.training.config import Training
+from mapjob.lab.world.items import ItemWorld
 
 Rewrite = Literal["broaden", "deepen", "constrain", "concretise", "reason"]
 REWRITES: tuple[Rewrite, ...] = ("broaden", "deepen", "constrain", "concretise", "reason")
@@ -85,6 +89,14 @@ class SelfPlayConfig(Section):
     prompts: Prompts
     output: Output
     models: Models
+    judge: Model | None = Field(
+        None,
+        description="a reward model that neither labels nor selects: the loop stops when it finds the answers to "
+        "held-out prompts (selection.held_out) worse",
+    )
+    world: ItemWorld | None = Field(
+        None, description="a known world, built if it does not exist: gives prompts, models and judge"
+    )
     generation: Generation = Generation()
     evolve: Evolution | None = Field(
         Evolution(), description="rewrite the prompts of the best pairs, and answer the rewrites too; null: no rewrites"
@@ -113,4 +125,19 @@ class SelfPlayConfig(Section):
             )
         if self.generation.num_responses < 2:
             raise ValueError("a pair takes two responses: generation.num_responses of 2 or more")
+        if self.judge is not None:
+            if self.judge in self.models.by_scorer.values():
+                raise ValueError("judge: this model makes the labels, and cannot see what is wrong with them")
+            if self.judge.trust_remote_code:
+                raise ValueError("judge: only `mapjob run` lets a model run code of its own (trust_remote_code)")
+            if not self.selection.held_out:
+                raise ValueError("judge: it judges answers to held-out prompts: give selection.held_out, such as 0.1")
         return self
+
+
+def load_selfplay(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> SelfPlayConfig:
+    """Read a self-play file; a known world gives prompts, models and judge. Raises ConfigError with every fault."""
+    tree = read_tree(path, overrides)
+    if tree.get("world") is not None:
+        tree = fill_in(tree, parse_config(tree["world"], f"{path}: world", ItemWorld))
+    return parse_config(tree, str(path), SelfPlayConfig)

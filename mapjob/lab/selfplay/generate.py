@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import mapjob
@@ -46,15 +46,22 @@ def read_from(config: GenerateConfig, path: str) -> GenerateConfig:
     return config.model_copy(update={"prompts": prompts, "evolve": None})
 
 
-def make_corpus(config: GenerateConfig, limit: int | None = None, evolution: Evolution | None = None) -> dict[str, Any]:
+def make_corpus(
+    config: GenerateConfig,
+    limit: int | None = None,
+    evolution: Evolution | None = None,
+    held_out: Collection[str] = (),
+) -> dict[str, Any]:
     """Responses to the prompts as a corpus of candidates, or with an evolution their rewrites as a corpus of prompts.
 
-    Returns generation.json; of a finished corpus, the one that is stored.
+    held_out: ids of prompts that are left out. Returns generation.json; of a finished corpus, the one that is stored.
     """
     start, spec = time.monotonic(), task_spec(config, evolution)
     kind: Kind = "candidates" if evolution is None else "prompts"
     source = read_prompts(config.prompts, spec.style, limit)
-    prompts = source.prompts
+    prompts = [prompt for prompt in source.prompts if prompt.id not in held_out]
+    if len(prompts) < len(source.prompts):
+        source.left_out["held_out"] = len(source.prompts) - len(prompts)
     units = cut(prompts, config.generation.prompts_per_unit)
     folder = GeneratedFolder(config.output.path, kind, _name(spec, prompts, config))
     reasons = f" ({count_text(source.left_out)})" if source.left_out else ""

@@ -1,4 +1,5 @@
-"""`mapjob selfplay`: respond, score, pair, select, rewrite, respond again, train; then again with the trained policy.
+"""`mapjob selfplay`: respond, score, pair, select, rewrite, respond again, train, measure; then again with the trained
+policy.
 
 After Huang et al. 2025 (arXiv 2503.01864). A stage names its result by what it is made from and reuses a finished one,
 so a loop that was killed resumes where it stopped.
@@ -21,7 +22,20 @@ from mapjob.config.selection import Keep
 from mapjob.errors import ConfigError
 from mapjob.lab.selfplay.config import GenerateConfig, SelfPlayConfig
 from mapjob.lab.selfplay.generate import make_corpus, read_from
+from mapjob.lab.selfplay.known_world import build_worlds
+from mapjob.lab.selfplay.measures import (
+    HeldOutPrompts,
+    Measured,
+    best_of,
+    describe_fall,
+    describe_means,
+    means_of,
+)
+from mapjob.lab.selfplay.tasks import task_spec
 from mapjob.lab.training.losses import all_parameters, needs_reference
+from mapjob.lab.world.models import few_threads
+from mapjob.scoring.model_files import model_files
+from mapjob.scoring.reward_families import reward_family
 from mapjob.scoring.spec import scorer_files
 from mapjob.store.run_folder import FinishedRun, Manifest, path_of, read_units
 from mapjob.store.score_store import ScoreStore
@@ -33,23 +47,68 @@ Run = Callable[[Config], dict[str, Any]]  # `mapjob run`: returns the manifest
 
 
 def play(config: SelfPlayConfig, run: Run) -> dict[str, Any]:
-    """Run every iteration of the run file; returns the content of selfplay.json. run: scores, ranks and publishes.
+    """Run the iterations of the run file, until the judge, if there is one, stops them; returns the content of
+    selfplay.json. run: scores, ranks and publishes.
 
     Raises MapjobError; finished stages are kept, and the same call resumes from them.
     """
+    if config.world is None:
+        return _play(config, run)
+    build_worlds(config.world, None if config.judge is None else config.judge.path)
+    # The matrices of a known world are so small that a second thread costs more than it brings.
+    with few_threads(1):
+        return _play(config, run)
+
+
+def _play(config: SelfPlayConfig, run: Run) -> dict[str, Any]:
     _check(config)
-    iterations: list[dict[str, Any]] = []
-    policy, before = config.models.policy, set[str]()
-    for number in range(1, config.iterations + 1):
-        log.info(f"iteration {number} of {config.iterations}: policy {policy.path}")
-        iteration, before = _iteration(config, policy, number, before, run)
-        iterations.append(iteration)
-        policy = Model(path=iteration["trained"], dtype=policy.dtype)
-    body = {"config": config.model_dump(mode="json"), "iterations": iterations, "policy": policy.path}
-    name = fingerprint({"iterations": [[it["run_id"], Path(it["trained"]).name] for it in iterations]})
+    held_out = None
+    if config.selection.held_out:
+        held_out = HeldOutPrompts.of(config, task_spec(_generation(config, config.models.policy)).style)
+    policies, measured = [config.models.policy], list[Measured]()
+    iterations, before, stopped = list[dict[str, Any]](), set[str](), None
+    for number in range(config.iterations + 1):
+        if number:
+            log.info(f"iteration {number} of {config.iterations}: policy {policies[-1].path}")
+            iteration, before = _iteration(_draw_anew(config, number), policies[-1], number, before, held_out, run)
+            iterations.append(iteration)
+            policies.append(Model(path=iteration["trained"], dtype=policies[0].dtype))
+        if held_out is not None:
+            measured.append(held_out.measure(policies[-1]))
+            log.info(f"held out, after iteration {number}: {describe_means(measured[-1])}")
+            if number:
+                iteration["held_out"] = means_of(measured[-1])
+            if (stopped := describe_fall(measured)) is not None:
+                log.info(f"stopped after iteration {number} of {config.iterations}: {stopped}")
+                break
+    best = best_of(measured) if config.judge is not None else len(iterations)
+    body = {
+        "config": config.model_dump(mode="json"),
+        "start": means_of(measured[0]) if measured else None,
+        "held_out": len(held_out.prompts) if held_out is not None else 0,
+        "iterations": iterations,
+        "stopped": stopped,
+        "best": best,
+        "policy": policies[best].path,
+    }
+    made = [[it["run_id"], Path(it["trained"]).name] for it in iterations]
+    name = fingerprint({"iterations": made, "measured": [means_of(policy) for policy in measured]})
     folder = Storage(config.output.path).below("selfplay", name)
     folder.create("selfplay.json", (json.dumps(body, indent=2) + "\n").encode())
     return {**body, "path": folder.url}
+
+
+def _draw_anew(config: SelfPlayConfig, number: int) -> SelfPlayConfig:
+    """What an iteration plays by: other random numbers than the one before, if it draws at all. Its runs hold out
+    nothing, since held-out prompts are not answered for them.
+    """
+    selection = {"seed": config.selection.seed + number - 1, "held_out": 0.0}
+    generation = {"seed": config.generation.seed + number - 1} if config.fresh_responses else {}
+    update = {
+        "selection": config.selection.model_copy(update=selection),
+        "generation": config.generation.model_copy(update=generation),
+    }
+    return config.model_copy(update=update)
 
 
 def _check(config: SelfPlayConfig) -> None:
@@ -65,18 +124,24 @@ def _check(config: SelfPlayConfig) -> None:
         )
     all_parameters(config.training.objective, config.training.parameters)
     scorer_files(run_config(config, config.models.policy, ["not made yet"], config.selection.keep))
+    if config.judge is not None:
+        reward_family(model_files(config.judge, "judge"), "judge")
+
+
+def _generation(config: SelfPlayConfig, policy: Model) -> GenerateConfig:
+    return GenerateConfig(
+        policy=None if config.generation.engine == "openai" else policy,
+        **{name: getattr(config, name) for name in ("prompts", "output", "generation", "evolve", "execution")},
+    )
 
 
 def _iteration(
-    config: SelfPlayConfig, policy: Model, number: int, before: set[str], run: Run
+    config: SelfPlayConfig, policy: Model, number: int, before: set[str], held_out: HeldOutPrompts | None, run: Run
 ) -> tuple[dict[str, Any], set[str]]:
     """(a row of the table, ids of the selected prompts). before: the ids that the last iteration selected."""
-    responder = policy if config.fresh_responses else config.models.policy
-    generation = GenerateConfig(
-        policy=None if config.generation.engine == "openai" else responder,
-        **{name: getattr(config, name) for name in ("prompts", "output", "generation", "evolve", "execution")},
-    )
-    candidates = [make_corpus(generation)]
+    generation = _generation(config, policy if config.fresh_responses else config.models.policy)
+    apart = held_out.ids if held_out is not None else frozenset[str]()
+    candidates = [make_corpus(generation, held_out=apart)]
     rewrites: dict[str, Any] = {"rows": 0, "left_out": {}}
     seeds = None
     if config.evolve is not None:
@@ -84,7 +149,7 @@ def _iteration(
         corpus = make_corpus(read_from(generation, f"{path_of(seeds)}/selected"), evolution=config.evolve)
         rewrites = corpus["counts"]
         if rewrites["rows"]:
-            candidates.append(make_corpus(read_from(generation, corpus["path"])))
+            candidates.append(make_corpus(read_from(generation, corpus["path"]), held_out=apart))
         else:
             log.info(f"no rewrite can be a prompt: {rewrites['left_out']}")
     paths = [corpus["path"] for corpus in candidates]

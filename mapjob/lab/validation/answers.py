@@ -74,7 +74,7 @@ def rewards_of(
     config: Config, manifest: Manifest, style: Style, prompts: Sequence[Record], answers: Sequence[str]
 ) -> F64:
     """Rewards of one answer per prompt, (P,); of several reward models, the mean in standard deviations."""
-    records = [Record(record.prompt, [_turn(record.prompt, text)]) for record, text in zip(prompts, answers)]
+    records = [Record(record.prompt, [as_completion(record.prompt, text)]) for record, text in zip(prompts, answers)]
     rewards = []
     for name, model in config.scored_models.items():
         if model is not None and is_reward(name):
@@ -84,7 +84,8 @@ def rewards_of(
     return np.mean(rewards, axis=0)
 
 
-def _turn(prompt: Text, text: str) -> Text:
+def as_completion(prompt: Text, text: str) -> Text:
+    """An answer as a record holds it: a message if the prompt is messages."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
@@ -116,7 +117,7 @@ def probability_of_right(policy: Scores, held_out: HeldOut, with_reasons: bool) 
     texts = [
         (record.prompt, right_answers(task, with_reasons)) for record, task in zip(held_out.prompts, held_out.tasks)
     ]
-    records = [Record(prompt, [_turn(prompt, text) for text in wordings]) for prompt, wordings in texts]
+    records = [Record(prompt, [as_completion(prompt, text) for text in wordings]) for prompt, wordings in texts]
     return np.exp(policy.of(records)[0]).sum(axis=1)
 
 
@@ -128,6 +129,6 @@ def preference_for_form(reward: Scores, held_out: HeldOut) -> float:
     for record, task in zip(held_out.prompts, held_out.tasks):
         near = task.near_misses[0]
         texts = (f"{task.gold}.", f"{near}{BECAUSE}{task.reason.format(value=near)}.")
-        records.append(Record(record.prompt, [_turn(record.prompt, text) for text in texts]))
+        records.append(Record(record.prompt, [as_completion(record.prompt, text) for text in texts]))
     terse, reasoned = reward.of(records)[0].T
     return float((reasoned > terse).mean())
