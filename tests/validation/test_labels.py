@@ -42,7 +42,7 @@ def test_map_signed_finds_wrong_labels(validation, result, corpus):
 
 def test_labels_that_are_swapped_anew_are_found_too(validation, corpus):
     own = validation.model_copy(update={"label_noise": 0.2, "metrics": {"map": (1.0,), "map_signed": (1.0,)}})
-    by_chance, blind, signed = label_noise(own, Selections(own, corpus, None))
+    by_chance, blind, signed = label_noise(own, Selections(own, corpus, {}))
     assert (by_chance["metric"], blind["metric"], signed["metric"]) == ("random", "map", "map_signed")
     assert signed["flipped"] == pytest.approx(0.2, abs=0.08)
     assert signed["auroc"] > max(0.65, blind["auroc"])  # what was wrong before counts as right here
@@ -61,4 +61,4 @@ def test_selections_follow_disturbed_rewards(validation, result, corpus):
     assert 0 < rows["map", 1.0, "noise 0.5"]["same"] < 1
     alone = validation.model_copy(update={"metrics": {}})
     at_random = [row for row in result["disturbed"] if row["metric"] == "random"]
-    assert disturb_rewards(alone, Selections(alone, corpus, None)) == at_random
+    assert disturb_rewards(alone, Selections(alone, corpus, {})) == at_random

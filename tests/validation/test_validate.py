@@ -90,14 +90,14 @@ def test_what_is_trained_on_is_what_rank_selects(validation, tree, corpus, run, 
     selection |= {"scale": "calibrated"} if alpha == "calibrated" else {"alpha": alpha}
     selected = rank_job(parse_config({**validation.run.model_dump(), "selection": selection}))
     expected = pq.read_table(f"{path_of(selected)}/selected")["pair_id"].to_pylist()
-    rows, swapped = Selections(validation, corpus, None).rows(Arm(Choice(metric, alpha, 0.4), None, 0))
+    rows, swapped = Selections(validation, corpus, {}).rows(Arm(Choice(metric, alpha, 0.4), None, 0))
     assert not swapped.any()
     assert pq.read_table(f"{run.folder.url}/selected")["pair_id"].take(rows).to_pylist() == expected
 
 
 def test_random_subsets_differ_by_seed_alone(validation, corpus):
     at_random = Choice("random", None, 0.4)
-    selections = Selections(validation, corpus, None)
+    selections = Selections(validation, corpus, {})
     one, again, other = (selections.rows(Arm(at_random, None, seed))[0] for seed in (0, 0, 1))
     assert (one == again).all()
     assert 0 < len(np.intersect1d(one, other)) < len(one) == len(other)
@@ -106,7 +106,7 @@ def test_random_subsets_differ_by_seed_alone(validation, corpus):
 def test_the_ceiling_is_every_pair_of_unequal_sides_with_the_right_label(validation, corpus, run):
     gold = read_gold(run.folder, validation.world.tasks())
     ceiling = Arm(Choice("explicit", None, 1.0), None, 0, "ceiling")
-    rows, swapped = Selections(validation, corpus, None, gold).rows(ceiling)
+    rows, swapped = Selections(validation, corpus, {}, gold).rows(ceiling)
     published = pq.read_table(f"{run.folder.url}/selected").to_pylist()
     expected = {i: row["chosen_quality"] < row["rejected_quality"] for i, row in enumerate(published)}
     assert dict(zip(rows.tolist(), swapped.tolist())) == {
@@ -116,7 +116,7 @@ def test_the_ceiling_is_every_pair_of_unequal_sides_with_the_right_label(validat
 
 
 def test_what_map_ranks_last_is_the_end_of_its_order(validation, corpus, run):
-    selections, whole = Selections(validation, corpus, None), Choice("map", 1.0, 1.0)
+    selections, whole = Selections(validation, corpus, {}), Choice("map", 1.0, 1.0)
     order = selections.rows(Arm(whole, None, 0))[0]
     last = selections.rows(Arm(Choice("map", 1.0, 0.4), None, 0, "last"))[0]
     assert last.tolist() == order[-int(0.4 * len(order)) :].tolist()

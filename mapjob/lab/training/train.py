@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -76,13 +76,14 @@ def train(
     model: Model | None = None,
     rows: npt.NDArray[np.int64] | None = None,
     swapped: npt.NDArray[np.bool_] | None = None,
+    part: Literal["selected", "held_out"] = "selected",
 ) -> dict[str, Any]:
     """Train the run's policy, or another model, on its selection; `output` becomes the folder of the trained model.
 
     Weights are trained in float32, on a GPU with activations in bfloat16; an adapter (of the policy, or of
-    recipe.lora) is merged. `output` appears once it is complete, or not at all. rows: of the selection, 0 is the best;
-    None: all. swapped: of these rows, those whose sides are exchanged. Returns plain values: pairs, steps, losses.
-    Raises ConfigError for what cannot be trained, MapjobError if the loss is not finite.
+    recipe.lora) is merged. `output` appears once it is complete, or not at all. part: of the run folder. rows: of this
+    part, 0 is its first; None: all. swapped: of these rows, those whose sides are exchanged. Returns plain values:
+    pairs, steps, losses. Raises ConfigError for what cannot be trained, MapjobError if the loss is not finite.
     """
     manifest = run.manifest
     objective, parameters = recipe.objective, all_parameters(recipe.objective, recipe.parameters)
@@ -111,7 +112,7 @@ def train(
             COLUMNS[objective],
             args=arguments(recipe, f"{folder}/trainer", max_length),
             model=load_trainable(files),
-            train_dataset=_selection(run.folder, (*given, *COLUMNS[objective]), rows, swapped),
+            train_dataset=_read_pairs(run.folder, part, (*given, *COLUMNS[objective]), rows, swapped),
             processing_class=deepcopy(tokenizer),  # TRL adds a pad token, which is not saved
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if recipe.lora else None,
             callbacks=[progress],
@@ -193,15 +194,16 @@ def _loss(objective: Objective, parameters: dict[str, Any]) -> Callable[[Batch],
     return loss
 
 
-def _selection(
+def _read_pairs(
     run: RunFolder,
+    part: str,
     columns: tuple[str, ...],
     rows: npt.NDArray[np.int64] | None,
     swapped: npt.NDArray[np.bool_] | None,
 ) -> Dataset:
     """The columns for training and no others: TRL would use some columns of a user as its own."""
     names = [*PAIR, *columns]
-    table = pa.concat_tables([run.read_table(name, names) for name in run.tables("selected")])
+    table = pa.concat_tables([run.read_table(name, names) for name in run.tables(part)])
     table = table if rows is None else table.take(pa.array(rows))
     return Dataset(table if swapped is None or not swapped.any() else _swap(table, swapped))
 

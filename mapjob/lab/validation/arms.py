@@ -37,13 +37,13 @@ RANDOM = "random"
 class Arm:
     """One training. seed: of the training, and of the choice of a random subset; max_steps: None if epochs decide.
 
-    part: `best` of the choice's order, `last` of it, or `ceiling`: every pair of a known world, with the right label.
+    part: `best`, `middle` or `last` of the choice's order; `ceiling`: all pairs of a known world, with the right label.
     """
 
     choice: Choice
     max_steps: int | None
     seed: int
-    part: Literal["best", "last", "ceiling"] = "best"
+    part: Literal["best", "middle", "last", "ceiling"] = "best"
 
     @property
     def name(self) -> str:
@@ -64,6 +64,7 @@ def arms_of(validation: Validation) -> Iterator[Arm]:
                 if validation.world is not None:
                     yield Arm(Choice("explicit", None, 1.0), steps, seed, "ceiling")
                 yield from (Arm(choice, steps, seed) for choice in validation.choices)
+                yield from (Arm(choice, steps, seed, "middle") for choice in validation.in_the_middle)
                 yield from (Arm(choice, steps, seed, "last") for choice in validation.at_the_bottom)
 
 

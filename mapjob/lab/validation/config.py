@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from mapjob.config.load import parse_config, read_tree
-from mapjob.config.run import Config, Section
+from mapjob.config.run import Config, Model, Section
 from mapjob.config.selection import WITH_ALPHA, Metric, Share, Signals
 from mapjob.errors import ConfigError
 from mapjob.lab.training.config import Recipe
 from mapjob.lab.world.build import KnownWorld
 from mapjob.lab.world.items import ItemWorld
-from mapjob.metrics.columns import G
+from mapjob.metrics.columns import EACH_MODEL, REFERENCE, G
 from mapjob.metrics.table import METRICS
 from mapjob.ranking.compare import Choice, choices
 
@@ -30,9 +30,11 @@ class ArmRecipe(Recipe):
 
 
 class Probe(Section):
-    """The policy whose log-ratio gap BeeS and the difficulty gap use: after a short training, as their authors do."""
+    """The policy after a short DPO training, against the policy before: what some metrics go by. For reducible_loss it
+    is trained on clean development pairs, for BeeS and the difficulty gap on random pairs, as their authors do.
+    """
 
-    pairs: Positive = Field(2000, description="random pairs to train it on, by DPO")
+    pairs: Positive = Field(2000, description="random pairs to train it on; development pairs: all that are clean")
     learning_rate: float | None = Field(None, gt=0)
 
 
@@ -63,6 +65,7 @@ class Validation(Section):
     random: int = Field(5, ge=0, description="random subsets per size; the training's seed changes with the subset")
     seeds: int = Field(5, ge=0, description="trainings per other selection; with random: 0, 0 trains nothing")
     bottom: bool = Field(False, description="also train on what map ranks last")
+    middle: tuple[Metric, ...] = Field((), description="also train on the middle of these metrics' orders")
     recipe: ArmRecipe = ArmRecipe()
     probe: Probe | None = None
     development: float = Field(0.5, ge=0, lt=1, description="share of the held-out prompts to choose a recipe by")
@@ -103,6 +106,8 @@ class Validation(Section):
             raise ValueError("worlds: only a known world is made from seeds; give world")
         if self.bottom and "map" not in self.metrics:
             raise ValueError("bottom: it is that of map, so name map as one of metrics")
+        if without := [name for name in self.middle if name not in self.metrics]:
+            raise ValueError(f"middle: name {', '.join(without)} as one of metrics too")
         if self.label_noise == 0 and not (self.world and self.world.flipped_share):
             raise ValueError("label_noise 0 is for a known world with wrong labels; give the share of labels to swap")
         return self
@@ -135,16 +140,24 @@ class Validation(Section):
         return choices(["map"], self.metrics["map"][:1], self.ratios) if self.bottom else []
 
     @property
+    def in_the_middle(self) -> list[Choice]:
+        """The middle of orders, of each size; by a metric's first alpha."""
+        return [choice for name in self.middle for choice in choices([name], self.metrics[name][:1], self.ratios)]
+
+    @property
     def of_probe(self) -> tuple[Metric, ...]:
-        """The metrics that use the probe."""
-        return () if self.probe is None else tuple(name for name in self.metrics if G in METRICS[name].columns)
+        """The metrics that use a probe."""
+        needed = {G, *REFERENCE}
+        return () if self.probe is None else tuple(name for name in self.metrics if needed & {*METRICS[name].columns})
 
     @property
     def everything(self) -> Config:
         """The run that scores the corpus, and publishes all pairs and the held-out pairs."""
         from mapjob.lab.training.losses import needs_reference  # with torch, slow to import
 
-        metrics = tuple(name for name in self.metrics if name not in self.of_probe)
+        one_model = isinstance(self.run.models.reward, Model)
+        refused = {name for name in self.metrics if one_model and EACH_MODEL in METRICS[name].columns}
+        metrics = tuple(name for name in self.metrics if name not in refused.union(self.of_probe))
         update = {"metric": "map", "scale": "zscore", "alpha": 1.0, "metrics": metrics, "signals": Signals()}
         update |= {"keep": {"ratio": 1.0}, "quotas": None, "per_prompt": None}
         tree = self.run.model_dump()

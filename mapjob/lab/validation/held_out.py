@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mapjob.arrays import F64, I64
+from mapjob.arrays import F64, I64, Bools
 from mapjob.corpus.records import Record
 from mapjob.errors import ConfigError
 from mapjob.lab.world.tasks import Task, grade
@@ -23,10 +23,11 @@ TEXTS = ("prompt", "chosen", "rejected")
 class HeldOut:
     """Held-out pairs, N of P prompts, in corpus order.
 
-    table: as it was published; records: their texts; prompt: index of each pair's prompt, (N,); tasks: of the prompts,
-    (P,), in a known world.
+    rows: of held_out/, (N,); table: as it was published; records: their texts; prompt: index of each pair's prompt,
+    (N,); tasks: of the prompts, (P,), in a known world.
     """
 
+    rows: I64
     table: pa.Table
     records: list[Record]
     prompt: I64
@@ -95,10 +96,21 @@ def read_held_out(
     indices = np.flatnonzero(wanted)
     if not len(indices):
         raise ConfigError("no held-out pair to test on", run.url, "raise run.selection.held_out, or see `groups`")
-    held_out = HeldOut(table.take(pa.array(indices)), [records[i] for i in indices], _number(keys[indices]))
+    some = [records[i] for i in indices]
+    held_out = HeldOut(indices, table.take(pa.array(indices)), some, _number(keys[indices]))
     if tasks is None:
         return held_out
     return replace(held_out, tasks=[tasks[record.prompt[0]["content"]] for record in held_out.prompts])
+
+
+def read_clean(run: RunFolder, development: float, tasks: Mapping[str, Task] | None) -> tuple[I64, Bools]:
+    """(rows of held_out/ that are set aside for development and whose better side is known; which of them have it as
+    the rejected one). In a known world by the right answers; else those whose label the reward model confirms.
+    """
+    pairs = read_held_out(run, development, True, None, None, tasks)
+    ahead = pairs.column("reward_margin") if tasks is None else pairs.gold[:, 0] - pairs.gold[:, 1]
+    known = ahead > 0 if tasks is None else ahead != 0
+    return pairs.rows[known], ahead[known] < 0
 
 
 def _is_development(prompt_key: bytes, share: float) -> bool:

@@ -76,11 +76,14 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
 
 
 def _by_source(validation: Validation, selections: Selections) -> list[tuple[Corpus, list[Choice]]]:
-    """The choices that use the policy's scores, then those that use the probe's; at random first, all pairs never."""
+    """The choices that use the policy's scores, then those that use a probe's; at random first, all pairs never."""
     choices = validation.at_random + [choice for choice in validation.choices if choice.ratio < 1]
-    by_policy = [choice for choice in choices if selections.source(choice.metric) is selections.corpus]
-    by_probe = [choice for choice in choices if choice not in by_policy]
-    return [(selections.corpus, by_policy)] + ([(selections.by_probe, by_probe)] if by_probe else [])
+    by_policy = [choice for choice in choices if choice.metric not in validation.of_probe]
+    probes = {id(scored): scored for scored in selections.by_probe.values()}
+    return [(selections.corpus, by_policy)] + [
+        (scored, [choice for choice in choices if selections.by_probe.get(choice.metric) is scored])
+        for scored in probes.values()
+    ]
 
 
 def _rank(corpus: Corpus, choice: Choice, validation: Validation) -> Ranking | None:

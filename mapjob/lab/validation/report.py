@@ -1,5 +1,6 @@
 """A validation for people: its tables as text, which is also Markdown's preformatted block."""
 
+import textwrap
 from typing import Any
 
 from mapjob.escaping import one_line
@@ -88,6 +89,11 @@ def as_text(result: dict[str, Any]) -> str:
         parts += ["", "Wrong labels:", _table(result["label_noise"], SELECTION + NOISE), NOISE_LEGEND]
     if result["disturbed"]:
         parts += ["", "Disturbed rewards:", _table(result["disturbed"], SELECTION + DISTURBED), DISTURBED_LEGEND]
+    minutes = sum(row["seeds"] * row.get("cpu_seconds", 0) * row.get("worlds", 1) for row in rows) / 60
+    parts += ["", f"All trainings: {minutes:.1f} processor minutes."]
+    if result["refused"]:
+        left_out = [textwrap.wrap(one_line(f"{name}: {why}"), 100) for name, why in result["refused"].items()]
+        parts += ["", "Left out:", *(line for lines in left_out for line in lines)]
     return "\n".join(parts)
 
 

@@ -1,6 +1,6 @@
 """What every metric selects from a scored corpus, as rows of the run that publishes all pairs. Loads no model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from mapjob.arrays import F64, I64, Bools
 from mapjob.config.run import Config
 from mapjob.config.selection import Selection
 from mapjob.corpus.reader import read_rows
-from mapjob.errors import MapjobError
+from mapjob.errors import ConfigError, MapjobError
 from mapjob.job.prepare import Job, prepare_for_ranking
 from mapjob.job.rank import rank_scored
 from mapjob.lab.validation.arms import Arm
@@ -76,26 +76,35 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Selections:
-    """Every selection of a validation. by_probe: the corpus as the probe scored it, for the metrics that use it. gold:
-    of both sides of the run's rows, (N, 2), in a known world.
+    """Every selection of a validation. by_probe: the corpus as a probe scored it, by the metrics that use it. gold: of
+    both sides of the run's rows, (N, 2), in a known world.
     """
 
     validation: Validation
     corpus: Corpus
-    by_probe: Corpus | None
+    by_probe: Mapping[str, Corpus]
     gold: F64 | None = None
 
     def source(self, metric: str) -> Corpus:
-        return self.by_probe if self.by_probe is not None and metric in self.validation.of_probe else self.corpus
+        """The scores that a metric goes by. Raises ConfigError if they are those of a probe that cannot be trained."""
+        if metric in self.validation.of_probe and metric not in self.by_probe:
+            raise ConfigError(
+                "its probe is trained on development prompts, and there are none, or they are tested on",
+                "development",
+                "give a share of the held-out prompts, and leave --development away",
+            )
+        return self.by_probe.get(metric, self.corpus)
 
     def rows(self, arm: Arm) -> tuple[I64, Bools]:
         """(what an arm is trained on, as rows of the run that publishes all pairs; which of them with the sides
         exchanged).
         """
         choice, selection = arm.choice, self.validation.run.selection
-        if arm.part == "last":
+        if arm.part in ("middle", "last"):
             order = self.corpus.rows(self.source(choice.metric).ranking(replace(choice, ratio=1.0), selection))
-            rows = order[len(order) - int(choice.ratio * len(order)) :]
+            num = int(choice.ratio * len(order))
+            first = (len(order) - num) // (2 if arm.part == "middle" else 1)
+            rows = order[first : first + num]
         else:
             rows = self.corpus.rows(self.source(choice.metric).ranking(choice, selection, arm.seed))
         if arm.part != "ceiling":

@@ -146,7 +146,7 @@ def _combine(values: list[Any]) -> Any:
 
 def _key(arm: dict[str, Any]) -> tuple[Any, ...]:
     choice = arm["choice"]
-    names = {"ceiling": CEILING, "last": f"last of {choice['metric']}"}
+    names = {"ceiling": CEILING, "last": f"last of {choice['metric']}", "middle": f"mid of {choice['metric']}"}
     name = names.get(arm["part"], choice["metric"] if choice["ratio"] < 1 else FULL)
     return name, choice["alpha"], choice["ratio"], arm["max_steps"]
 

@@ -23,7 +23,7 @@ from mapjob.lab.training.config import Training
 from mapjob.lab.training.train import train
 from mapjob.lab.validation.arms import RANDOM, Evaluation, arms_of
 from mapjob.lab.validation.config import Validation
-from mapjob.lab.validation.held_out import read_gold, read_held_out
+from mapjob.lab.validation.held_out import read_clean, read_gold, read_held_out
 from mapjob.lab.validation.labels import disturb_rewards, label_noise
 from mapjob.lab.validation.report import as_text
 from mapjob.lab.validation.selections import Corpus, Selections
@@ -38,6 +38,7 @@ from mapjob.store.storage import Storage
 log = logging.getLogger(__name__)
 
 SCORED = ("records", "policy", "reference", "reward")  # families that decide every arm
+CLEAN = ("reducible_loss",)  # metrics whose probe is trained on clean held-out pairs
 OF_ARMS = {"metric", "metrics", "alpha", "keep", "signals"}  # keys of a selection that an arm decides
 
 
@@ -103,7 +104,8 @@ def _validate(validation: Validation, of_development: bool) -> dict[str, Any]:
         log.info(f"held out: {len(held_out.records):,} pairs of {held_out.num_prompts:,} prompts")
         storage = _storage(validation, corpus, of_development)
         gold = None if tasks is None else read_gold(run.folder, tasks)
-        selections = Selections(validation, corpus, _score_by_probe(validation, run, corpus, storage), gold)
+        by_probe = _score_by_probes(validation, run, corpus, storage, of_development)
+        selections = Selections(validation, corpus, by_probe, gold)
         evaluation = Evaluation(validation, run, held_out)
         policy = everything.models.policy.model_copy(update={"dtype": "float32"})
         done = {START: _load_or_make(storage, START, evaluation.measure, policy)[0]}
@@ -112,7 +114,7 @@ def _validate(validation: Validation, of_development: bool) -> dict[str, Any]:
             try:
                 rows, swapped = selections.rows(arm)
             except ConfigError as error:  # the metric has no meaning on this corpus
-                refused[arm.choice.name] = error.what
+                refused[arm.choice.name] = f"{error.what}: {error.do}"
                 continue
             start = time.monotonic()
             done[arm.name], is_new = _load_or_make(storage, arm.name, evaluation.train, arm, rows, swapped)
@@ -185,22 +187,42 @@ def _load_or_make(
     return json.loads(stored), is_new
 
 
-def _score_by_probe(validation: Validation, run: FinishedRun, corpus: Corpus, storage: Storage) -> Corpus | None:
-    """The corpus with the scores of the probe: the policy after a short DPO training, against the policy before."""
-    probe = validation.probe
-    if probe is None or not validation.of_probe:
-        return None
-    folder = Path(validation.models_folder) / f"probe-{storage.url.rpartition('/')[2]}"
-    if not folder.exists():
+def _score_by_probes(
+    validation: Validation, run: FinishedRun, corpus: Corpus, storage: Storage, of_development: bool
+) -> dict[str, Corpus]:
+    """The corpus with the scores of a probe, by the metrics that use it: the policy after a short DPO training, against
+    the policy before. Without those whose probe would be trained on no pair, or on prompts that are tested on.
+    """
+    clean = [name for name in validation.of_probe if name in CLEAN]
+    others = [name for name in validation.of_probe if name not in CLEAN]
+    scored: dict[str, Corpus] = {}
+    if others:
         ranking = corpus.ranking(Choice(RANDOM, None, 1.0), validation.run.selection)
-        rows = np.sort(corpus.rows(ranking)[: probe.pairs])
+        rows = np.sort(corpus.rows(ranking)[: validation.probe.pairs])
         log.info(f"probe: DPO on {len(rows):,} random pairs")
+        scored |= dict.fromkeys(others, _score_by_probe(validation, run, storage, others, "probe", rows=rows))
+    if clean and validation.development and not of_development:
+        world = validation.world
+        rows, swapped = read_clean(run.folder, validation.development, None if world is None else world.tasks())
+        log.info(f"probe: DPO on {len(rows):,} clean held-out pairs")
+        pairs = {"rows": rows, "swapped": swapped, "part": "held_out"}
+        scored |= dict.fromkeys(clean, _score_by_probe(validation, run, storage, clean, "clean-probe", **pairs))
+    return scored
+
+
+def _score_by_probe(
+    validation: Validation, run: FinishedRun, storage: Storage, metrics: list[str], name: str, **pairs: Any
+) -> Corpus:
+    """The corpus with the scores of one probe, for these metrics. pairs: as `train` takes them."""
+    folder = Path(validation.models_folder) / f"{name}-{storage.url.rpartition('/')[2]}"
+    if not folder.exists():
         recipe = validation.recipe.model_dump(include={"batch_size", "accumulate", "learning_rate", "lora"})
-        recipe |= {} if probe.learning_rate is None else {"learning_rate": probe.learning_rate}
-        train(run, Training(objective="dpo", **recipe), folder, rows=rows)
+        rate = validation.probe.learning_rate
+        recipe |= {} if rate is None else {"learning_rate": rate}
+        train(run, Training(objective="dpo", **recipe), folder, **pairs)
     tree = validation.everything.model_dump()
     tree["models"]["policy"] = Model(path=str(folder), dtype="float32").model_dump()
-    tree["selection"]["metrics"] = validation.of_probe
+    tree["selection"]["metrics"] = metrics
     config = parse_config(tree)
     run_job(config)
     return Corpus.of(config)
