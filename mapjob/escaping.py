@@ -2,6 +2,9 @@
 
 import html
 import re
+import textwrap
+
+WIDTH = 80  # columns of a terminal that people's lines fit into
 
 # Moves a cursor, colours, retitles or reverses. Line breaks and tabs are left to `one_line`.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -30,6 +33,20 @@ def for_terminal(text: str) -> str:
 def one_line(value: object) -> str:
     """One value as one line: line breaks and tabs are spelled out too, so that it cannot pose as another line."""
     return _BREAKS.sub(_spell, for_terminal(str(value)))
+
+
+def wrap(text: str) -> str:
+    """Lines for people, broken between words to fit into WIDTH columns; what continues a line is indented."""
+    return "\n".join(
+        textwrap.fill(
+            line,
+            WIDTH,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
+            break_long_words=False,  # such as a path, which people copy
+            break_on_hyphens=False,
+        )
+        for line in text.splitlines()
+    )
 
 
 def html_text(value: object) -> str:

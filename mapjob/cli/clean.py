@@ -3,9 +3,10 @@
 import math
 from typing import Annotated
 
-from typer import Argument, Option, confirm
+from typer import Argument, Option
 
-from mapjob.escaping import one_line
+from mapjob.cli.options import confirm
+from mapjob.escaping import one_line, wrap
 from mapjob.store.output import FINISHED, Output
 
 
@@ -28,12 +29,12 @@ def clean(
     """
     folder = Output(output)
     for name, (num_files, num_bytes) in folder.sizes().items():
-        print(f"{num_bytes / 1e6:>11,.1f} MB  {num_files:>6,} files  {one_line(name)}")
+        print(f"{num_bytes / 1e6:>11,.1f} MB  {num_files:>6,} file{'s' * (num_files != 1):<1}  {one_line(name)}")
     old = math.inf if runs_older_than is None else runs_older_than
     orphans = [orphan for orphan in folder.orphans(old) if orphan.age_days >= days or orphan.why == FINISHED]
     for orphan in orphans:
         size = f"{orphan.num_bytes / 1e6:,.1f} MB"
-        print(f"{size:>14}  {orphan.age_days:>6.1f} days  {one_line(orphan.name)}  ({orphan.why})")
+        print(wrap(f"{size:>14}  {orphan.age_days:>6.1f} days  {one_line(orphan.name)}  ({orphan.why})"))
     if not orphans:
         runs = "" if runs_older_than is None else f", and no other run is older than {runs_older_than:g}"
         print(f"nothing to clean: no unreferenced file is older than {days:g} days{runs}")

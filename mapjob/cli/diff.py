@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from mapjob.cli.options import Result, Run
-from mapjob.escaping import one_line
+from mapjob.escaping import one_line, wrap
 from mapjob.report.diff import compare, diff_text
 from mapjob.store.run_folder import describe_run, open_run
 
@@ -16,7 +16,7 @@ def diff(old: Run, new: Run) -> Result:
     runs = open_run(old), open_run(new)
     difference = compare(*runs)
     for side, run in zip(("old", "new"), runs):
-        print(f"{side}        {one_line(describe_run(run.manifest))}")
-    print(diff_text(difference))
+        print(wrap(f"{side}        {one_line(describe_run(run.manifest))}"))
+    print(wrap(diff_text(difference)))
     ids = {side: run.folder.run_id for side, run in zip(("old", "new"), runs)}
     return {**ids, **asdict(difference), "jaccard": difference.jaccard}

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from typer import Argument, Option, confirm
+from typer import Argument, Option
 
-from mapjob.cli.options import Result
+from mapjob.cli.options import Result, confirm
 from mapjob.corpus.ids import read_ids
 from mapjob.errors import ConfigError
 from mapjob.escaping import one_line

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 from typer import Argument, Exit, Option
 
-from mapjob.errors import NOT_PROMOTED
+from mapjob.errors import NOT_PROMOTED, ConfigError
 from mapjob.escaping import one_line
 from mapjob.store.run_folder import Manifest, path_of
 
@@ -97,6 +97,16 @@ def add_flags(command: Callable[..., Result | None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # what typer reads
     run.__annotations__ = command.__annotations__ | added
     return run
+
+
+def confirm(question: str) -> bool:
+    """Ask, and take y or yes. Raises ConfigError if nobody is there to answer."""
+    try:
+        return input(f"{question} [y/N]: ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        do = "add --yes, if that is what you want"
+        raise ConfigError("nobody answered, so nothing was done", "standard input, which has ended", do) from None
 
 
 def with_name(overrides: list[str] | None, name: str | None) -> list[str]:

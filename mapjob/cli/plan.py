@@ -7,7 +7,7 @@ from typer import Option
 from mapjob.cli.options import ConfigFile, Limit, Overrides, Result, TrustRemoteCode
 from mapjob.config.load import load_config
 from mapjob.errors import ConfigError
-from mapjob.escaping import one_line
+from mapjob.escaping import one_line, wrap
 from mapjob.job.prepare import describe, find_warnings, prepare
 from mapjob.job.rank import ROWS_IN_ONE_PROCESS, ROWS_PER_PIECE, count_pieces
 
@@ -40,23 +40,22 @@ def plan(
     """
     prepared = prepare(load_config(config, overrides or ()), limit, trust_remote_code)
     for line in [*describe(prepared), *(f"warning: {text}" for text in find_warnings(prepared))]:
-        print(one_line(line))
+        print(wrap(one_line(line)))
     lacking = prepared.lacking()
     units = len(prepared.plan.units)
     for name, missing in lacking.items():
         print(f"{name:<10} {units - missing:>6} of {units} units in the store, {missing} to do")
     if new := len(prepared.plan.unnamed):
-        print(
-            f"{new} of them are of files that are new or changed: a run reads these, and scores only rows that are new"
-        )
+        print(wrap(f"{new} of them are of new or changed files: a run reads these, and scores only rows that are new"))
     run_id = None if prepared.plan.unnamed else prepared.run_id  # it depends on what the new rows say
     finished = run_id is not None and prepared.run_folder.read_manifest() is not None
     state = "finished" if finished else "not written yet"
     where = one_line(prepared.run_folder.url) if run_id else "its name comes with the first reading of the new files"
-    print(f"run folder: {where} ({state})")
+    print(wrap(f"run folder: {where} ({state})"))
     num_pieces = count_pieces(prepared)
     where = f"in {num_pieces} pieces by Ray tasks" if num_pieces > 1 else "in the driver's process"
-    print(f"ranked: {where} (by Ray beyond {ROWS_IN_ONE_PROCESS:,} rows, on a cluster beyond {ROWS_PER_PIECE:,})")
+    by_ray = f"by Ray beyond {ROWS_IN_ONE_PROCESS:,} rows, on a cluster beyond {ROWS_PER_PIECE:,}"
+    print(wrap(f"ranked: {where} ({by_ray})"))
     result = {
         "run_id": run_id,
         "run_path": prepared.run_folder.url if run_id else None,
@@ -88,6 +87,6 @@ def plan(
                 measured = {load.spec.files: load.seconds_per_row for load in loads if load.seconds_per_row}
                 keep_pace(prepared.config.output.path, measured)
         for line in sample.lines(gpu, price):
-            print(line)
+            print(wrap(line))
         result["forecast"] = sample.as_json(gpu)
     return result

@@ -28,5 +28,8 @@ def promote(
     run.folder.promote()
     for check in run.manifest.get("checks", ()):
         log.warning(f"promoted although a check failed when it finished: {check['why']}")
-    print(one_line(f"promoted: {describe_run(run.manifest)}, before: {before or 'none'}"))
+    is_new = before != run.folder.run_id
+    print(one_line(f"{'promoted' if is_new else 'already promoted'}: {describe_run(run.manifest)}"))
+    if is_new:
+        print(f"before: {before or 'none'}")
     return {"run_id": run.folder.run_id, "run_path": run.folder.url, "promoted": True, "before": before}

@@ -18,7 +18,7 @@ from mapjob.corpus.reader import RowReader, read_records
 from mapjob.corpus.reading import as_chat
 from mapjob.corpus.records import Record, Text, plain_text
 from mapjob.errors import RowError
-from mapjob.escaping import for_terminal, one_line
+from mapjob.escaping import for_terminal, one_line, wrap
 
 ROWS_AT_ONCE = 2_000
 LOOKED_AT = 2_000  # rows whose reasons are counted for people
@@ -39,7 +39,7 @@ def read(
         run_file = _parse(read_tree(config, overrides or ()), folder, config)
         plan = make_plan(run_file.input, True, ROWS_AT_ONCE, output=run_file.output.path)
         for line in describe_plan(plan):
-            print(one_line(line), file=sys.stderr if json_rows else sys.stdout)
+            print(wrap(one_line(line)), file=sys.stderr if json_rows else sys.stdout)
         if json_rows:
             for row in islice(_rows(plan), rows):
                 print(json.dumps(_as_json(*row, plan.corpus), ensure_ascii=False, default=str))
@@ -88,7 +88,7 @@ def _print(plan: Plan, num_rows: int) -> None:
         if index < num_rows:
             print(f"\n{one_line(file)}, row {row}")
             for line in _lines(record, plan.corpus):
-                print(f"  {for_terminal(line)}")
+                print(wrap(f"  {for_terminal(line)}"))
         if isinstance(record, RowError):
             reasons[record.reason.value] += 1
     looked_at = min(plan.num_rows, max(LOOKED_AT, num_rows))

@@ -17,19 +17,21 @@ def report(
     examples: Annotated[
         int, Option(min=0, metavar="N", help="Texts of N selected pairs: best, last, contradicted.")
     ] = 0,
-    output: Annotated[Path, Option(metavar="FILE", help="A local file.")] = Path("report.html"),
+    out: Annotated[Path, Option(metavar="FILE", help="The file to write, also over one that is there.")] = Path(
+        "report.html"
+    ),
 ) -> None:
-    """Rebuild the report of a finished run; optionally with example texts.
+    """Rebuild the report of a finished run in a local file; optionally with example texts. The run folder stays.
 
     Without --examples it is the run's report.html to the byte, and holds no text of the corpus. With it, it has
     texts of some selected pairs, cut to 300 characters.
 
-    Example: mapjob report runs/demo --examples 3 --output demo.html
+    Example: mapjob report runs/demo --examples 3 --out demo.html
     """
     text = render_report(open_run(run), examples)
     try:
-        output.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
         do = "give a file in a folder that exists and is writable"
-        raise ConfigError(f"the report cannot be written: {error.strerror}", f"--output {output}", do) from None
-    print(f"report: {one_line(output)}")
+        raise ConfigError(f"the report cannot be written: {error.strerror}", f"--out {out}", do) from None
+    print(f"report: {one_line(out.absolute())}")

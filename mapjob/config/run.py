@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mapjob.config.input import Input, Section
 from mapjob.config.selection import Selection
@@ -148,7 +148,7 @@ class Checks(Section):
 class Config(Section):
     """A whole run. Only `input.path`, `output.path` and two models are required."""
 
-    name: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
+    name: Annotated[str, Field(max_length=60)] | None = Field(
         None, description="a name for people; a run that is finished keeps the one that it finished with"
     )
     input: Input = Field(description="which corpus is read, and how")
@@ -162,6 +162,13 @@ class Config(Section):
     checks: Checks = Field(Checks(), description="limits that decide whether the run is promoted")
     execution: Execution = Field(Execution(), description="on which machines, and in which steps; changes no score")
     max_error_rate: float = Field(0.01, ge=0, le=1, description="share of broken rows that ends the run")
+
+    @field_validator("name")
+    @classmethod
+    def _is_seen(cls, name: str | None) -> str | None:
+        if name is not None and not name.strip():
+            raise ValueError("a name that is blank tells nothing: give another, or leave it out")
+        return name
 
     @model_validator(mode="after")
     def _all_that_is_needed(self) -> "Config":

@@ -204,7 +204,8 @@ def make_plan(
 def describe_plan(plan: Plan) -> Iterator[str]:
     """How the corpus is read, and which of its columns are not, in a few lines."""
     reading = plan.corpus.reading
-    yield f"corpus: {plan.num_rows:,} rows in {plan.num_files} files, {len(plan.units)} units"
+    files, units = f"{plan.num_files} file{'s' * (plan.num_files != 1)}", len(plan.units)
+    yield f"corpus: {plan.num_rows:,} rows in {files}, {units} unit{'s' * (units != 1)}"
     yield from plan.notes
     yield from to_yaml(reading).split("\n")
     yield f"read as: {plan.corpus.style}, {plan.why_style}"

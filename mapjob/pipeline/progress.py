@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mapjob.errors import ConfigError
+from mapjob.escaping import wrap
 from mapjob.pipeline.stages import Cost, Receipt
 
 
@@ -228,4 +229,4 @@ class ScoringProgress:
             self._line()
 
     def _line(self) -> None:
-        print(f"{self._title}: {self._tally.line()}", file=sys.stderr, flush=True)
+        print(wrap(f"{self._title}: {self._tally.line()}"), file=sys.stderr, flush=True)

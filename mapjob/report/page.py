@@ -77,7 +77,7 @@ def _choices(manifest: Manifest, config: Config) -> Iterator[tuple[str, object]]
     """Data, score, cut and rules of the selection."""
     selection, corpus, counts = config.selection, manifest["corpus"], manifest["counts"]
     limit = ", only the first rows (--limit)" if manifest["limit"] else ""
-    shape = f"{corpus['num_rows']:,} rows in {corpus['num_files']:,} files{limit}"
+    shape = f"{corpus['num_rows']:,} rows in {corpus['num_files']:,} file{'s' * (corpus['num_files'] != 1)}{limit}"
     paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
     files = list_lines([code(path) for path in paths], MAX_LINES)
     yield "data", Html(f"{files}<br>{shape}, read as {corpus['style']}")

@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mapjob.config.selection import Selection
-from mapjob.escaping import one_line
+from mapjob.escaping import WIDTH, one_line
 from mapjob.store.run_folder import Manifest, describe_loss
 
-WIDTH = 80
 ALWAYS = ("metric", "alpha", "keep")  # keys of a selection that are always shown
 LONGEST = 30  # characters of a value
 

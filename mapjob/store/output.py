@@ -53,11 +53,14 @@ class Output:
 
     def find_run(self, which: str) -> FinishedRun:
         """The finished run with this id, the start of one, a name, or a run folder's path. Raises ConfigError if none
-        or several have it.
+        or several have it, or the path is of another output.
         """
         runs, unfinished = self.list_runs()
         path = which.rstrip("/")
-        run_id = path.rpartition("/runs/")[2] if "/runs/" in path else path
+        output, is_path, run_id = path.rpartition("/runs/")
+        if is_path and not Storage(output).is_same(self._storage):
+            do = f"mapjob promote {output} {run_id}"
+            raise ConfigError("this run is of another output", f"{which}, not below {self.url}", do)
         by_name = [run for run in runs if run.manifest.get("name") == which]
         starting = [run for run in runs if run.folder.run_id.startswith(run_id)]
         for matches in ([run for run in starting if run.folder.run_id == run_id], by_name, starting):

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ S3_OPTIONS = {
     "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
     "use_listings_cache": False,
 }
+ONE_SLASH = re.compile(r"(?:^|/)([a-z][a-z0-9]*):/")  # also behind the folder that made it an absolute path
 _TRANSIENT_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE}
 _TRANSIENT_ERRNO |= {errno.ESTALE}  # of a network disk
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
@@ -49,6 +51,10 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             redact(url),
             "put credentials in the environment (AWS_ACCESS_KEY_ID, HF_TOKEN and such) or give the machine a role",
         )
+    slip = None if "://" in url else ONE_SLASH.search(url)
+    if slip and slip[1] in fsspec.available_protocols():
+        do = f"write {slip[1]}://, with two slashes"
+        raise ConfigError("this looks like a URL, with one slash", url, do)
     is_s3 = url.startswith(("s3://", "s3a://"))
     endpoints = {name: os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")}
     if is_s3 and (named := [name for name, endpoint in endpoints.items() if redact(endpoint) != endpoint]):

@@ -35,6 +35,10 @@ class Storage:
     def below(self, *parts: str) -> "Storage":
         return Storage("/".join([self.url, *parts]), self._scratch)
 
+    def is_same(self, other: "Storage") -> bool:
+        """Whether both have one root."""
+        return self.is_local == other.is_local and os.path.realpath(self.root) == os.path.realpath(other.root)
+
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 

@@ -92,6 +92,15 @@ def test_commands_read_a_manifest_once_and_its_units_only_if_they_need_them(
     assert [name for name in reads if name.endswith("units.parquet")] == [f"{new}/units.parquet"]
 
 
+def test_lines_for_people_fit_into_80_columns(here: Mapjob, run_file: RunFile) -> None:
+    """But for paths."""
+    old, new = (last_json(here("run", run_file(selection={"alpha": a}), "--json"))["run_path"] for a in (1.0, 2.5))
+    for command in (["plan", run_file()], ["read", run_file()], ["diff", old, new]):
+        done = here(*command)
+        assert done.returncode == 0
+        assert not [line for line in done.stdout.splitlines() if len(line) > 80 and " " in line.strip()]
+
+
 def test_config_check_prints_what_it_reads_back(here: Mapjob, run_file: RunFile, tmp_path: Path) -> None:
     printed = here("config", "check", run_file())
     assert printed.returncode == 0

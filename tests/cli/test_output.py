@@ -120,7 +120,12 @@ def test_clean_removes_what_no_run_names(here: Mapjob, nightly: Path, tmp_path: 
     asked = here("clean", out, "--days", "0", input="n\n")
     for name in ("runs/map-dead", "scores/0000000000000000", "0123456789abcdef0123.parquet", ".writing", "inputs/0123"):
         assert name in asked.stdout
+    unanswered = here("clean", out, "--days", "0")
+    assert unanswered.returncode == 2
+    assert "nobody answered" in unanswered.stderr
+    assert "--yes" in unanswered.stderr
     assert all(path.exists() for path in left), "it asks first"
+    assert max(map(len, asked.stdout.splitlines())) <= 80
     assert len(older) == 2, "lists of files and of units"
     assert f"deleted {5 + len(older)}" in here("clean", out, "--days", "0", "--yes").stdout
     assert {path for path in out.rglob("*") if path.is_file()} == standing

@@ -151,7 +151,8 @@ def test_a_check_that_fails_ends_with_5_and_leaves_latest(here: Mapjob, tree: di
     assert (stored["checks"], stored["name"], stored["note"]) == ([check], "nightly", "a try")
     assert promoted_id(str(out)) == first["run_id"]
 
-    assert here("promote", out, refused["run_id"]).returncode == 0
+    assert here("promote", out, refused["run_id"]).stdout.endswith(f"\nbefore: {first['run_id']}\n")
+    assert here("promote", out, refused["run_id"]).stdout.startswith(f"already promoted: {refused['run_id']} ")
     overruled = here("run", file, *other, "--set", "checks={length_ratio: 0.01}", "--json")
     assert overruled.returncode == 0, "somebody promoted it: a scheduler goes on"
     assert check["why"] in overruled.stderr

@@ -229,6 +229,12 @@ def test_dpo_asks_for_a_reference():
     assert parse_config(tree).models.reference.path == "r"
 
 
+@pytest.mark.parametrize("name", ["", " ", "\t\n"])
+def test_a_blank_name_is_refused(run_file, name):
+    with pytest.raises(ConfigError, match="name: a name that is blank"):
+        load_config(run_file, with_name([], name))
+
+
 @pytest.mark.parametrize("name", ["🙂 of the night", "007", "null", "a: b", "\x1b[31m", "line\nbreak", "'\""])
 def test_a_name_of_the_command_line_is_taken_to_the_letter(run_file, name):
     assert load_config(run_file, with_name(["selection.alpha=2"], name)).name == name

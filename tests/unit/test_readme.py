@@ -10,11 +10,12 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import mapjob
 from mapjob.cli.app import app
-from mapjob.config.load import load_config
+from mapjob.config.load import load_config, parse_config
 from mapjob.job.prepare import prepare
 from mapjob.job.rank import pick_rows, rank_scored
 from mapjob.lab.world.corpus import FLIPPED
@@ -36,13 +37,13 @@ NOT_HERE = {
 }
 # A line that each command prints, as a pattern; of all of them together every command above or here must be named.
 PRINTED = {
-    "mapjob init": r"run file: own.yaml",
+    "mapjob init": r"run file: run.yaml",
     "mapjob read": r"sides: \[chosen, rejected\]",
     "mapjob plan": r"sample: 40 of 40 rows",
     "mapjob run": r"(?m)^selected +16$",
     "mapjob rank": r"(?m)^selected +16$",
     "mapjob sweep": r"(?m)^all ranked +40 ",
-    "mapjob report": r"report: report.html",
+    "mapjob report": r"report: /.*/report\.html",
     "mapjob show": r"rank 1 of 40 \(selected\)",
     "mapjob config check": r"(?m)^selection:",
     "mapjob review": r"(?m)^\d+ pairs to look at: review-map-[0-9a-f]{16}\.csv$",
@@ -71,14 +72,13 @@ def name_of(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty folder but for what the README takes for granted: run.yaml, a corpus, models of these names."""
+    """An empty folder but for what the README takes for granted: a corpus, models of these names."""
     folder = tmp_path_factory.mktemp("new user")
     rows = [{**row, FLIPPED: number % 10 == 0} for number, row in enumerate(make_pairs(40))]
     write_corpus(folder / "data" / "pairs", rows)
     make_policy(folder / "org" / "policy", max_position_embeddings=2048)
     make_reward(folder / "org" / "reward-model", max_position_embeddings=2048)
     (folder / "leaving.txt").write_text("the id of no row\n")
-    (folder / "run.yaml").write_text(blocks("yaml")[0])
     with chdir(folder), without_ray():
         yield folder
 
@@ -101,6 +101,11 @@ def printed(here: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", PRINTED)
 def test_a_command_prints_what_it_is_there_for(printed: dict[str, str], name: str):
     assert re.search(PRINTED[name], printed[name]), printed[name]
+
+
+def test_init_writes_the_run_file_that_the_readme_shows(printed: dict[str, str]):
+    shown, written = parse_config(yaml.safe_load(blocks("yaml")[0])), load_config("run.yaml")
+    assert (shown.output, shown.models, shown.selection) == (written.output, written.models, written.selection)
 
 
 def test_every_command_is_run_or_named():

@@ -157,11 +157,17 @@ def test_a_run_is_found_by_id_start_name_or_folder(tmp_path):
         finish(out, run_id, "2026-01-01T00:00:00+00:00", name=name)
     (tmp_path / "runs" / "map-unfinished").mkdir()
     by_id = {"map-12": "map-12", "map-123": "map-123", "map-4": "map-4"}
-    others = {"rand": "random-9", "nightly": "map-12", f"{out}/runs/map-4/": "map-4", "out/runs/map-12": "map-12"}
+    others = {
+        "rand": "random-9",
+        "nightly": "map-12",
+        f"{out}/runs/map-4/": "map-4",
+        f"{out}/../{tmp_path.name}/runs/map-12": "map-12",
+    }
     for which, run_id in (by_id | others).items():
         assert Output(out).find_run(which).folder.run_id == run_id, which
     refused = {"map-1": "2 runs", "twin": "2 runs", "nigtly": "did you mean nightly", "map-unf": "no run"}
     refused |= {"map-unfinished": "not finished", f"{out}/runs/map-5": "did you mean map-4"}
+    refused |= {"/another/runs/map-12": "another output", "s3://another/runs/map-12": "another output"}
     for which, what in refused.items():
         with pytest.raises(ConfigError, match=what):
             Output(out).find_run(which)

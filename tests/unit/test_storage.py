@@ -231,6 +231,17 @@ def test_a_corpus_on_s3_is_found_identified_and_read(bucket, tmp_path):
     assert find_files(Input(path=f"{bucket}/corpus/a.parquet"), None).files[0].identity != one.identity
 
 
+@pytest.mark.parametrize("url", ["s3:/bucket/out", "/home/me/s3:/bucket/out", "gs:/bucket", "hf:/org/name"])
+def test_a_url_with_one_slash_is_no_folder_of_this_disk(url):
+    with pytest.raises(ConfigError, match="one slash") as caught:
+        Storage(url)
+    assert "://, with two slashes" in caught.value.do
+
+
+def test_a_folder_may_have_a_colon(tmp_path):
+    assert Storage(f"{tmp_path}/2026-01:/s3:").create("one", b"1")
+
+
 # Drivers whose errors are no OSErrors
 
 

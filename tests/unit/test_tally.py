@@ -38,6 +38,16 @@ def test_rates_and_time_left():
     ]
 
 
+def test_a_line_of_a_log_fits_into_80_columns(capsys):
+    progress = ScoringProgress("policy + reference + reward.helpful", 2_000, 6_000_000, Events(None))
+    with progress:
+        progress.add(receipt(300_000, SKIPPED))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("policy + reference + reward.helpful: 1/2000 units, 300,000/6,000,000 pairs,")
+    assert len(first) <= 80
+    assert second.startswith("    ")
+
+
 def test_utilisation_where_the_peak_is_known():
     """Twice 100 TFLOP in 6 s of a GPU that does 50 TFLOP/s: a third. The other model's GPU is not known."""
     now = [0.0]
