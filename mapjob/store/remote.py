@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import random
 import re
@@ -17,6 +18,8 @@ import fsspec
 
 from mapjob.errors import ConfigError, IncompleteError, MapjobError, check_extra
 from mapjob.escaping import first_line, redact
+
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # what it logs it raises too; Python would print both
 
 T = TypeVar("T")
 
@@ -123,6 +126,12 @@ class Driver:
                 return _DriverFile(result) if name == "open" and result.readable() else result
 
         return call
+
+    def find(self, path: str, **options: Any) -> dict[str, dict[str, Any]]:
+        """What is told of every file below `path`, by its path. Of a path that is a file adlfs gives its name alone."""
+        with _storage_errors():
+            infos = self._fs.find(path, **{**options, "detail": True})
+            return infos if isinstance(infos, dict) else {name: self._fs.info(name) for name in infos}
 
 
 class _DriverFile(io.RawIOBase):

@@ -15,6 +15,7 @@ from mapjob.store.remote import answer, as_mapjob_error, filesystem, retry
 T = TypeVar("T")
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+TIMES = ("mtime", "LastModified", "last_modified")  # as drivers call the time of change
 SCRATCH = ".writing"
 ELSE = "use a store with create-only puts (AWS S3, GCS, R2, Ceph, MinIO, Swift) or a disk with hard links"
 
@@ -176,7 +177,7 @@ class Storage:
         """(bytes, time of change) of an object, or of every object below a folder; empty if there is none."""
         self.fs.invalidate_cache()
         infos = self._retry("listed", name, lambda: self.fs.find(self.path(name), detail=True), (FileNotFoundError,))
-        times = [(info["size"], info.get("mtime") or info.get("LastModified")) for info in (infos or {}).values()]
+        times = [(info["size"], next(filter(None, map(info.get, TIMES)), None)) for info in (infos or {}).values()]
         # Drivers give a datetime, or seconds since 1970.
         return [(size, at.timestamp() if hasattr(at, "timestamp") else float(at or 0.0)) for size, at in times]
 
