@@ -71,6 +71,8 @@ def main() -> None:
     # Ray reads this when imported. Threads of Ray Data outlive a run that is told to end; what they ask of Ray after it
     # has left would start a second one, in a process that is ending and then hangs or crashes.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    # And this when it starts: no call that nobody watches waits for a lost head for ever, as one of a caller's may.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "60")
     code: int | str | None = None
     try:
         with raise_on_signals():

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 KNOCK_S = 10.0
 LOOK_S = 2.0  # between two looks at the cluster while nothing comes of it
-HEAD_LOST_AFTER_S = 15.0  # Ray ends this process a minute after it lost the head
+HEAD_LOST_AFTER_S = 15.0
+PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RESUME = "run the same command again: it resumes from what is committed"
 
 
@@ -49,7 +50,7 @@ def connect(address: str | None) -> tuple[float, float]:
             options = {"include_dashboard": False, "object_spilling_directory": process_folder()}
         try:
             _knock(address)
-            with hold_signals(), contextlib.nullcontext() if log_to_driver else _quiet_terminal():
+            with hold_signals(), _outlive_head(), contextlib.nullcontext() if log_to_driver else _quiet_terminal():
                 _init_ray(address, logging_level=logging.ERROR, log_to_driver=log_to_driver, **options)
         except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
             if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
@@ -73,6 +74,11 @@ def connect(address: str | None) -> tuple[float, float]:
                 f"execution.address: {address}",
                 "start one (`RAY_AUTH_MODE=token ray start --head`), or leave execution.address empty for a local Ray",
             ) from error
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # A plain one: a machine that is too busy to start a Ray in half a minute.
+            raise IncompleteError(f"no Ray came up: {first_line(error)}", f"Ray at {address}", RESUME) from error
         if address != "local":
             log.info(f"joined the Ray cluster at {address}")
     resources = ray.cluster_resources()
@@ -99,6 +105,23 @@ def _init_ray(address: str, **options: Any) -> None:
 
     threading.Thread(target=start, name="mapjob-ray", daemon=True).start()
     outcome.result()
+
+
+@contextlib.contextmanager
+def _outlive_head() -> Iterator[None]:
+    """A start of Ray that leaves this process alone once its head is lost, which Heartbeat raises.
+
+    Else Ray ends it after a minute if any call still waits for the head, as one of a thread of Ray Data's does, also
+    after `ray.shutdown`. What this process starts gets os.environ, without this. A time that is set there stays.
+    """
+    if PATIENCE in os.environ:
+        yield
+        return
+    os.putenv(PATIENCE, str(10**9))  # seconds
+    try:
+        yield
+    finally:
+        os.unsetenv(PATIENCE)
 
 
 def find_address(address: str | None) -> str:
@@ -137,7 +160,7 @@ def explain(error: RayError) -> MapjobError | None:
 class Heartbeat:
     """Whether the cluster is there: its head, and the node that this process is attached to.
 
-    Calls into Ray wait for both for ever, or end this process: seconds after it lost the node, a minute after the head.
+    Calls into Ray wait for both for ever, or end this process: seconds after it lost the node.
     """
 
     def __init__(self) -> None:
