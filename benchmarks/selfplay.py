@@ -6,7 +6,6 @@ ends early. Intervals are 95 %, Student's t between worlds. What is finished is 
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +78,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     log_to_stderr()
-    start = time.monotonic()
     by_metric: dict[str, list[Means]] = {name: [] for name in options.metrics}
     for seed in range(options.worlds):
         for metric, worlds in by_metric.items():
             worlds.append(play_in(seed, metric, options.overrides))
-    print(f"{options.worlds} worlds, {time.monotonic() - start:.0f} s")
+    print(f"{options.worlds} worlds")
     for measure, title in MEASURES.items():
         print_table(title, table_of(measure, by_metric))
     if options.json:
