@@ -74,7 +74,7 @@ def test_every_metric_has_a_row_or_a_reason_with_a_way_in(everything):
     selections = [row for row in everything["rows"] if row.get("ratio") == 0.4 and row["metric"] != "random"]
     assert all("over_random" in row for row in selections)
     text = as_text(everything)
-    assert "ensemble_mean: ensemble_mean compares several reward models, and there is one: give it as a mapping" in text
+    assert "and there is one (models.reward): give it as a mapping of name -> model" in " ".join(text.split())
     num = sum(row["seeds"] for row in everything["rows"])
     assert f"All trainings: {num * 2 / 60:.1f} processor minutes." in text
     assert max(map(len, text[text.index("Over random") :].splitlines())) <= 100
@@ -105,6 +105,12 @@ def test_the_probe_of_the_reducible_loss_is_trained_on_development_pairs_with_ri
     assert not none.any()
     assert all(table[row]["reward_margin"] > 0 for row in of_own_corpus)
     assert sorted(Path(compared["models_folder"]).glob("clean-probe-*"))
+
+
+def test_without_a_clean_pair_the_reducible_loss_is_left_out(everything, compared, monkeypatch):
+    monkeypatch.setattr("mapjob.lab.validation.validate.read_clean", lambda *_: (np.zeros(0, int), np.zeros(0, bool)))
+    few = {**compared, "metrics": {"reducible_loss": []}, "middle": [], "bottom": False}
+    assert "clean development pairs, and there is none" in validate(parse_validation(few))["refused"]["reducible_loss"]
 
 
 def test_a_recipe_is_not_chosen_on_the_prompts_that_a_probe_was_trained_on(compared, tmp_path):

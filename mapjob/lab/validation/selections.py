@@ -89,9 +89,9 @@ class Selections:
         """The scores that a metric goes by. Raises ConfigError if they are those of a probe that cannot be trained."""
         if metric in self.validation.of_probe and metric not in self.by_probe:
             raise ConfigError(
-                "its probe is trained on development prompts, and there are none, or they are tested on",
+                "its probe is trained on clean development pairs, and there is none, or they are tested on",
                 "development",
-                "give a share of the held-out prompts, and leave --development away",
+                "give a larger share of the held-out prompts, and leave --development away",
             )
         return self.by_probe.get(metric, self.corpus)
 

@@ -114,7 +114,7 @@ def _validate(validation: Validation, of_development: bool) -> dict[str, Any]:
             try:
                 rows, swapped = selections.rows(arm)
             except ConfigError as error:  # the metric has no meaning on this corpus
-                refused[arm.choice.name] = f"{error.what}: {error.do}"
+                refused[arm.choice.name] = f"{error.what} ({error.where}): {error.do}"
                 continue
             start = time.monotonic()
             done[arm.name], is_new = _load_or_make(storage, arm.name, evaluation.train, arm, rows, swapped)
@@ -204,9 +204,10 @@ def _score_by_probes(
     if clean and validation.development and not of_development:
         world = validation.world
         rows, swapped = read_clean(run.folder, validation.development, None if world is None else world.tasks())
-        log.info(f"probe: DPO on {len(rows):,} clean held-out pairs")
-        pairs = {"rows": rows, "swapped": swapped, "part": "held_out"}
-        scored |= dict.fromkeys(clean, _score_by_probe(validation, run, storage, clean, "clean-probe", **pairs))
+        if len(rows):
+            log.info(f"probe: DPO on {len(rows):,} clean held-out pairs")
+            pairs = {"rows": rows, "swapped": swapped, "part": "held_out"}
+            scored |= dict.fromkeys(clean, _score_by_probe(validation, run, storage, clean, "clean-probe", **pairs))
     return scored
 
 
