@@ -17,15 +17,17 @@ COST: Columns = (
     ("n", ">3", "seeds", ".0f"),
     ("s", ">6", "cpu_seconds", ".0f"),
 )
-MEANS = {  # statistic of a row: title
+ANSWERS = {  # statistic of a row: title
     "right": "right",
     "right_probability": "P(right)",
     "reason": "reasons",
-    "gold_accuracy": "gold acc.",
-    "label_accuracy": "label acc.",
-    "reward_model_accuracy": "rm acc.",
     "reward": "reward",
     "answer_tokens": "tokens",
+}
+ORDER = {
+    "gold_accuracy": "right answers",
+    "label_accuracy": "labels",
+    "reward_model_accuracy": "reward model",
 }
 GAINS = {
     "right": "right",
@@ -35,16 +37,17 @@ GAINS = {
     "reward_model_accuracy": "rm accuracy",
 }
 MOST_GAINS = 3
+WIDTH = 100
 LEGEND = """
-right: share of held-out prompts whose greedy answer is right; P(right): the probability of all wordings of the right
-answer; both without the hopeless kind. reasons: share of answers with a reason. gold, label, rm acc.: the order of
-held-out pairs by the implicit reward, against the right answers, the labels, the reward model. reward: of the answers.
-n: trainings; s: processor seconds of one."""
+right: share of held-out prompts whose greedy answer is right; P(right): the probability of all
+wordings of the right answer; both without the hopeless kind. reasons: share of answers with a
+reason. reward: of the answers. n: trainings; s: processor seconds of one."""
 OVER_LEGEND = """
-wins: how often an answer has more reward than that of the random subset's training, less one half."""
+wins: how often an answer has more reward than that of the random subset's training, less a half."""
 OTHER_MARGIN = """
-The recipe trains {objective}, whose own margin, the log-ratio gap to the policy before training, is 0 for every pair
-then. Selections go by another one, the difference in mean log-probability per token (run.selection.implicit: simpo)."""
+The recipe trains {objective}, whose own margin, the log-ratio gap to the policy before training, is 0
+for every pair then. Selections go by another one, the difference in mean log-probability per token
+(run.selection.implicit: simpo)."""
 NOISE: Columns = (
     ("auroc", ">8", "auroc", ".3f"),
     ("flipped", ">9", "flipped", ".1%"),
@@ -52,8 +55,9 @@ NOISE: Columns = (
     ("moved", ">10", "moved", ".2g"),
 )
 NOISE_LEGEND = """
-auroc: chance that a wrong label has a lower score than a right one. flipped, selected: share of wrong labels among all
-pairs and in the selection. moved: largest change of any pair's score when the wrong labels are flipped."""
+auroc: chance that a wrong label has a lower score than a right one. flipped, selected: share of
+wrong labels among all pairs and in the selection. moved: largest change of any pair's score when
+the wrong labels are flipped."""
 DISTURBED: Columns = (
     ("", ">2", "", ""),
     ("disturbance", "<12", "disturbance", ""),
@@ -62,20 +66,24 @@ DISTURBED: Columns = (
     ("longer", ">9", "longer_preferred", ".1%"),
 )
 DISTURBED_LEGEND = """
-same: Jaccard overlap with the undisturbed selection. gap: mean difference in tokens of a selected pair's two sides.
-longer: share of selected pairs whose longer side has the higher reward. Sizes are in standard deviations."""
+same: Jaccard overlap with the undisturbed selection. gap: mean difference in tokens of a selected
+pair's two sides. longer: share of selected pairs whose longer side has the higher reward. Sizes are
+in standard deviations."""
 
 
 def as_text(result: dict[str, Any]) -> str:
     """The verdict, and every table of a validation, of at most 100 columns."""
     rows = result["rows"]
-    parts = [*result["verdict"], "", _table(rows, SELECTION + COST + _means(rows[0])), LEGEND]
+    parts = [*(line for sentence in result["verdict"] for line in textwrap.wrap(sentence, WIDTH)), ""]
+    parts += [_table(rows, SELECTION + COST + _means(rows[0], ANSWERS)), LEGEND]
     config = result["config"]
     if (
         needs_reference(objective := config["recipe"]["objective"])
         and config["run"]["selection"]["implicit"] == "simpo"
     ):
         parts.append(OTHER_MARGIN.format(objective=objective))
+    title = "Share of held-out pairs that the implicit reward puts in the order of:"
+    parts += ["", title, _table(rows, SELECTION + _means(rows[0], ORDER))]
     if "right_by_group" in rows[0]:
         groups = tuple((name[:11], ">12", name, ".3f") for name in rows[0]["right_by_group"])
         flat = [row | row["right_by_group"] for row in rows]
@@ -92,13 +100,13 @@ def as_text(result: dict[str, Any]) -> str:
     minutes = sum(row["seeds"] * row.get("cpu_seconds", 0) * row.get("worlds", 1) for row in rows) / 60
     parts += ["", f"All trainings: {minutes:.1f} processor minutes."]
     if result["refused"]:
-        left_out = [textwrap.wrap(one_line(f"{name}: {why}"), 100) for name, why in result["refused"].items()]
+        left_out = [textwrap.wrap(one_line(f"{name}: {why}"), WIDTH) for name, why in result["refused"].items()]
         parts += ["", "Left out:", *(line for lines in left_out for line in lines)]
     return "\n".join(parts)
 
 
-def _means(statistics: dict[str, Any]) -> Columns:
-    return tuple((title, f">{len(title) + 2}", key, "") for key, title in MEANS.items() if key in statistics)
+def _means(statistics: dict[str, Any], titles: dict[str, str]) -> Columns:
+    return tuple((title, f">{len(title) + 3}", key, "") for key, title in titles.items() if key in statistics)
 
 
 def _table(rows: Rows, columns: Columns) -> str:
