@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from mapjob.arrays import F64, Bools
 from mapjob.config.load import fingerprint
@@ -22,7 +21,6 @@ from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.prompts import Prompt, read_prompts
 from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.validation.answers import Scores, answers_of, as_completion, grade_answers, probability_of_right
-from mapjob.lab.validation.held_out import HeldOut
 from mapjob.lab.validation.statistics import Estimate, prompt_weights
 from mapjob.ranking.gather import is_held_out
 from mapjob.scoring.model_files import model_files
@@ -126,16 +124,14 @@ class HeldOutPrompts:
         world = self.config.world
         if world is None:
             return {}
-        tasks, records = world.tasks(), [Record(prompt.text, []) for prompt in self.prompts]
-        known = HeldOut(
-            pa.table({}), records, np.arange(len(records)), [tasks[prompt.last_turn] for prompt in self.prompts]
-        )
+        by_prompt, records = world.tasks(), [Record(prompt.text, []) for prompt in self.prompts]
+        tasks = [by_prompt[prompt.last_turn] for prompt in self.prompts]
         greedy = answers_of(policy, self.style, records, self.config.generation.max_new_tokens)
         scorer = Scores("policy", policy, self.style, self.config.scoring)
-        hopeless = np.array([task.group == "hopeless" for task in known.tasks])
+        hopeless = np.array([task.group == "hopeless" for task in tasks])
         measured = {
-            "right": np.array(grade_answers(known, greedy.texts)["right"]),
-            "right_probability": probability_of_right(scorer, known, world.gives_reasons),
+            "right": np.array(grade_answers(tasks, greedy.texts)["right"]),
+            "right_probability": probability_of_right(scorer, records, tasks, world.gives_reasons),
         }
         return {name: np.where(hopeless, np.nan, values) for name, values in measured.items()}
 

@@ -16,7 +16,7 @@ from mapjob.lab.selfplay.config import Generation
 from mapjob.lab.selfplay.local import LocalEngine
 from mapjob.lab.selfplay.requests import Request
 from mapjob.lab.validation.held_out import HeldOut
-from mapjob.lab.world.tasks import BECAUSE, QUALITY, grade, right_answers
+from mapjob.lab.world.tasks import BECAUSE, QUALITY, Task, grade, right_answers
 from mapjob.metrics.map import dpo_margin, simpo_margin
 from mapjob.scoring.encode import Encoder
 from mapjob.scoring.model_files import model_files
@@ -103,20 +103,18 @@ def answers_of(model: Model, style: Style, prompts: Sequence[Record], max_new_to
     )
 
 
-def grade_answers(held_out: HeldOut, answers: Sequence[str]) -> dict[str, list[float]]:
+def grade_answers(tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, list[float]]:
     """Of each answer to a prompt of a known world: its gold reward, from 0 to 1, whether it is right, and whether it
     states a reason, right or wrong.
     """
-    gold = [grade(task, answer) for task, answer in zip(held_out.tasks, answers, strict=True)]
+    gold = [grade(task, answer) for task, answer in zip(tasks, answers, strict=True)]
     right = [float(value >= QUALITY["terse"]) for value in gold]
     return {"gold": gold, "right": right, "reason": [float(BECAUSE in answer) for answer in answers]}
 
 
-def probability_of_right(policy: Scores, held_out: HeldOut, with_reasons: bool) -> F64:
+def probability_of_right(policy: Scores, prompts: Sequence[Record], tasks: Sequence[Task], with_reasons: bool) -> F64:
     """The policy's probability of all wordings of the right answer together, per prompt of a known world, (P,)."""
-    texts = [
-        (record.prompt, right_answers(task, with_reasons)) for record, task in zip(held_out.prompts, held_out.tasks)
-    ]
+    texts = [(record.prompt, right_answers(task, with_reasons)) for record, task in zip(prompts, tasks, strict=True)]
     records = [Record(prompt, [as_completion(prompt, text) for text in wordings]) for prompt, wordings in texts]
     return np.exp(policy.of(records)[0]).sum(axis=1)
 

@@ -116,9 +116,9 @@ class Evaluation:
             "unanswered": answers.unanswered,
         }
         if validation.world is not None:
-            measured |= grade_answers(self.held_out, answers.texts)
+            measured |= grade_answers(self.held_out.tasks, answers.texts)
             measured["right_probability"] = _plain(
-                probability_of_right(scores, self.held_out, validation.world.gives_reasons)
+                probability_of_right(scores, prompts, self.held_out.tasks, validation.world.gives_reasons)
             )
         return measured
 
