@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -19,10 +20,12 @@ from tests.cli.test_commands import last_json
 from tests.cluster.conftest import NUM_ROWS, ROWS_PER_UNIT
 from tests.cluster.nodes import RunningCluster
 from tests.crash.test_kill_driver import published
+from tests.unit.test_notify import webhook
 from tests.without_ray import run as run_in_process
 
 pytestmark = pytest.mark.ray
 RunFile = Callable[..., Path]
+Told = tuple[str, list[dict[str, Any]]]
 NUM_UNITS = NUM_ROWS // ROWS_PER_UNIT
 
 
@@ -74,12 +77,19 @@ def test_the_package_of_this_machine_runs_and_selects_what_it_does_locally(
     assert published(tmp_path / "out") == locally(path, tmp_path / "local")
 
 
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """(URL of a webhook, what it has received)."""
+    with webhook() as receiving:
+        yield receiving
+
+
 def test_left_refused_stopped_and_resumed(
-    mapjob: Mapjob, cluster: RunningCluster, client: JobSubmissionClient, run_file: RunFile, tmp_path: Path
+    mapjob: Mapjob, cluster: RunningCluster, client: JobSubmissionClient, run_file: RunFile, tmp_path: Path, told: Told
 ) -> None:
     path, output = run_file(), tmp_path / "out"
     name = submission_id(load_config(path))
-    arguments = ["submit", path, "--address", cluster.dashboard]
+    arguments = ["submit", path, "--address", cluster.dashboard, "--notify", told[0]]
     command = [sys.executable, "-m", "mapjob", *map(str, arguments)]
     with subprocess.Popen(command, env=cluster.environment, stderr=subprocess.PIPE, text=True) as follower:
         wait_for(lambda: name in {job.submission_id for job in client.list_jobs()})
@@ -105,20 +115,26 @@ def test_left_refused_stopped_and_resumed(
     after = column_files(output)
     assert {file: after[file] for file in before} == before
     assert published(output) == locally(path, tmp_path / "local")
+    assert [(body["event"], body["exit_code"]) for body in told[1]] == [("failed", 4), ("finished", 0)]
+    assert told[0] not in str([(job.entrypoint, job.runtime_env) for job in client.list_jobs()])
 
 
 @pytest.mark.parametrize(("exit_code", "says"), [(2, "there is no model at this path"), (3, "  where: ")])
 def test_exit_codes_of_the_job_arrive(
-    mapjob: Mapjob, cluster: RunningCluster, run_file: RunFile, tmp_path: Path, exit_code: int, says: str
+    mapjob: Mapjob, cluster: RunningCluster, run_file: RunFile, tmp_path: Path, told: Told, exit_code: int, says: str
 ) -> None:
     cut_off = tmp_path / "corpus" / "part-000.parquet"
     cut_off.parent.mkdir()
     cut_off.write_bytes(b"PAR1 and no more")
     models = {"policy": {"path": "/nowhere"}, "reward": {"path": "/nowhere"}}
     wrong = {2: {"models": models}, 3: {"input": {"path": str(cut_off.parent)}}}[exit_code]
-    ended = mapjob("submit", run_file(**wrong), "--address", cluster.dashboard, env=cluster.environment)
+    command = ["submit", run_file(**wrong), "--address", cluster.dashboard, "--notify", told[0]]
+    ended = mapjob(*command, env=cluster.environment)
     assert ended.returncode == exit_code, ended.stderr
     assert says in ended.stdout
+    assert [(body["event"], body["exit_code"]) for body in told[1]] == [
+        ({2: "failed", 3: "refused"}[exit_code], exit_code)
+    ]
 
 
 def test_a_job_stopped_by_others_is_resumable(
