@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -81,6 +82,8 @@ def connect(address: str | None) -> tuple[float, float]:
             raise IncompleteError(f"no Ray came up: {first_line(error)}", f"Ray at {address}", RESUME) from error
         if address != "local":
             log.info(f"joined the Ray cluster at {address}")
+    while not heartbeat().check():  # a caller's Ray, or that of an earlier run
+        time.sleep(LOOK_S)
     resources = ray.cluster_resources()
     return resources.get("CPU", 1.0), resources.get("GPU", 0.0)
 
@@ -189,6 +192,18 @@ class Heartbeat:
             disconnect()
             raise IncompleteError("the head of the Ray cluster is lost", self._head, RESUME)
         return False
+
+
+def heartbeat() -> Heartbeat:
+    """That of the Ray which this process has joined: it has known the head since then, and misses one that is lost
+    between two passes.
+    """
+    return _heartbeat_of(ray.get_runtime_context().get_node_id())
+
+
+@lru_cache(maxsize=1)
+def _heartbeat_of(_node_id: str) -> Heartbeat:
+    return Heartbeat()
 
 
 def disconnect() -> None:

@@ -9,7 +9,7 @@ from ray import ObjectRefGenerator
 from ray.exceptions import GetTimeoutError, RayError
 
 from mapjob.collective import Piece, Unanswered, pick_slices, run_until_asked
-from mapjob.pipeline.cluster import LOOK_S, Heartbeat, explain
+from mapjob.pipeline.cluster import LOOK_S, explain, heartbeat
 
 
 class OnRay:
@@ -19,7 +19,7 @@ class OnRay:
     """
 
     def __init__(self) -> None:
-        self._heartbeat = Heartbeat()
+        self._heartbeat = heartbeat()
 
     def run(self, program: Callable[..., Any], columns: Sequence[Sequence[Any]], *shared: Any) -> list[Any]:
         pieces = [*zip(*columns, strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import ray
 
 from mapjob.errors import IncompleteError
-from mapjob.pipeline.cluster import LOOK_S, Heartbeat
+from mapjob.pipeline.cluster import LOOK_S, heartbeat
 from mapjob.pipeline.stages import Todo
 
 MAX_NAMED = 5  # units that the message names
@@ -30,7 +30,7 @@ class Watchdog:
 
     def __init__(self, todo: Sequence[Todo], stall_after_s: float, size: tuple[float, float]):
         self._waiting = {item.unit.id: item for item in todo}
-        self._stall_after_s, self._size, self._heartbeat = stall_after_s, size, Heartbeat()
+        self._stall_after_s, self._size, self._heartbeat = stall_after_s, size, heartbeat()
         self._last, self._longest = time.monotonic(), 0.0
         self.look_every_s = min(LOOK_S, stall_after_s / LOOKS_PER_STALL)
 

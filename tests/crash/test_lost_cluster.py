@@ -39,6 +39,24 @@ print("the caller goes on", flush=True)
 """
 
 
+BETWEEN_PASSES = """
+import time, psutil
+from mapjob.errors import IncompleteError
+from mapjob.pipeline.cluster import connect
+from mapjob.pipeline.watchdog import Watchdog
+size = connect(None)
+next(p for p in psutil.Process().children() if "gcs_server" in p.name()).kill()
+time.sleep(1)
+watchdog = Watchdog([], 300, size)
+try:
+    while True:
+        watchdog.look()
+        time.sleep(1)
+except IncompleteError as error:
+    print("raised:", error.what, flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def undisturbed(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:  # noqa: F811
     output = tmp_path_factory.mktemp("undisturbed") / "out"
@@ -121,3 +139,10 @@ def test_a_caller_in_a_thread_outlives_its_ray(run_file, undisturbed, tmp_path, 
         "the caller goes on",
     ], errors
     assert published(output) == undisturbed
+
+
+def test_a_head_that_is_lost_between_two_passes_is_missed_by_the_next():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    options = {"capture_output": True, "text": True, "env": environment, "timeout": 200}
+    done = subprocess.run([sys.executable, "-c", BETWEEN_PASSES], check=False, **options)
+    assert "raised: the head of the Ray cluster is lost" in done.stdout.splitlines(), done.stderr
